@@ -1,0 +1,77 @@
+//! When to wake up next, and for what.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::Token;
+
+/// A set of moments, each with the token of what is due then. Setting, cancelling and taking cost O(log n).
+#[derive(Debug, Default)]
+pub struct Deadlines {
+    due: BTreeSet<(Instant, Token)>,
+}
+
+impl Deadlines {
+    /// Sets a deadline. A token may have several.
+    pub fn set(&mut self, at: Instant, token: Token) {
+        self.due.insert((at, token));
+    }
+
+    /// Takes back a deadline, if it is still set.
+    pub fn cancel(&mut self, at: Instant, token: Token) {
+        self.due.remove(&(at, token));
+    }
+
+    /// The next moment at which something is due.
+    #[inline]
+    #[must_use]
+    pub fn next(&self) -> Option<Instant> {
+        self.due.first().map(|&(at, _)| at)
+    }
+
+    /// Takes the earliest deadline that is due at `now`: never one that is still to come. In order of time, so that calling
+    /// again until there is none left deals with each in turn.
+    pub fn take_due(&mut self, now: Instant) -> Option<Token> {
+        if self.next()? > now {
+            return None;
+        }
+        self.due.pop_first().map(|(_, token)| token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn deadlines_come_in_order_and_never_early() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut deadlines = Deadlines::default();
+        assert_eq!(deadlines.next(), None);
+        assert_eq!(deadlines.take_due(at(1_000)), None);
+
+        deadlines.set(at(30), Token::fixed(3));
+        deadlines.set(at(10), Token::fixed(1));
+        deadlines.set(at(20), Token::fixed(2));
+        assert_eq!(deadlines.next(), Some(at(10)));
+        assert_eq!(deadlines.take_due(at(9)), None);
+        assert_eq!(deadlines.take_due(at(25)), Some(Token::fixed(1)));
+        assert_eq!(deadlines.take_due(at(25)), Some(Token::fixed(2)));
+        assert_eq!(deadlines.take_due(at(25)), None);
+        assert_eq!(deadlines.next(), Some(at(30)));
+    }
+
+    #[test]
+    fn a_cancelled_deadline_is_never_due_and_another_at_the_same_moment_still_is() {
+        let at = Instant::now();
+        let mut deadlines = Deadlines::default();
+        deadlines.set(at, Token::fixed(1));
+        deadlines.set(at, Token::fixed(2));
+        deadlines.cancel(at, Token::fixed(1));
+        deadlines.cancel(at, Token::fixed(9));
+        assert_eq!(deadlines.take_due(at), Some(Token::fixed(2)));
+        assert_eq!(deadlines.take_due(at), None);
+    }
+}

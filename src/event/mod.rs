@@ -1,0 +1,162 @@
+//! The event loop: what is ready, what is due, and which signals came. It knows nothing of sockets or of echo.
+
+mod deadlines;
+mod signals;
+mod token;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+pub use deadlines::Deadlines;
+pub use signals::Signals;
+pub use token::{Name, Token};
+
+use crate::sys::epoll::{self, CreateFlags, EpollFlags, Event};
+
+/// How long [`EventLoop::wait`] may sleep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all: there is work left, and only what is ready is asked for.
+    Poll,
+    /// Until this moment, rounded up to a millisecond so that waking early never turns into a spin.
+    Until(Instant),
+    /// For as long as nothing happens.
+    Forever,
+}
+
+impl Wait {
+    /// Until a deadline if there is one.
+    #[must_use]
+    pub fn until(deadline: Option<Instant>) -> Self {
+        deadline.map_or(Self::Forever, Self::Until)
+    }
+
+    /// The timeout as epoll_wait(2) takes it: -1 is for ever. About 24 days at the most; who waits longer wakes up once more.
+    fn to_millis(self) -> i32 {
+        match self {
+            Self::Poll => 0,
+            Self::Forever => -1,
+            Self::Until(at) => round_up(at.saturating_duration_since(Instant::now())),
+        }
+    }
+}
+
+/// Whole milliseconds, never less than `duration`.
+fn round_up(duration: Duration) -> i32 {
+    i32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+}
+
+/// What one call of [`EventLoop::wait`] has heard.
+#[derive(Debug)]
+pub struct Events {
+    buffer: Box<[Event]>,
+    count: usize,
+}
+
+impl Events {
+    /// Room for `capacity` events a turn, at least one. What does not fit is told in the next turn, first come, first served.
+    #[must_use]
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { buffer: vec![Event::EMPTY; capacity.max(1)].into_boxed_slice(), count: 0 }
+    }
+
+    /// What happened, and to which token.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = (Token, EpollFlags)> + '_ {
+        self.buffer[..self.count].iter().map(|event| (Token::from_raw(event.data()), event.flags()))
+    }
+}
+
+/// An epoll instance.
+#[derive(Debug)]
+pub struct EventLoop {
+    epoll: OwnedFd,
+}
+
+impl EventLoop {
+    /// A loop that watches nothing yet.
+    ///
+    /// # Errors
+    /// Those of [`epoll::create`].
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { epoll: epoll::create(CreateFlags::CLOEXEC)? })
+    }
+
+    /// Watches `fd` for `interest`, edge-triggered: each change is told once, so the owner has to remember it until a call says
+    /// that nothing is left. Closing the descriptor ends the watch.
+    ///
+    /// # Errors
+    /// Those of [`epoll::add`].
+    pub fn watch(&self, fd: impl AsFd, token: Token, interest: EpollFlags) -> io::Result<()> {
+        epoll::add(self.epoll.as_fd(), fd.as_fd(), interest | EpollFlags::ET, token.into_raw())
+    }
+
+    /// Watches for `interest` from now on. What is ready already is told again.
+    ///
+    /// # Errors
+    /// Those of [`epoll::modify`].
+    pub fn rewatch(&self, fd: impl AsFd, token: Token, interest: EpollFlags) -> io::Result<()> {
+        epoll::modify(self.epoll.as_fd(), fd.as_fd(), interest | EpollFlags::ET, token.into_raw())
+    }
+
+    /// Sleeps until something happens, and puts it into `events`: nothing when the time was up or a signal interrupted.
+    ///
+    /// # Errors
+    /// Those of epoll_wait(2) that mean a defect here; `EINTR` is not one.
+    #[inline]
+    pub fn wait(&self, events: &mut Events, wait: Wait) -> io::Result<()> {
+        events.count = 0;
+        match epoll::wait(self.epoll.as_fd(), &mut events.buffer, wait.to_millis()) {
+            Ok(count) => events.count = count,
+            // SIGSTOP and SIGCONT interrupt even where no handler is set (signal(7)). The caller's own loop goes round.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_rounded_up_so_that_a_wait_never_spins() {
+        assert_eq!(round_up(Duration::ZERO), 0);
+        assert_eq!(round_up(Duration::from_nanos(1)), 1);
+        assert_eq!(round_up(Duration::from_millis(7)), 7);
+        assert_eq!(round_up(Duration::from_micros(7_001)), 8);
+        assert_eq!(round_up(Duration::MAX), i32::MAX);
+    }
+
+    #[test]
+    fn a_deadline_that_has_passed_does_not_wait() {
+        assert_eq!(Wait::Until(Instant::now()).to_millis(), 0);
+        assert_eq!(Wait::until(None).to_millis(), -1);
+        assert_eq!(Wait::Poll.to_millis(), 0);
+    }
+
+    #[test]
+    fn an_edge_is_told_once_and_again_at_a_change() {
+        let event_loop = EventLoop::new().expect("epoll");
+        let (near, far) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
+        let token = Token::fixed(7);
+        event_loop.watch(&near, token, EpollFlags::IN).expect("watch");
+
+        let mut events = Events::with_capacity(8);
+        let mut heard = |wait| {
+            event_loop.wait(&mut events, wait).expect("wait");
+            events.iter().collect::<Vec<_>>()
+        };
+        assert_eq!(heard(Wait::Poll), []);
+        std::io::Write::write_all(&mut &far, b"x").expect("write");
+        assert_eq!(heard(Wait::Forever), [(token, EpollFlags::IN)]);
+        assert_eq!(heard(Wait::Poll), []);
+
+        event_loop.rewatch(&near, token, EpollFlags::IN | EpollFlags::OUT).expect("rewatch");
+        assert_eq!(heard(Wait::Forever), [(token, EpollFlags::IN | EpollFlags::OUT)]);
+        drop(near);
+        assert_eq!(heard(Wait::Poll), []);
+    }
+}

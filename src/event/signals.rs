@@ -1,0 +1,46 @@
+//! Signals that come through the event loop instead of interrupting it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::signalfd::SignalFd;
+
+use crate::sys::signal::{self, Signal};
+
+/// A set of blocked signals and the signalfd(2) that they are read from.
+///
+/// Make it before any thread is started: a thread that does not block them would take them away (signal(7)).
+#[derive(Debug)]
+pub struct Signals {
+    fd: SignalFd,
+}
+
+impl Signals {
+    /// Blocks `signals` for this thread, and opens a descriptor to read them from.
+    ///
+    /// # Errors
+    /// Those of [`signal::signalfd`].
+    pub fn new(signals: &[Signal]) -> io::Result<Self> {
+        signal::block(signals)?;
+        Ok(Self { fd: signal::signalfd(signals)? })
+    }
+
+    /// The number of the next signal that has come, or none. To be asked until there is none: the edge is told once.
+    ///
+    /// # Errors
+    /// Those of read(2) that mean a defect here.
+    pub fn next(&self) -> io::Result<Option<i32>> {
+        loop {
+            match signal::read(&self.fd) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

@@ -1,0 +1,93 @@
+//! What an event is for, in the 64 bits that epoll carries for us.
+
+use slotmap::{Key, KeyData};
+
+/// The name under which a descriptor is watched: a fixed one, for what lives as long as the loop, or the key of a slot map, for
+/// what comes and goes.
+///
+/// A slot map's key is an index with a generation, and the generation, in the upper half, is never 0: values under 2^32 are
+/// left for the fixed names, and the key of what has gone finds nothing, even when its slot has been taken again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(u64);
+
+impl Token {
+    /// A fixed name.
+    #[must_use]
+    pub const fn fixed(name: u32) -> Self {
+        Self(name as u64)
+    }
+
+    /// A key of a slot map.
+    #[inline]
+    #[must_use]
+    pub fn of_key(key: impl Key) -> Self {
+        Self(key.data().as_ffi())
+    }
+
+    /// What the token names. `K` is the key type of the slot map that the keys come from.
+    #[inline]
+    #[must_use]
+    pub fn name<K: Key>(self) -> Name<K> {
+        match u32::try_from(self.0) {
+            Ok(fixed) => Name::Fixed(fixed),
+            Err(_) => Name::Key(KeyData::from_ffi(self.0).into()),
+        }
+    }
+
+    #[inline]
+    pub(super) const fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    #[inline]
+    pub(super) const fn into_raw(self) -> u64 {
+        self.0
+    }
+}
+
+/// What a [`Token`] names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name<K> {
+    /// Something that lives as long as the loop.
+    Fixed(u32),
+    /// Something in a slot map, if it is still there.
+    Key(K),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slotmap::{DefaultKey, SlotMap};
+
+    #[test]
+    fn fixed_names_and_keys_never_meet() {
+        let mut slots = SlotMap::new();
+        for value in 0..1_000 {
+            let key: DefaultKey = slots.insert(value);
+            let token = Token::of_key(key);
+            assert!(token.into_raw() > u64::from(u32::MAX));
+            assert_eq!(Token::from_raw(token.into_raw()).name(), Name::Key(key));
+        }
+        for name in [0, 1, u32::MAX] {
+            assert_eq!(Token::fixed(name).name::<DefaultKey>(), Name::Fixed(name));
+        }
+    }
+
+    #[test]
+    fn a_token_of_what_has_gone_finds_nothing() {
+        fn find<'a>(slots: &SlotMap<DefaultKey, &'a str>, token: Token) -> Option<&'a str> {
+            let Name::Key(key) = token.name() else { panic!("{token:?} names no key") };
+            slots.get(key).copied()
+        }
+        let mut slots = SlotMap::new();
+        let key = slots.insert("old");
+        let old = Token::of_key(key);
+        slots.remove(key);
+        let new = Token::of_key(slots.insert("new"));
+
+        let index = |token: Token| token.into_raw() as u32;
+        assert_eq!(index(old), index(new), "the slot was taken again, or this test shows nothing");
+        assert_eq!(find(&slots, old), None);
+        assert_eq!(find(&slots, new), Some("new"));
+    }
+}

@@ -1,0 +1,323 @@
+//! One peer's state machine: what is known of its readiness, what is pending, and how it ends. It is generic over its stream,
+//! so that a test can drive it with a scripted one, and knows neither epoll nor the other connections.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::outbox::Outbox;
+use crate::protocol::{Protocol, Reply};
+use crate::sys::epoll::EpollFlags;
+use crate::sys::socket::{self, MessageFlags, Shutdown};
+
+/// The stream that a connection works on. No call blocks.
+pub trait Stream {
+    /// As recv(2).
+    ///
+    /// # Errors
+    /// Those of recv(2).
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// As send(2).
+    ///
+    /// # Errors
+    /// Those of send(2).
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// As shutdown(2) of the writing half.
+    ///
+    /// # Errors
+    /// Those of shutdown(2).
+    fn shutdown_write(&mut self) -> io::Result<()>;
+}
+
+impl Stream for OwnedFd {
+    #[inline]
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        socket::recv(self.as_fd(), buffer, MessageFlags::empty())
+    }
+
+    #[inline]
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        socket::send(self.as_fd(), bytes, MessageFlags::NOSIGNAL)
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        socket::shutdown(self.as_fd(), Shutdown::Write)
+    }
+}
+
+bitflags::bitflags! {
+    /// What the kernel has told, and told only once: it is remembered here until a call shows that it is no longer so.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct Readiness: u8 {
+        /// A read may find something.
+        const READABLE = 1;
+        /// A write may find room.
+        const WRITABLE = 1 << 1;
+        /// The peer's FIN has arrived: whatever is still to be read is already here.
+        const FIN = 1 << 2;
+        /// A short count does not show that nothing is left: a read stops in front of an urgent byte (tcp(7)), and in front of
+        /// an error it does not report. Only `EAGAIN`, the end or the error itself does.
+        const READ_ON = 1 << 3;
+    }
+}
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// What comes in is given to the protocol.
+    Open,
+    /// The peer has sent its last byte. When the outbox is empty, the connection is at its end.
+    PeerFinished,
+    /// We are to close. Nothing more is given to the protocol; when the outbox is empty, our FIN goes out.
+    Closing,
+    /// Our FIN is out. What still comes in is discarded until the peer's FIN: closing with unread bytes would send a reset, and
+    /// a reset can destroy what we have sent on its way to the peer (RFC 1122, 4.2.2.13).
+    Lingering,
+}
+
+/// What became of a call of [`Connection::advance`].
+#[derive(Debug)]
+pub enum Progress {
+    /// There is nothing to do until the kernel tells of a change.
+    Waiting,
+    /// There is more to do, but others are to have their turn first.
+    More,
+    /// It is over. The stream is to be closed.
+    Ended(Ending),
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// The peer has sent its FIN, and everything that it is owed has been handed to the kernel.
+    ByPeer,
+    /// We closed: everything pending was handed over, our FIN followed, and then the peer sent its own.
+    InOrder,
+    /// A call failed: the peer has reset the connection, or vanished.
+    Failed(io::Error),
+}
+
+/// One peer.
+#[derive(Debug)]
+pub struct Connection<S, T> {
+    stream: S,
+    readiness: Readiness,
+    phase: Phase,
+    outbox: Outbox,
+    received_bytes: u64,
+    sent_bytes: u64,
+    session: T,
+}
+
+impl<S: Stream, T> Connection<S, T> {
+    /// A connection that has just been accepted. It is assumed to be writable, and readable only when the kernel says so.
+    pub fn new(stream: S, session: T) -> Self {
+        Self {
+            stream,
+            readiness: Readiness::WRITABLE,
+            phase: Phase::Open,
+            outbox: Outbox::default(),
+            received_bytes: 0,
+            sent_bytes: 0,
+            session,
+        }
+    }
+
+    /// The stream.
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    /// How many bytes wait in the outbox.
+    #[inline]
+    #[must_use]
+    pub fn pending_bytes(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// How many bytes the peer has sent us, up to now.
+    #[must_use]
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// How many bytes the kernel has taken from us for the peer, up to now.
+    #[must_use]
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
+    }
+
+    /// Whether something waits for room in the socket, so that the kernel should tell when there is some.
+    #[inline]
+    #[must_use]
+    pub fn needs_room(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
+    /// Remembers what the kernel has told. A hang-up or an error is no reason to give up what can still be read or written: it
+    /// makes both worth a try, and the call says what is the case.
+    #[inline]
+    pub fn on_event(&mut self, flags: EpollFlags) {
+        const READABLE: EpollFlags =
+            EpollFlags::IN.union(EpollFlags::PRI).union(EpollFlags::RDHUP).union(EpollFlags::ERR).union(EpollFlags::HUP);
+        const WRITABLE: EpollFlags = EpollFlags::OUT.union(EpollFlags::ERR).union(EpollFlags::HUP);
+        const READ_ON: EpollFlags = EpollFlags::PRI.union(EpollFlags::ERR).union(EpollFlags::HUP);
+
+        self.readiness.set(Readiness::READABLE, self.readiness.contains(Readiness::READABLE) || flags.intersects(READABLE));
+        self.readiness.set(Readiness::WRITABLE, self.readiness.contains(Readiness::WRITABLE) || flags.intersects(WRITABLE));
+        self.readiness.set(Readiness::READ_ON, self.readiness.contains(Readiness::READ_ON) || flags.intersects(READ_ON));
+        self.readiness.set(Readiness::FIN, self.readiness.contains(Readiness::FIN) || flags.contains(EpollFlags::RDHUP));
+    }
+
+    /// Starts to close from our side: what is pending is still sent, then our FIN, and then the peer's is waited for. To be
+    /// followed by [`advance`](Self::advance).
+    pub fn close(&mut self) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Closing;
+        }
+    }
+
+    /// Does what can be done without blocking: sends what is pending, and when nothing is, reads and hands on, up to
+    /// `budget_bytes` and at most one `buffer` more.
+    #[inline]
+    pub fn advance<P>(&mut self, protocol: &P, buffer: &mut [u8], budget_bytes: usize) -> Progress
+    where
+        P: Protocol<Session = T>,
+    {
+        let mut spent_bytes = 0;
+        loop {
+            if !self.outbox.is_empty() {
+                match self.flush() {
+                    Ok(()) if self.outbox.is_empty() => {}
+                    Ok(()) if self.readiness.contains(Readiness::WRITABLE) => return Progress::More,
+                    Ok(()) => return Progress::Waiting,
+                    Err(error) => return Progress::Ended(Ending::Failed(error)),
+                }
+            }
+            match self.phase {
+                Phase::Open | Phase::Lingering => {}
+                Phase::PeerFinished => return Progress::Ended(Ending::ByPeer),
+                Phase::Closing => match self.stream.shutdown_write() {
+                    Ok(()) => self.phase = Phase::Lingering,
+                    Err(error) => return Progress::Ended(Ending::Failed(error)),
+                },
+            }
+            if !self.readiness.contains(Readiness::READABLE) {
+                return Progress::Waiting;
+            }
+            if spent_bytes >= budget_bytes {
+                return Progress::More;
+            }
+            match self.stream.recv(buffer) {
+                Ok(0) => {
+                    let ending = if self.phase == Phase::Lingering { Ending::InOrder } else { Ending::ByPeer };
+                    return Progress::Ended(ending);
+                }
+                Ok(count) => {
+                    spent_bytes += count;
+                    if let Err(error) = self.take(protocol, &buffer[..count], count < buffer.len()) {
+                        return Progress::Ended(Ending::Failed(error));
+                    }
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => self.readiness.remove(Readiness::READABLE | Readiness::READ_ON),
+                    io::ErrorKind::Interrupted => return Progress::More,
+                    _ => return Progress::Ended(Ending::Failed(error)),
+                },
+            }
+        }
+    }
+
+    /// Deals with what a read gave. A short count shows that the socket was empty (epoll(7)), which saves the read that would
+    /// only hear so. What arrives later makes a new edge, and so does a FIN, for `EPOLLRDHUP` is registered. A FIN that had
+    /// arrived before the read has nothing behind it: then the short count is the end of the stream, too.
+    #[inline]
+    fn take<P>(&mut self, protocol: &P, input: &[u8], is_short: bool) -> io::Result<()>
+    where
+        P: Protocol<Session = T>,
+    {
+        self.received_bytes += input.len() as u64;
+        let is_empty = is_short && !self.readiness.contains(Readiness::READ_ON);
+        if is_empty && !self.readiness.contains(Readiness::FIN) {
+            self.readiness.remove(Readiness::READABLE);
+        }
+        if self.phase == Phase::Open {
+            if is_empty && self.readiness.contains(Readiness::FIN) {
+                self.phase = Phase::PeerFinished;
+            }
+            let mut reply = Answer {
+                stream: &mut self.stream,
+                readiness: &mut self.readiness,
+                outbox: &mut self.outbox,
+                sent_bytes: &mut self.sent_bytes,
+                failure: None,
+            };
+            protocol.receive(&mut self.session, input, &mut reply);
+            return reply.failure.map_or(Ok(()), Err);
+        }
+        Ok(())
+    }
+
+    /// Offers the kernel what is pending.
+    fn flush(&mut self) -> io::Result<()> {
+        if self.readiness.contains(Readiness::WRITABLE) {
+            let count = offer(&mut self.stream, &mut self.readiness, self.outbox.pending())?;
+            self.sent_bytes += count as u64;
+            self.outbox.consume(count);
+        }
+        Ok(())
+    }
+}
+
+/// Offers the kernel `bytes`, and gives how many it took. A short count shows that there is no more room (epoll(7)); an
+/// interrupted call shows nothing.
+#[inline]
+fn offer(stream: &mut impl Stream, readiness: &mut Readiness, bytes: &[u8]) -> io::Result<usize> {
+    match stream.send(bytes) {
+        Ok(count) => {
+            if count < bytes.len() {
+                readiness.remove(Readiness::WRITABLE);
+            }
+            Ok(count)
+        }
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                readiness.remove(Readiness::WRITABLE);
+                Ok(0)
+            }
+            io::ErrorKind::Interrupted => Ok(0),
+            _ => Err(error),
+        },
+    }
+}
+
+/// The way back to the peer, during one call of [`Protocol::receive`].
+struct Answer<'a, S> {
+    stream: &'a mut S,
+    readiness: &'a mut Readiness,
+    outbox: &'a mut Outbox,
+    sent_bytes: &'a mut u64,
+    failure: Option<io::Error>,
+}
+
+impl<S: Stream> Reply for Answer<'_, S> {
+    #[inline]
+    fn send(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        if self.outbox.is_empty() && self.readiness.contains(Readiness::WRITABLE) {
+            match offer(self.stream, self.readiness, bytes) {
+                Ok(count) => {
+                    *self.sent_bytes += count as u64;
+                    rest = &bytes[count..];
+                }
+                // The connection is over as soon as the protocol returns: there is nobody left to keep bytes for.
+                Err(error) => {
+                    self.failure = Some(error);
+                    return;
+                }
+            }
+        }
+        self.outbox.push(rest);
+    }
+}

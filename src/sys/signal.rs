@@ -1,0 +1,53 @@
+//! Signals as something to read: sigprocmask(2), signalfd(2). nix makes the calls, signal-hook knows the names.
+
+use std::io;
+
+use nix::sys::signal::SigSet;
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+pub use nix::sys::signal::Signal;
+
+/// pthread_sigmask(3), `SIG_BLOCK`: keeps `signals` from interrupting this thread. They stay pending, to be read from a
+/// signalfd, even those that the process was started to ignore.
+///
+/// # Errors
+/// None that a valid set could bring about.
+pub fn block(signals: &[Signal]) -> io::Result<()> {
+    Ok(set(signals).thread_block()?)
+}
+
+/// signalfd4(2): a non-blocking descriptor, closed at execve(2), that `signals` can be read from. They must be blocked.
+///
+/// # Errors
+/// `EMFILE`, `ENFILE`, `ENOMEM`: out of resources.
+pub fn signalfd(signals: &[Signal]) -> io::Result<SignalFd> {
+    Ok(SignalFd::with_flags(&set(signals), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
+}
+
+/// read(2) on a signalfd: the number of the next pending signal (signal(7)), or none.
+///
+/// # Errors
+/// `EINTR`: a signal that is not blocked came first.
+pub fn read(signalfd: &SignalFd) -> io::Result<Option<i32>> {
+    // A signal's number is under 65: the field is unsigned only in the C struct.
+    Ok(signalfd.read_signal()?.map(|info| info.ssi_signo as i32))
+}
+
+/// What a signal is called: `SIGTERM`.
+#[must_use]
+pub fn name(number: i32) -> &'static str {
+    signal_hook::low_level::signal_name(number).unwrap_or("an unknown signal")
+}
+
+/// Does what the signal does to a process that has no handler for it: for SIGINT and SIGTERM, ends the process, so that its
+/// parent sees which signal it died of (signal(7)).
+///
+/// # Errors
+/// `EINVAL`: a signal whose default action is not known.
+pub fn default_action(number: i32) -> io::Result<()> {
+    signal_hook::low_level::emulate_default_handler(number)
+}
+
+fn set(signals: &[Signal]) -> SigSet {
+    signals.iter().copied().collect()
+}

@@ -1,0 +1,206 @@
+//! TCP sockets: socket(2), ip(7), tcp(7).
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::address::{AddressBuffer, RawAddress};
+use super::{check, check_count};
+
+/// An address family: the first argument of socket(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Domain {
+    /// IPv4.
+    Ipv4,
+    /// IPv6, and IPv4 through mapped addresses (ipv6(7)).
+    Ipv6,
+}
+
+impl From<&SocketAddr> for Domain {
+    fn from(address: &SocketAddr) -> Self {
+        if address.is_ipv4() { Self::Ipv4 } else { Self::Ipv6 }
+    }
+}
+
+bitflags::bitflags! {
+    /// Flags of a new socket, for [`socket`] and [`accept4`].
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct SocketFlags: i32 {
+        /// No call on it ever blocks.
+        const NONBLOCK = libc::SOCK_NONBLOCK;
+        /// Close it at execve(2).
+        const CLOEXEC = libc::SOCK_CLOEXEC;
+
+        const _ = !0;
+    }
+}
+
+bitflags::bitflags! {
+    /// Flags of one message, for [`recv`] and [`send`].
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct MessageFlags: i32 {
+        /// No SIGPIPE when the peer has gone; `EPIPE` only.
+        const NOSIGNAL = libc::MSG_NOSIGNAL;
+        /// This call does not block.
+        const DONTWAIT = libc::MSG_DONTWAIT;
+        /// Urgent data (tcp(7)).
+        const OOB = libc::MSG_OOB;
+
+        const _ = !0;
+    }
+}
+
+/// A switch or number of setsockopt(2) whose value is an `int`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketOption {
+    level: i32,
+    name: i32,
+}
+
+impl SocketOption {
+    /// Bind to an address that connections of a former process linger on (socket(7)).
+    pub const REUSEADDR: Self = Self { level: libc::SOL_SOCKET, name: libc::SO_REUSEADDR };
+    /// Keep the urgent byte in the stream, at its place, instead of out of band (socket(7)).
+    pub const OOBINLINE: Self = Self { level: libc::SOL_SOCKET, name: libc::SO_OOBINLINE };
+    /// Send small segments at once, without Nagle's delay (tcp(7), RFC 896).
+    pub const NODELAY: Self = Self { level: libc::IPPROTO_TCP, name: libc::TCP_NODELAY };
+}
+
+/// What shutdown(2) ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Shutdown {
+    /// Nothing more is read.
+    Read = libc::SHUT_RD,
+    /// Nothing more is written: the peer is sent a FIN behind what is still on its way.
+    Write = libc::SHUT_WR,
+    /// Both.
+    Both = libc::SHUT_RDWR,
+}
+
+/// socket(2): a new TCP socket.
+///
+/// # Errors
+/// `EAFNOSUPPORT`: the kernel does not have this family. `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`: out of resources.
+pub fn socket(domain: Domain, flags: SocketFlags) -> io::Result<OwnedFd> {
+    let family = match domain {
+        Domain::Ipv4 => libc::AF_INET,
+        Domain::Ipv6 => libc::AF_INET6,
+    };
+    // SAFETY: the call takes no pointer.
+    let fd = check(unsafe { libc::socket(family, libc::SOCK_STREAM | flags.bits(), libc::IPPROTO_TCP) })?;
+    // SAFETY: the kernel has just made `fd` for us, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// setsockopt(2) for an option whose value is an `int`.
+///
+/// # Errors
+/// `ENOPROTOOPT`: the socket has no such option. `EINVAL`: a value out of its bounds.
+pub fn set_option(fd: BorrowedFd<'_>, option: SocketOption, value: i32) -> io::Result<()> {
+    // SAFETY: `value` is an `int` of the length given, and outlives the call.
+    check(unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            option.level,
+            option.name,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    })?;
+    Ok(())
+}
+
+/// bind(2): gives the socket its own address. Port 0 lets the kernel choose a port, here or at [`listen`].
+///
+/// # Errors
+/// `EADDRINUSE`: another socket has it. `EADDRNOTAVAIL`: no interface has it. `EACCES`: a port under 1024 without
+/// `CAP_NET_BIND_SERVICE`.
+pub fn bind(fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<()> {
+    let raw = RawAddress::from(address);
+    let (pointer, length) = raw.as_parts();
+    // SAFETY: `pointer` and `length` describe `raw`, which outlives the call.
+    check(unsafe { libc::bind(fd.as_raw_fd(), pointer, length) })?;
+    Ok(())
+}
+
+/// listen(2): the kernel completes handshakes from now on, and keeps up to `backlog` connections until they are accepted
+/// (at most `/proc/sys/net/core/somaxconn`).
+///
+/// # Errors
+/// `EADDRINUSE`: another socket listens on the same port.
+pub fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+    // SAFETY: the call takes no pointer.
+    check(unsafe { libc::listen(fd.as_raw_fd(), backlog) })?;
+    Ok(())
+}
+
+/// getsockname(2): the socket's own address, with the port that the kernel chose.
+///
+/// # Errors
+/// `ENOBUFS`: out of kernel memory.
+pub fn getsockname(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    let mut address = AddressBuffer::new();
+    let (pointer, length) = address.as_mut_parts();
+    // SAFETY: `length` holds the size of what `pointer` points to, and both outlive the call.
+    check(unsafe { libc::getsockname(fd.as_raw_fd(), pointer, length) })?;
+    address.decode()
+}
+
+/// accept4(2): takes the first connection from the queue of a listening socket. Gives it and the peer's address.
+///
+/// # Errors
+/// Many, of three kinds; `server::listener` has the table.
+pub fn accept4(fd: BorrowedFd<'_>, flags: SocketFlags) -> io::Result<(OwnedFd, SocketAddr)> {
+    let mut address = AddressBuffer::new();
+    let (pointer, length) = address.as_mut_parts();
+    // SAFETY: `length` holds the size of what `pointer` points to, and both outlive the call.
+    let accepted = check(unsafe { libc::accept4(fd.as_raw_fd(), pointer, length, flags.bits()) })?;
+    // SAFETY: the kernel has just made `accepted` for us, and nobody else knows of it.
+    let accepted = unsafe { OwnedFd::from_raw_fd(accepted) };
+    Ok((accepted, address.decode()?))
+}
+
+/// connect(2): starts a connection.
+///
+/// # Errors
+/// `EINPROGRESS`: under way, on a non-blocking socket. `ECONNREFUSED`, `ETIMEDOUT`, `ENETUNREACH`, `EHOSTUNREACH`: what became
+/// of it. `EADDRNOTAVAIL`: out of local ports.
+pub fn connect(fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<()> {
+    let raw = RawAddress::from(address);
+    let (pointer, length) = raw.as_parts();
+    // SAFETY: `pointer` and `length` describe `raw`, which outlives the call.
+    check(unsafe { libc::connect(fd.as_raw_fd(), pointer, length) })?;
+    Ok(())
+}
+
+/// recv(2): reads what is there, up to the length of `buffer`. 0 means that the peer has shut down its writing half and
+/// everything before that has been read (or that `buffer` is empty).
+///
+/// # Errors
+/// `EAGAIN`: nothing there yet. `ECONNRESET`: the peer has reset the connection. `ETIMEDOUT`: it no longer acknowledges.
+#[inline]
+pub fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8], flags: MessageFlags) -> io::Result<usize> {
+    // SAFETY: the kernel writes at most `buffer.len()` bytes into `buffer`.
+    check_count(unsafe { libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags.bits()) })
+}
+
+/// send(2): hands over as many of `bytes`, from the first on, as the socket's send buffer has room for.
+///
+/// # Errors
+/// `EAGAIN`: no room for any. `EPIPE`, `ECONNRESET`: the connection is gone.
+#[inline]
+pub fn send(fd: BorrowedFd<'_>, bytes: &[u8], flags: MessageFlags) -> io::Result<usize> {
+    // SAFETY: the kernel reads at most `bytes.len()` bytes from `bytes`.
+    check_count(unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags.bits()) })
+}
+
+/// shutdown(2): ends one direction of a connection, or both. What has been handed to [`send`] is still delivered.
+///
+/// # Errors
+/// `ENOTCONN`: there is no connection, or no longer.
+pub fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
+    // SAFETY: the call takes no pointer.
+    check(unsafe { libc::shutdown(fd.as_raw_fd(), how as i32) })?;
+    Ok(())
+}
