@@ -239,7 +239,7 @@ impl<S: Stream, T> Connection<S, T> {
     {
         self.received_bytes += input.len() as u64;
         let is_empty = is_short && !self.readiness.contains(Readiness::READ_ON);
-        if is_empty && !self.readiness.contains(Readiness::FIN) {
+        if is_empty {
             self.readiness.remove(Readiness::READABLE);
         }
         if self.phase == Phase::Open {
