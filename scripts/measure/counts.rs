@@ -1,0 +1,76 @@
+//! What can be counted instead of timed: system calls under strace, instructions under valgrind. The same on any machine, however
+//! busy.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::Result;
+use crate::load::RoundTrips;
+use crate::support::{Process, Server};
+
+const CONNECTIONS: usize = 50;
+
+/// A server under a tool that writes what it counted into a file at the end.
+struct Traced {
+    process: Process,
+    report: PathBuf,
+    /// The server's own process: strace's child, or valgrind itself.
+    pid: Pid,
+}
+
+impl Traced {
+    fn start(server: Server, tool: &[&str], report_flag: &str, is_parent: bool) -> Result<Self> {
+        let (program, arguments) = server.program().ok_or("the C reference was not compiled: is there a C compiler?")?;
+        let report = std::env::temp_dir().join(format!("edgecho-measure-{}-{server:?}", std::process::id()));
+        let mut command = Command::new(tool[0]);
+        command.args(&tool[1..]).arg(format!("{report_flag}{}", report.display())).arg(program).args(arguments);
+        let process = Process::spawn(&mut command);
+        let pid = if is_parent {
+            let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", process.pid()))?;
+            Pid::from_raw(children.trim().parse()?)
+        } else {
+            Pid::from_raw(process.pid() as i32)
+        };
+        Ok(Self { process, report, pid })
+    }
+
+    /// Has `messages` messages echoed, ends the server, and gives the report.
+    fn run(mut self, messages: u64) -> Result<String> {
+        let mut load = RoundTrips::start(self.process.address, CONNECTIONS, 64)?;
+        load.run(|count| count >= messages)?;
+        drop(load);
+        kill(self.pid, Signal::SIGTERM)?;
+        let status = self.process.wait();
+        if !status.success() {
+            return Err(format!("{status}: {}", self.process.stderr()).into());
+        }
+        let report = fs::read_to_string(&self.report)?;
+        fs::remove_file(&self.report)?;
+        Ok(report)
+    }
+}
+
+/// All system calls from start to end, connecting and leaving included, for each message.
+pub fn system_calls_a_message(server: Server) -> Result<f64> {
+    const MESSAGES: u64 = 20_000;
+    let report = Traced::start(server, &["strace", "-c", "-f"], "--output=", true)?.run(MESSAGES)?;
+    let total = report.lines().find(|line| line.ends_with("total")).ok_or("strace -c counts no total")?;
+    let calls: f64 = total.split_whitespace().nth(3).ok_or("strace -c has other columns")?.parse()?;
+    Ok(calls / MESSAGES as f64)
+}
+
+/// Instructions in user space for each message more: two runs that differ in nothing but the number of messages.
+pub fn instructions_a_message(server: Server) -> Result<f64> {
+    const MESSAGES: [u64; 2] = [2_000, 12_000];
+    let mut totals = Vec::new();
+    for messages in MESSAGES {
+        let report = Traced::start(server, &["valgrind", "-q", "--tool=callgrind"], "--callgrind-out-file=", false)?.run(messages)?;
+        let total = report.lines().find_map(|line| line.strip_prefix("summary: ").or(line.strip_prefix("totals: ")));
+        totals.push(total.ok_or("callgrind has no totals")?.trim().parse::<f64>()?);
+    }
+    Ok((totals[1] - totals[0]) / (MESSAGES[1] - MESSAGES[0]) as f64)
+}

@@ -1,0 +1,151 @@
+//! Measures the Rust server beside the C reference, on the same work, in one run: server on CPU 0, driver on CPU 1, interleaved
+//! round by round. Prints medians and ratios; the single figures stand beside them, so that noise shows. `scripts/measure.sh`
+//! builds and runs it.
+#![allow(missing_docs, unreachable_pub, reason = "a program, not a library")]
+
+mod counts;
+mod load;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::error::Error;
+use std::io::Write;
+use std::process::Command;
+use std::time::Duration;
+
+use clap::Parser;
+use load::{RoundTrips, Streams};
+use support::client::{connect, echo, pattern};
+use support::{Process, Server};
+
+const SERVER_CPU: usize = 0;
+const DRIVER_CPU: usize = 1;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Measure the Rust server beside the C reference
+#[derive(Debug, Parser)]
+struct Options {
+    /// What to measure: cpu, bulk, ping, memory, syscalls, instructions; everything if nothing is named
+    work: Vec<String>,
+
+    /// How often each server gets its turn
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+
+    /// How long each turn takes, in seconds
+    #[arg(long, default_value_t = 1.5)]
+    seconds: f64,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    let mut cpus = nix::sched::CpuSet::new();
+    cpus.set(DRIVER_CPU)?;
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpus)?;
+
+    let window = Duration::from_secs_f64(options.seconds);
+    let wanted = |name: &str| options.work.is_empty() || options.work.iter().any(|work| work == name);
+    println!("{:44} {:>9} {:>9} {:>7}   rounds", "", "Rust", "C", "ratio");
+    if wanted("cpu") {
+        for connections in [50, 1_000] {
+            let name = format!("us of CPU a message, 64 B, {connections} connections");
+            compare(&name, options.rounds, |server| cpu_a_message(server, connections, window))?;
+        }
+    }
+    if wanted("bulk") {
+        compare("MB/s echoed, 8 connections", options.rounds, |server| bulk(server, window).map(|(rate, _)| rate))?;
+        compare("us of CPU a MB, 8 connections", options.rounds, |server| bulk(server, window).map(|(_, cpu)| cpu))?;
+    }
+    if wanted("ping") {
+        compare("ms, p99 of a ping beside 8 firehoses", options.rounds, |server| ping_p99(server, window))?;
+    }
+    if wanted("memory") {
+        compare("bytes of RSS an idle connection, of 5,000", 1, idle_memory)?;
+    }
+    if wanted("syscalls") {
+        compare("system calls a message, 64 B, 50 connections", 1, counts::system_calls_a_message)?;
+    }
+    if wanted("instructions") {
+        compare("user instructions a message (callgrind)", 1, counts::instructions_a_message)?;
+    }
+    Ok(())
+}
+
+/// Measures both in turns, and prints a row.
+fn compare(name: &str, rounds: usize, mut measure: impl FnMut(Server) -> Result<f64>) -> Result<()> {
+    let mut figures = [Vec::new(), Vec::new()];
+    for _ in 0..rounds {
+        for (server, figures) in Server::BOTH.into_iter().zip(&mut figures) {
+            figures.push(measure(server)?);
+        }
+    }
+    // Round by round, so that what disturbed both at the same time does not count.
+    let ratio = median(figures[0].iter().zip(&figures[1]).map(|(rust, c)| rust / c).collect());
+    let [rust, c] = figures.each_ref().map(|figures| median(figures.clone()));
+    print!("{name:44} {rust:9.3} {c:9.3} {ratio:7.3}  ");
+    for (rust, c) in figures[0].iter().zip(&figures[1]) {
+        print!(" {rust:.3}/{c:.3}");
+    }
+    println!();
+    std::io::stdout().flush()?;
+    Ok(())
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// Starts a server on its own CPU.
+fn start(server: Server) -> Result<Process> {
+    let (program, arguments) = server.program().ok_or("the C reference was not compiled: is there a C compiler?")?;
+    let mut command = Command::new("taskset");
+    Ok(Process::spawn(command.args(["-c", &SERVER_CPU.to_string(), program]).args(arguments)))
+}
+
+fn cpu_a_message(server: Server, connections: usize, window: Duration) -> Result<f64> {
+    let process = start(server)?;
+    let mut load = RoundTrips::start(process.address, connections, 64)?;
+    load.run_for(window / 4)?;
+    let before = process.cpu_time();
+    let messages = load.run_for(window)?;
+    Ok((process.cpu_time() - before).as_secs_f64() * 1e6 / messages as f64)
+}
+
+fn bulk(server: Server, window: Duration) -> Result<(f64, f64)> {
+    let process = start(server)?;
+    let mut load = Streams::start(process.address, 8)?;
+    load.run_for(window / 4, None)?;
+    let before = process.cpu_time();
+    let megabytes = load.run_for(window, None)? as f64 / 1e6;
+    Ok((megabytes / window.as_secs_f64(), (process.cpu_time() - before).as_secs_f64() * 1e6 / megabytes))
+}
+
+fn ping_p99(server: Server, window: Duration) -> Result<f64> {
+    let process = start(server)?;
+    let mut load = Streams::start(process.address, 8)?;
+    load.run_for(window / 4, None)?;
+    let mut pings = Vec::new();
+    load.run_for(window, Some(&mut pings))?;
+    pings.sort();
+    let slowest_of_99 = pings.get(pings.len() * 99 / 100).ok_or("no ping came back")?;
+    Ok(slowest_of_99.as_secs_f64() * 1e3)
+}
+
+fn idle_memory(server: Server) -> Result<f64> {
+    const CONNECTIONS: u32 = 5_000;
+    let process = start(server)?;
+    for _ in 0..100 {
+        echo(&connect(process.address), b"warm");
+    }
+    process.settle();
+    let before = process.rss_bytes();
+    let mut streams = Vec::new();
+    for _ in 0..CONNECTIONS {
+        streams.push(connect(process.address));
+        echo(&streams[streams.len() - 1], &pattern(1, 64));
+    }
+    process.settle();
+    Ok((process.rss_bytes() as f64 - before as f64) / f64::from(CONNECTIONS))
+}
