@@ -190,7 +190,7 @@ impl<P: Protocol> Server<P> {
                 Name::Key(key) => {
                     if let Some(client) = self.clients.get_mut(key) {
                         client.is_queued = false;
-                        self.serve(key);
+                        self.on_client_event(key, EpollFlags::empty());
                     }
                 }
                 Name::Fixed(name) => {
@@ -263,20 +263,15 @@ impl<P: Protocol> Server<P> {
         Ok(())
     }
 
+    /// Tells a connection what has happened to it, and gives it its turn.
     #[inline]
     fn on_client_event(&mut self, key: ClientKey, flags: EpollFlags) {
         // An event of this turn may be for a connection that this turn has closed; its key finds nothing.
         let Some(client) = self.clients.get_mut(key) else { return };
         client.connection.on_event(flags);
-        if !client.is_queued {
-            self.serve(key);
+        if client.is_queued {
+            return; // its turn comes
         }
-    }
-
-    /// Gives a connection its turn.
-    #[inline]
-    fn serve(&mut self, key: ClientKey) {
-        let Some(client) = self.clients.get_mut(key) else { return };
         match client.connection.advance(&self.protocol, &mut self.read_buffer.0, BYTES_A_TURN) {
             Progress::Waiting => {
                 if client.connection.needs_room() && !client.is_watched_for_room {

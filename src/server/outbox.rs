@@ -33,10 +33,15 @@ impl Outbox {
     }
 
     /// Puts `bytes` behind all that is pending.
+    #[inline]
     pub fn push(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
+        if !bytes.is_empty() {
+            self.push_some(bytes);
         }
+    }
+
+    #[cold]
+    fn push_some(&mut self, bytes: &[u8]) {
         match &mut self.0 {
             None => self.0 = Some(Box::new(Pending { bytes: bytes.to_vec(), start: 0 })),
             Some(pending) => {
