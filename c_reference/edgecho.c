@@ -253,7 +253,9 @@ static void listener_bind(const char *host, const char *port)
         || getsockname(listener.fd, (struct sockaddr *)&address, &length) == -1)
         fail("listen");
     watch(&listener, EPOLL_CTL_ADD, EPOLLIN | EPOLLET);
-    dprintf(STDOUT_FILENO, "listening on %s:%d\n", host, ntohs(address.sin_port));
+    char line[64];
+    if (write(STDOUT_FILENO, line, snprintf(line, sizeof line, "listening on %s:%d\n", host, ntohs(address.sin_port))) == -1)
+        perror("cannot say so on stdout");
 }
 
 static void listener_close(void)

@@ -68,7 +68,8 @@ pub fn instructions_a_message(server: Server) -> Result<f64> {
     const MESSAGES: [u64; 2] = [2_000, 12_000];
     let mut totals = Vec::new();
     for messages in MESSAGES {
-        let report = Traced::start(server, &["valgrind", "-q", "--tool=callgrind"], "--callgrind-out-file=", false)?.run(messages)?;
+        let report =
+            Traced::start(server, &["valgrind", "-q", "--tool=callgrind"], "--callgrind-out-file=", false)?.run(messages)?;
         let total = report.lines().find_map(|line| line.strip_prefix("summary: ").or(line.strip_prefix("totals: ")));
         totals.push(total.ok_or("callgrind has no totals")?.trim().parse::<f64>()?);
     }

@@ -4,6 +4,7 @@
 #![allow(missing_docs, unreachable_pub, reason = "not part of the crate")]
 
 pub mod client;
+pub mod proc;
 
 /// Makes each test run twice, once for each server.
 #[macro_export]
@@ -158,55 +159,35 @@ impl Process {
         assert_eq!(status.code(), Some(0), "signal {:?}, stderr {:?}", status.signal(), self.stderr());
     }
 
-    fn proc(&self, name: &str) -> String {
-        std::fs::read_to_string(format!("/proc/{}/{name}", self.child.id())).expect("the server is running")
-    }
-
-    fn status_field(&self, name: &str) -> u64 {
-        let status = self.proc("status");
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("a field of proc(5)");
-        line.split_whitespace().next().expect("a value").parse().expect("a number")
-    }
-
     /// Resident memory.
     pub fn rss_bytes(&self) -> u64 {
-        self.status_field("VmRSS") * 1024
+        proc::rss_bytes(self.pid())
     }
 
     /// How often it has gone to sleep.
     pub fn sleeps(&self) -> u64 {
-        self.status_field("voluntary_ctxt_switches")
-    }
-
-    /// The state of its one thread: `S` is asleep, which the server is nowhere but in epoll_wait(2); `T` is stopped.
-    pub fn state(&self) -> char {
-        let stat = self.proc("stat");
-        let (_, rest) = stat.rsplit_once(')').expect("proc(5)");
-        rest.trim_start().chars().next().expect("a state")
+        proc::sleeps(self.pid())
     }
 
     /// The time that it has had a CPU.
     pub fn cpu_time(&self) -> Duration {
-        let schedstat = self.proc("schedstat");
-        Duration::from_nanos(schedstat.split(' ').next().expect("proc(5)").parse().expect("nanoseconds"))
+        proc::cpu_time(self.pid())
     }
 
     /// How many descriptors it has open.
     pub fn descriptors(&self) -> usize {
-        self.descriptors_below(u32::MAX)
+        proc::descriptors_below(self.pid(), u32::MAX)
     }
 
     /// How many descriptors it has open with a number under `limit`, which is how `RLIMIT_NOFILE` counts.
     pub fn descriptors_below(&self, limit: u32) -> usize {
-        let entries = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the server is running");
-        let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-        numbers.filter(|&number| number < limit).count()
+        proc::descriptors_below(self.pid(), limit)
     }
 
     /// Stops it, and waits until it stands.
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
-        eventually("the server stops", || (self.state() == 'T').then_some(()));
+        eventually("the server stops", || (proc::state(self.pid()) == 'T').then_some(()));
     }
 
     pub fn thaw(&self) {
@@ -215,7 +196,7 @@ impl Process {
 
     /// Waits until it sleeps in epoll_wait(2), with nothing left to do.
     pub fn settle(&self) {
-        eventually("the server sleeps", || (self.state() == 'S').then_some(()));
+        eventually("the server sleeps", || (proc::state(self.pid()) == 'S').then_some(()));
     }
 }
 

@@ -1,0 +1,159 @@
+# Rewrites a trace of strace so that two servers can be compared: descriptors by what they are, and without what the kernel or the
+# loader chooses anew each time (ports, process ids, pointers). Written for any POSIX awk.
+#
+#     awk -v side=rust|c -v mode=exact|totals -v rules=FILE -f normalise.awk TRACE
+#
+# rules:  calls of Rust's runtime, left out on Rust's side. A line each, with tabs between: `start` or `exit`, an extended regular
+#         expression, the reason.
+# exact:  every call, in order.
+# totals: what must hold however the kernel cuts up the bytes: the other calls in order, the bytes in total, and what follows a
+#         write that found no room.
+
+BEGIN {
+    while ((getline line < rules) > 0) {
+        split(line, field, "\t")
+        scope[++rule_count] = field[1]
+        rule[rule_count] = field[2]
+    }
+    name[0] = "stdin"; name[1] = "stdout"; name[2] = "stderr"
+}
+
+# The loader's part ends where the program's own code begins: Rust's runtime looks at its standard streams, C ignores SIGPIPE.
+!started && /^(poll\(\[\{fd=0|rt_sigaction\(SIGPIPE)/ { started = 1 }
+!started { next }
+
+# Memory is the allocator's business: when it asks the kernel for more depends on what else the runtime has allocated.
+/^(brk|mmap|munmap|mprotect|mremap|madvise)\(/ || /^getrandom\(.*, 8, GRND_NONBLOCK\)/ { next }
+
+# The program's own part begins with a look at its limit on descriptors, and ends when it has closed what it opened: the line before
+# this one, which `who` and `call` still describe, was the last such close.
+/^prlimit64\(0, RLIMIT_NOFILE/ { part = "own" }
+part == "" { part = "start" }
+part == "own" && who == "signals" && call == "close" { part = "exit" }
+
+side == "rust" {
+    for (i = 1; i <= rule_count; i++)
+        if (part == scope[i] && $0 ~ rule[i])
+            next
+}
+
+{
+    sub(/\) +=/, ") =")
+    call = $0
+    sub(/\(.*/, "", call)
+    if (call == "epoll_ctl") {
+        match($0, /u64=[0-9]+/)
+        data = substr($0, RSTART + 4, RLENGTH - 4)
+        match($0, /EPOLL_CTL_[A-Z]+, [0-9]+/)
+        target = substr($0, RSTART, RLENGTH)
+        sub(/.* /, "", target)
+        named[data] = name[target]
+        sub(/EPOLL_CTL_ADD, [0-9]+/, "EPOLL_CTL_ADD, " name[target])
+        sub(/EPOLL_CTL_MOD, [0-9]+/, "EPOLL_CTL_MOD, " name[target])
+    }
+    while (match($0, /data=\{u32=[0-9]+, u64=[0-9]+\}/)) {
+        data = substr($0, RSTART, RLENGTH)
+        sub(/.*u64=/, "", data)
+        sub(/\}/, "", data)
+        $0 = substr($0, 1, RSTART - 1) "data=" named[data] substr($0, RSTART + RLENGTH)
+    }
+    who = ""
+    if (call ~ /^(epoll_ctl|epoll_wait|setsockopt|bind|listen|getsockname|accept4|recvfrom|sendto|shutdown|close|read|write)$/) {
+        match($0, /\([0-9]+/)
+        descriptor = substr($0, RSTART + 1, RLENGTH - 1)
+        who = (descriptor in name) ? name[descriptor] : "unknown"
+        $0 = call "(" who substr($0, RSTART + RLENGTH)
+        if (call == "close")
+            delete name[descriptor]
+    }
+    result = $0
+    sub(/.*\) = /, "", result)
+    sub(/ .*/, "", result)
+    if (result >= 0 && call ~ /^(socket|signalfd4|epoll_create1|accept4)$/) {
+        if (call == "socket") made = "listener"
+        else if (call == "signalfd4") made = "signals"
+        else if (call == "epoll_create1") made = "epoll"
+        else made = "conn#" (++accepted)
+        name[result] = made
+        sub(/\) = [0-9]+/, ") = " made)
+    }
+    gsub(/htons\([0-9]+\)/, "PORT")
+    gsub(/0x[0-9a-f]+/, "PTR")
+    gsub(/\[[0-9]+ => 16\]/, "[16]")                       # the room that was offered for an address
+    gsub(/si_pid=[0-9]+, si_uid=[0-9]+/, "si_pid=PID, si_uid=UID")
+    if (call == "epoll_wait")
+        sub(/, [1-9][0-9]*\) =/, ", TIMEOUT) =")
+    if (call == "write" && who == "stdout") {
+        sub(/:[0-9]*"\.*, [0-9]+\) = [0-9]+/, ":PORT\"..., LENGTH) = LENGTH")
+        sub(/:[0-9]*\\n", [0-9]+\) = [0-9]+/, ":PORT\"..., LENGTH) = LENGTH")
+    }
+    if (call == "read" && who == "signals") {
+        signo = ($0 ~ /"\\17/) ? "SIGTERM" : "SIGINT"
+        sub(/".*", */, "{ssi_signo=" signo ", ...}, ")
+        sub(/".*"\.\.\., */, "{ssi_signo=" signo ", ...}, ")
+    }
+    if (call ~ /^(getpid|gettid)$/)
+        sub(/= [0-9]+/, "= PID")
+    gsub(/tgkill\([0-9]+, [0-9]+/, "tgkill(PID, PID")
+}
+
+mode == "exact" { print; next }
+
+# From here on: totals.
+
+call == "epoll_wait" {
+    # Whoever is told that there is room may write again.
+    rest = $0
+    while (match(rest, /events=[A-Z|]+, data=conn#[0-9]+/)) {
+        event = substr(rest, RSTART, RLENGTH)
+        rest = substr(rest, RSTART + RLENGTH)
+        connection = event
+        sub(/.*data=/, "", connection)
+        if (event ~ /EPOLLOUT/ && is_full[connection]) {
+            is_full[connection] = 0
+            must_write[connection] = 1
+        }
+    }
+    next
+}
+
+call == "recvfrom" {
+    if (received[who] > sent[who])
+        read_while_pending++
+    if (result > 0)
+        received[who] += result
+    next
+}
+
+call == "sendto" {
+    length_offered = $0
+    sub(/, MSG_NOSIGNAL.*/, "", length_offered)
+    sub(/.*, /, "", length_offered)
+    if (is_full[who])
+        written_without_room++
+    must_write[who] = 0
+    if (result > 0)
+        sent[who] += result
+    if (result < length_offered + 0) {
+        is_full[who] = 1
+        was_full[who] = 1
+    }
+    next
+}
+
+{ print }
+
+END {
+    if (mode != "totals")
+        exit
+    print ""
+    for (i = 1; i <= accepted; i++) {
+        connection = "conn#" i
+        printf "%s: %d bytes received, %d bytes sent, the outbox has been filled: %s\n", connection, received[connection],
+            sent[connection], was_full[connection] ? "yes" : "no"
+        waiting += must_write[connection]
+    }
+    printf "reads while bytes were pending: %d\n", read_while_pending
+    printf "writes between one that found no room and EPOLLOUT: %d\n", written_without_room
+    printf "EPOLLOUT with bytes pending, and no write behind it: %d\n", waiting
+}
