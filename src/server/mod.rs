@@ -15,6 +15,7 @@ mod drain;
 mod error;
 mod listener;
 mod outbox;
+mod startup;
 mod throttle;
 
 use std::collections::VecDeque;
@@ -34,8 +35,7 @@ pub use outbox::Outbox;
 use crate::event::{Deadlines, EventLoop, Events, Name, Signals, Token, Wait};
 use crate::protocol::Protocol;
 use crate::sys::epoll::EpollFlags;
-use crate::sys::limits::{self, Limit};
-use crate::sys::signal::{self, Signal};
+use crate::sys::signal;
 use drain::{Drain, Due};
 use listener::{Accepted, Listener};
 use throttle::Throttle;
@@ -108,41 +108,6 @@ pub struct Server<P: Protocol> {
 }
 
 impl<P: Protocol> Server<P> {
-    /// Listens, as `config` says. SIGINT and SIGTERM are blocked in this thread from here on, and read by the loop; the soft
-    /// limit on open descriptors is raised to the hard one.
-    ///
-    /// # Errors
-    /// [`Error::Listen`] for an address that cannot be listened on, [`Error::System`] for want of anything else.
-    pub fn bind(protocol: P, config: &Config) -> Result<Self, Error> {
-        raise_descriptor_limit();
-        let signals = Signals::new(&[Signal::SIGINT, Signal::SIGTERM]).map_err(Error::system("read signals (signalfd4)"))?;
-        let event_loop = EventLoop::new().map_err(Error::system("make an event loop (epoll_create1)"))?;
-        let watch = Error::system("watch for signals (epoll_ctl)");
-        event_loop.watch(&signals, Token::fixed(SIGNALS), EpollFlags::IN).map_err(watch)?;
-
-        let mut listeners = Vec::new();
-        for address in &config.listen {
-            for listener in bind_all(address)? {
-                let watch = Error::system("watch for connections (epoll_ctl)");
-                event_loop.watch(&listener, listener_token(listeners.len()), EpollFlags::IN).map_err(watch)?;
-                listeners.push(Some(listener));
-            }
-        }
-        Ok(Self {
-            protocol,
-            clients: SlotMap::with_key(),
-            listeners,
-            ready: VecDeque::new(),
-            deadlines: Deadlines::default(),
-            drain: Drain::new(config.drain_timeout.min(Config::MAX_DRAIN_TIMEOUT)),
-            read_buffer: Box::new(ReadBuffer([0; READ_BUFFER_BYTES])),
-            accept_trouble: Throttle::default(),
-            summary: Summary { accepted: 0, aborted: 0, interrupted_by: None },
-            event_loop,
-            signals,
-        })
-    }
-
     /// Where it listens, with the ports that the kernel chose where 0 was asked for.
     pub fn local_addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.listeners.iter().flatten().map(Listener::address)
@@ -414,45 +379,6 @@ impl<T> Client<T> {
             lasted = ?self.since.elapsed(),
             "closed: {reason}"
         );
-    }
-}
-
-/// Listens on all that an address stands for. A name may stand for an address of a family that this host does not have; that
-/// is no reason not to listen on the others.
-fn bind_all(address: &ListenAddress) -> Result<Vec<Listener>, Error> {
-    let mut listeners = Vec::new();
-    let mut failure = None;
-    for &address in address.addresses() {
-        match Listener::bind(&address) {
-            Ok(listener) => listeners.push(listener),
-            Err(source) => {
-                let is_absent = matches!(source.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL));
-                let error = Error::Listen { address, source };
-                if !is_absent {
-                    return Err(error);
-                }
-                failure = Some(error);
-            }
-        }
-    }
-    match failure {
-        Some(error) if listeners.is_empty() => Err(error),
-        Some(error) => {
-            warn!("{error}");
-            Ok(listeners)
-        }
-        None => Ok(listeners),
-    }
-}
-
-/// Raises the soft limit on descriptors to the hard one: each connection takes one. Without it the server serves fewer.
-fn raise_descriptor_limit() {
-    let raised = limits::descriptors().and_then(|limit| match limit {
-        Limit { soft, hard } if soft < hard => limits::set_descriptors(Limit { soft: hard, hard }),
-        _ => Ok(()),
-    });
-    if let Err(error) = raised {
-        warn!("cannot raise the limit on open descriptors (setrlimit): {error}");
     }
 }
 
