@@ -125,9 +125,16 @@ fn sixty_writers_who_never_read_cost_little_and_hold_up_nobody(server: Server) {
     });
     let grown = process.rss_bytes().saturating_sub(before);
     assert!(grown < 16 << 20, "{grown} bytes more");
-    let start = Instant::now();
-    echo(&pinger, b"still there?");
-    assert!(start.elapsed() < Duration::from_millis(50), "{:?} for a round trip", start.elapsed());
+    // The median of some, since other tests run beside this one; whom the writers held up would wait each time.
+    let mut round_trips: Vec<_> = (0..21)
+        .map(|_| {
+            let start = Instant::now();
+            echo(&pinger, b"still there?");
+            start.elapsed()
+        })
+        .collect();
+    round_trips.sort();
+    assert!(round_trips[10] < Duration::from_millis(50), "{round_trips:?}");
     drop(writers);
     eventually("the writers are forgotten", || (process.descriptors() == descriptors).then_some(()));
     drop(pinger);

@@ -73,8 +73,8 @@ pub(super) enum Accepted {
     Nothing,
     /// An error that is over with. The queue may hold more.
     Failed(io::Error),
-    /// An error that needs time. No further try until then.
-    Paused(Instant, io::Error),
+    /// An error that needs time: something has run out, and the connection is still in the queue.
+    Exhausted(io::Error),
 }
 
 /// A listening socket.
@@ -132,16 +132,16 @@ impl Listener {
             Err(error) => match remedy(&error) {
                 Remedy::Wait => Ok(Accepted::Nothing),
                 Remedy::Retry => Ok(Accepted::Failed(error)),
-                Remedy::Pause => Ok(Accepted::Paused(self.pause(), error)),
+                Remedy::Pause => Ok(Accepted::Exhausted(error)),
                 Remedy::GiveUp => Err(error),
             },
         }
     }
 
-    /// Starts a pause, twice as long as the last one in a row, and gives its end.
-    pub(super) fn pause(&mut self) -> Instant {
+    /// Starts a pause at `now`, twice as long as the last one in a row, and gives its end.
+    pub(super) fn pause(&mut self, now: Instant) -> Instant {
         self.pause = (self.pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
-        let until = Instant::now() + self.pause;
+        let until = now + self.pause;
         self.paused_until = Some(until);
         until
     }
@@ -172,7 +172,7 @@ mod tests {
         let mut listener = Listener::bind(&"127.0.0.1:0".parse().expect("an address")).expect("a listener");
         let mut pauses = Vec::new();
         for _ in 0..9 {
-            listener.pause();
+            listener.pause(Instant::now());
             pauses.push(listener.pause.as_millis());
         }
         assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1_000, 1_000]);

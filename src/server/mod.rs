@@ -185,7 +185,9 @@ impl<P: Protocol> Server<P> {
             match listener.accept().map_err(Error::system("accept connections (accept4)"))? {
                 Accepted::Connection(stream, peer) => {
                     if let Err(error) = self.open(stream, peer) {
+                        // It is lost, for nothing can tell of it; those that are still in the queue are not.
                         warn!(%peer, "closed at once, for it cannot be watched (epoll_ctl): {error}");
+                        self.pause_listener(index, &error);
                         return Ok(());
                     }
                 }
@@ -196,17 +198,24 @@ impl<P: Protocol> Server<P> {
                     return Ok(());
                 }
                 Accepted::Failed(error) => debug!("a connection was gone before it was accepted: {error}"),
-                Accepted::Paused(until, error) => {
-                    self.deadlines.set(until, listener_token(index));
-                    if let Some(held_back) = self.accept_trouble.admit(Instant::now()) {
-                        warn!(open = self.clients.len(), held_back, "new clients wait to be accepted: {error}");
-                    }
+                Accepted::Exhausted(error) => {
+                    self.pause_listener(index, &error);
                     return Ok(());
                 }
             }
         }
         self.queue_listener(index);
         Ok(())
+    }
+
+    /// Something has run out: lets the kernel keep those that come, until something has come free or the pause is over.
+    fn pause_listener(&mut self, index: usize, error: &io::Error) {
+        let Some(listener) = &mut self.listeners[index] else { return };
+        let now = Instant::now();
+        self.deadlines.set(listener.pause(now), listener_token(index));
+        if let Some(held_back) = self.accept_trouble.admit(now) {
+            warn!(open = self.clients.len(), held_back, "new clients wait to be accepted: {error}");
+        }
     }
 
     /// Takes in a connection.
