@@ -39,6 +39,9 @@ enum {
 /* What every connection is watched for from the start; EPOLLOUT is added the first time that a write finds no room. */
 static const uint32_t INTEREST = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET;
 
+/* The bits of a connection's readiness. FIN: whatever is still to be read is already here. READ_ON: a short count does not show
+ * that nothing is left, for a read stops in front of an urgent byte, and in front of an error that it does not report. */
+enum { READABLE = EPOLLIN, WRITABLE = EPOLLOUT, FIN = EPOLLRDHUP, READ_ON = EPOLLPRI };
 enum progress { WAITING, MORE, ENDED };
 
 /* What an event is for, and a place in the ready queue: the first member of whatever epoll's data.ptr points to. */
@@ -52,9 +55,7 @@ struct source {
 struct connection {
     struct source source;
     enum { OPEN, PEER_FINISHED, CLOSING, LINGERING } phase;
-    bool readable, writable; /* until a call shows that it is no longer so: epoll tells once */
-    bool fin;                /* the peer's FIN has arrived: what is still to be read is already here */
-    bool read_on;            /* a short count does not show that nothing is left: urgent data, an error */
+    uint32_t readiness; /* what epoll has told, until a call shows that it is no longer so: it tells once */
     bool is_watched_for_room;
     struct outbox {
         char *bytes; /* NULL when nothing is pending */
@@ -72,28 +73,24 @@ static enum { SERVING, DRAINING, CLOSING_ALL } stage;
 static int64_t drain_timeout_ms = 5000, drain_deadline, accept_pause, accept_retry; /* in ms; 0 is none */
 static int aborted, interrupted_by;
 
-static _Noreturn void fail(const char *action)
-{
+static _Noreturn void fail(const char *action) {
     fprintf(stderr, "error: cannot %s: %s\n", action, strerror(errno));
     exit(1);
 }
 
-static int64_t now_ms(void)
-{
+static int64_t now_ms(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static void watch(struct source *source, int operation, uint32_t events)
-{
+static void watch(struct source *source, int operation, uint32_t events) {
     struct epoll_event event = {.events = events, .data.ptr = source};
     if (epoll_ctl(epoll_fd, operation, source->fd, &event) == -1)
         fail("watch a descriptor");
 }
 
-static void make_ready(struct source *source)
-{
+static void make_ready(struct source *source) {
     if (source->is_queued)
         return;
     source->is_queued = true;
@@ -102,16 +99,14 @@ static void make_ready(struct source *source)
     ready_last = source;
 }
 
-static void accept_resume(void)
-{
+static void accept_resume(void) {
     accept_retry = 0;
     make_ready(&listener);
 }
 
 /* --- outbox.rs: echo reads only while it is empty, so it is filled once and then only emptied --- */
 
-static void outbox_push(struct outbox *outbox, const char *bytes, size_t count)
-{
+static void outbox_push(struct outbox *outbox, const char *bytes, size_t count) {
     if (count == 0)
         return;
     if (!(outbox->bytes = malloc(count)))
@@ -121,8 +116,7 @@ static void outbox_push(struct outbox *outbox, const char *bytes, size_t count)
     outbox->length = count;
 }
 
-static void outbox_consume(struct outbox *outbox, size_t count)
-{
+static void outbox_consume(struct outbox *outbox, size_t count) {
     outbox->start += count;
     outbox->length -= count;
     if (outbox->length > 0)
@@ -133,35 +127,34 @@ static void outbox_consume(struct outbox *outbox, size_t count)
 
 /* --- connection.rs --- */
 
-static void connection_on_event(struct connection *c, uint32_t events)
-{
-    c->readable |= (events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLERR | EPOLLHUP)) != 0;
-    c->writable |= (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0;
-    c->read_on |= (events & (EPOLLPRI | EPOLLERR | EPOLLHUP)) != 0;
-    c->fin |= (events & EPOLLRDHUP) != 0;
+static void connection_on_event(struct connection *c, uint32_t events) {
+    c->readiness |= events & (READABLE | WRITABLE | FIN | READ_ON);
+    if (events & (EPOLLPRI | EPOLLRDHUP | EPOLLERR | EPOLLHUP))
+        c->readiness |= READABLE;
+    if (events & (EPOLLERR | EPOLLHUP))
+        c->readiness |= WRITABLE | READ_ON;
 }
 
 /* Offers the kernel some bytes; how many it took, or -1 when the connection is gone. A short count: no more room. */
-static ssize_t connection_offer(struct connection *c, const char *bytes, size_t count)
-{
+static ssize_t connection_offer(struct connection *c, const char *bytes, size_t count) {
     ssize_t taken = send(c->source.fd, bytes, count, MSG_NOSIGNAL);
     if (taken == -1 && errno == EINTR)
         return 0;
-    c->writable = taken == (ssize_t)count;
+    if (taken < (ssize_t)count)
+        c->readiness &= ~WRITABLE;
     return taken == -1 && errno == EAGAIN ? 0 : taken;
 }
 
-static enum progress connection_advance(struct connection *c)
-{
+static enum progress connection_advance(struct connection *c) {
     size_t spent = 0;
     for (;;) {
         if (c->outbox.bytes) {
-            ssize_t sent = c->writable ? connection_offer(c, c->outbox.bytes + c->outbox.start, c->outbox.length) : 0;
+            ssize_t sent = c->readiness & WRITABLE ? connection_offer(c, c->outbox.bytes + c->outbox.start, c->outbox.length) : 0;
             if (sent == -1)
                 return ENDED;
             outbox_consume(&c->outbox, sent);
             if (c->outbox.bytes)
-                return c->writable ? MORE : WAITING;
+                return c->readiness & WRITABLE ? MORE : WAITING;
         }
         if (c->phase == PEER_FINISHED)
             return ENDED;
@@ -170,7 +163,7 @@ static enum progress connection_advance(struct connection *c)
                 return ENDED;
             c->phase = LINGERING;
         }
-        if (!c->readable)
+        if (!(c->readiness & READABLE))
             return WAITING;
         if (spent >= BYTES_A_TURN)
             return MORE;
@@ -180,15 +173,16 @@ static enum progress connection_advance(struct connection *c)
         if (count == -1 && errno != EAGAIN)
             return errno == EINTR ? MORE : ENDED;
         if (count == -1) {
-            c->readable = c->read_on = false;
+            c->readiness &= ~(READABLE | READ_ON);
             continue;
         }
         spent += count;
-        bool is_empty = count < READ_BUFFER_BYTES && !c->read_on;
-        c->readable = !is_empty;
+        bool is_empty = count < READ_BUFFER_BYTES && !(c->readiness & READ_ON);
+        if (is_empty)
+            c->readiness &= ~READABLE;
         if (c->phase != OPEN)
             continue;
-        if (is_empty && c->fin)
+        if (is_empty && c->readiness & FIN)
             c->phase = PEER_FINISHED;
         ssize_t sent = connection_offer(c, read_buffer, count);
         if (sent == -1)
@@ -199,8 +193,7 @@ static enum progress connection_advance(struct connection *c)
 
 /* Closes a connection. No event can name it after this: close(2) takes it out of the epoll set, epoll_wait(2) names a
  * descriptor once in a batch, and a connection is closed only in its own turn. */
-static void connection_close(struct connection *c)
-{
+static void connection_close(struct connection *c) {
     *(c->previous ? &c->previous->next : &first) = c->next;
     *(c->next ? &c->next->previous : &last) = c->previous;
     close(c->source.fd);
@@ -210,8 +203,7 @@ static void connection_close(struct connection *c)
         accept_resume(); /* a descriptor has come free */
 }
 
-static void connection_serve(struct connection *c)
-{
+static void connection_serve(struct connection *c) {
     switch (connection_advance(c)) {
     case MORE: make_ready(&c->source); return;
     case ENDED: connection_close(c); return;
@@ -223,12 +215,11 @@ static void connection_serve(struct connection *c)
     }
 }
 
-static void connection_open(int fd)
-{
+static void connection_open(int fd) {
     struct connection *c = malloc(sizeof *c);
     if (!c)
         fail("keep another connection");
-    *c = (struct connection){.source = {.kind = CONNECTION, .fd = fd}, .writable = true, .previous = last};
+    *c = (struct connection){.source = {.kind = CONNECTION, .fd = fd}, .readiness = WRITABLE, .previous = last};
     *(last ? &last->next : &first) = c;
     last = c;
     watch(&c->source, EPOLL_CTL_ADD, INTEREST);
@@ -236,8 +227,7 @@ static void connection_open(int fd)
 
 /* --- listener.rs --- */
 
-static void listener_bind(const char *host, const char *port)
-{
+static void listener_bind(const char *host, const char *port) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(port))};
     socklen_t length = sizeof address;
     const int on = 1;
@@ -258,15 +248,13 @@ static void listener_bind(const char *host, const char *port)
         perror("cannot say so on stdout");
 }
 
-static void listener_close(void)
-{
+static void listener_close(void) {
     close(listener.fd);
     listener.fd = -1;
     accept_retry = 0;
 }
 
-static void listener_accept(void)
-{
+static void listener_accept(void) {
     if (listener.fd == -1)
         return;
     for (int i = 0; i < ACCEPTS_A_TURN; i++) {
@@ -300,8 +288,7 @@ static void listener_accept(void)
 
 /* --- drain.rs, and the deadlines --- */
 
-static void on_signals(void)
-{
+static void on_signals(void) {
     struct signalfd_siginfo info;
     ssize_t count;
     while ((count = read(signals.fd, &info, sizeof info)) != -1 || errno == EINTR) {
@@ -317,8 +304,7 @@ static void on_signals(void)
         fail("read signals");
 }
 
-static void cut_off(void)
-{
+static void cut_off(void) {
     while (first) {
         aborted += first->outbox.bytes != NULL;
         connection_close(first);
@@ -326,8 +312,7 @@ static void cut_off(void)
     ready_first = ready_last = NULL;
 }
 
-static void keep_deadlines(void)
-{
+static void keep_deadlines(void) {
     int64_t now = accept_retry || drain_deadline ? now_ms() : 0;
     if (accept_retry && now >= accept_retry)
         accept_resume();
@@ -348,8 +333,7 @@ static void keep_deadlines(void)
 
 /* --- mod.rs --- */
 
-static void serve_leftovers(void)
-{
+static void serve_leftovers(void) {
     struct source *source = ready_first, *next;
     for (ready_first = ready_last = NULL; source; source = next) {
         next = source->next_ready;
@@ -361,8 +345,7 @@ static void serve_leftovers(void)
     }
 }
 
-static int wait_ms(void)
-{
+static int wait_ms(void) {
     int64_t next = accept_retry && (!drain_deadline || accept_retry < drain_deadline) ? accept_retry : drain_deadline;
     if (ready_first || !next)
         return ready_first ? 0 : -1;
@@ -370,8 +353,7 @@ static int wait_ms(void)
     return left < 0 ? 0 : left > INT32_MAX ? INT32_MAX : (int)left;
 }
 
-static void run(void)
-{
+static void run(void) {
     static struct epoll_event events[EVENTS_A_TURN];
     while (!interrupted_by) {
         serve_leftovers();
@@ -397,8 +379,7 @@ static void run(void)
     cut_off();
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     char *host = "127.0.0.1", *port = "7777";
     for (int i = 1; i < argc; i += 2) {
         char *value = i + 1 < argc ? argv[i + 1] : "", *end;
