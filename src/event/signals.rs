@@ -44,3 +44,20 @@ impl AsFd for Signals {
         self.fd.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SIGWINCH is ignored by default, so that a thread of the test runner that does not block it comes to no harm; it is sent to
+    /// this thread alone.
+    #[test]
+    fn a_signal_is_read_instead_of_being_delivered() {
+        let signals = Signals::new(&[Signal::SIGWINCH]).expect("signalfd");
+        assert_eq!(signals.next().expect("read"), None);
+        nix::sys::signal::raise(Signal::SIGWINCH).expect("raise");
+        assert_eq!(signals.next().expect("read"), Some(Signal::SIGWINCH as i32));
+        assert_eq!(signals.next().expect("read"), None);
+        assert_eq!(signal::name(Signal::SIGWINCH as i32), "SIGWINCH");
+    }
+}

@@ -179,6 +179,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_set_on_the_listener_is_inherited_by_what_it_accepts() {
+        let mut listener = Listener::bind(&"[::1]:0".parse().expect("an address")).expect("a listener");
+        let _client = std::net::TcpStream::connect(listener.address()).expect("connect");
+        let Ok(Accepted::Connection(stream, _)) = listener.accept() else { panic!("nobody came") };
+        let stream = socket2::SockRef::from(&stream);
+        assert!(stream.tcp_nodelay().expect("TCP_NODELAY"));
+        assert!(stream.out_of_band_inline().expect("SO_OOBINLINE"));
+        assert!(stream.nonblocking().expect("O_NONBLOCK"));
+    }
+
+    #[test]
     fn an_empty_queue_is_no_error() {
         let mut listener = Listener::bind(&"127.0.0.1:0".parse().expect("an address")).expect("a listener");
         assert!(matches!(listener.accept(), Ok(Accepted::Nothing)));

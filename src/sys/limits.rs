@@ -29,3 +29,17 @@ pub fn descriptors() -> io::Result<Limit> {
 pub fn set_descriptors(limit: Limit) -> io::Result<()> {
     Ok(setrlimit(Resource::RLIMIT_NOFILE, limit.soft, limit.hard)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_is_what_the_kernel_says_and_may_be_set_to_what_it_is() {
+        let limit = descriptors().expect("getrlimit");
+        assert!(limit.soft > 3 && limit.soft <= limit.hard, "{limit:?}");
+        set_descriptors(limit).expect("nothing changes");
+        assert_eq!(descriptors().expect("getrlimit"), limit);
+        assert!(set_descriptors(Limit { soft: limit.hard, hard: limit.soft - 1 }).is_err());
+    }
+}

@@ -204,3 +204,60 @@ pub fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
     check(unsafe { libc::shutdown(fd.as_raw_fd(), how as i32) })?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::ErrorKind;
+    use std::os::fd::AsFd;
+
+    fn listener(address: &str) -> OwnedFd {
+        let address = address.parse().expect("an address");
+        let fd = socket(Domain::from(&address), SocketFlags::CLOEXEC).expect("socket");
+        bind(fd.as_fd(), &address).expect("bind");
+        listen(fd.as_fd(), 8).expect("listen");
+        fd
+    }
+
+    #[test]
+    fn bytes_travel_both_ways_and_a_fin_reads_as_nothing() {
+        for any_port in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = listener(any_port);
+            let address = getsockname(listener.as_fd()).expect("getsockname");
+            let near = socket(Domain::from(&address), SocketFlags::CLOEXEC).expect("socket");
+            connect(near.as_fd(), &address).expect("connect");
+            let (far, peer) = accept4(listener.as_fd(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC).expect("accept4");
+            assert_eq!(peer, getsockname(near.as_fd()).expect("getsockname"));
+
+            let mut buffer = [0; 8];
+            let nothing_yet = recv(far.as_fd(), &mut buffer, MessageFlags::empty()).expect_err("nothing was sent");
+            assert_eq!(nothing_yet.kind(), ErrorKind::WouldBlock);
+            assert_eq!(send(far.as_fd(), b"hello", MessageFlags::NOSIGNAL).expect("send"), 5);
+            assert_eq!(recv(near.as_fd(), &mut buffer, MessageFlags::empty()).expect("recv"), 5);
+            assert_eq!(&buffer[..5], b"hello");
+            shutdown(far.as_fd(), Shutdown::Write).expect("shutdown");
+            assert_eq!(recv(near.as_fd(), &mut buffer, MessageFlags::empty()).expect("recv"), 0);
+        }
+    }
+
+    #[test]
+    fn a_peer_that_has_gone_is_an_error_and_not_a_signal() {
+        let listener = listener("127.0.0.1:0");
+        let near = socket(Domain::Ipv4, SocketFlags::CLOEXEC).expect("socket");
+        connect(near.as_fd(), &getsockname(listener.as_fd()).expect("getsockname")).expect("connect");
+        shutdown(near.as_fd(), Shutdown::Write).expect("shutdown");
+        let error = send(near.as_fd(), b"too late", MessageFlags::NOSIGNAL).expect_err("there is nowhere to send to");
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn an_address_in_use_and_a_port_without_a_listener_are_named() {
+        let listener = listener("127.0.0.1:0");
+        let address = getsockname(listener.as_fd()).expect("getsockname");
+        let other = socket(Domain::Ipv4, SocketFlags::CLOEXEC).expect("socket");
+        assert_eq!(bind(other.as_fd(), &address).expect_err("it is taken").kind(), ErrorKind::AddrInUse);
+        drop(listener);
+        let refused = connect(other.as_fd(), &address).expect_err("nobody listens");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    }
+}
