@@ -1,5 +1,4 @@
-//! `Connection` driven over a scripted stream: whatever the kernel does, and in whatever order it tells, the invariants hold.
-//!
+//! `Connection` over a scripted stream: whatever the kernel does, and in whatever order it tells, the invariants hold.
 //! 1. What was echoed is a prefix of what was sent, and at an orderly close the two are equal.
 //! 2. It is read only while its outbox is empty.
 //! 3. No edge is lost: when the kernel has nothing more to tell, nothing is left undone.

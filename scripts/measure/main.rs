@@ -44,6 +44,7 @@ fn main() -> Result<()> {
     cpus.set(DRIVER_CPU)?;
     nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpus)?;
 
+    support::raise_descriptor_limit();
     let window = Duration::from_secs_f64(options.seconds);
     let wanted = |name: &str| options.work.is_empty() || options.work.iter().any(|work| work == name);
     println!("{:44} {:>9} {:>9} {:>7}   rounds", "", "Rust", "C", "ratio");

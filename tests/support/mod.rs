@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -63,6 +64,13 @@ const RUST_PROGRAM: &str = match option_env!("CARGO_BIN_EXE_edgecho") {
 pub fn skip(test: &str, reason: &str) {
     assert!(std::env::var_os("CI").is_none_or(|value| value != "true"), "{test} cannot be skipped in CI: {reason}");
     writeln!(std::io::stderr(), "skipped: {test}: {reason}").expect("a terminal");
+}
+
+/// Raises this process's own limit on descriptors as far as it goes, for tests that play thousands of clients. Gives the limit.
+pub fn raise_descriptor_limit() -> u64 {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("setrlimit");
+    hard
 }
 
 /// A process that is killed, by its process id, when it goes out of scope.
