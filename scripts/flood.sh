@@ -62,7 +62,8 @@ flood() {
             echo "connection $connection: the service closed it before message $count" >&2
             break
         fi
-        if ! IFS= read -r -N "$bytes" -t 30 line <&3 2>/dev/null; then # -N takes them in one call, where a line is read byte by byte
+        # -N takes them in one call, where a line would be read byte by byte.
+        if ! IFS= read -r -N "$bytes" -t 30 line <&3 2>/dev/null; then
             echo "connection $connection: message $count did not come back" >&2
             break
         fi

@@ -41,7 +41,7 @@ SCENARIOS=(
 # What Rust's runtime does at start-up and at exit, and the server's own code does not ask for: when it may, a regular expression and
 # the reason, with tabs between. Nothing else is left out on one side only. Start-up ends with the server's own first call.
 RUNTIME=(
-    $'start\t^poll\\(\\[\\{fd=0, events=0\\}, \\{fd=1\tRust opens /dev/null in place of a standard stream that is closed, and looks first'
+    $'start\t^p?poll\\(\\[\\{fd=0, events=0\\}, \\{fd=1\tRust opens /dev/null in place of a standard stream that is closed, and looks first'
     $'start\t^openat\\(AT_FDCWD, "/proc/self/maps"\tRust looks for the guard page of the main stack, to tell an overflow from another fault'
     $'start\t^(newfstatat|read)\\(3, \tas above: the C library reads /proc/self/maps'
     $'start\t^close\\(3\\) \tas above'

@@ -1,7 +1,7 @@
 //! The client of `scripts/strace-compare.sh`: takes a server that is being traced through one scenario, step by step.
 //!
-//! After each step it waits until the server is back in epoll_wait(2), so that what the server does is decided by the scenario and
-//! not by timing. Where several things are to have happened before the server looks, it is stopped meanwhile.
+//! After each step it waits until the server is back in epoll_wait(2), so that what the server does is decided by the scenario
+//! and not by timing. Where several things are to have happened before the server looks, it is stopped meanwhile.
 #![allow(missing_docs, unreachable_pub, reason = "a program, not a library")]
 
 #[path = "../../tests/support/mod.rs"]
@@ -72,8 +72,8 @@ impl Traced {
         result
     }
 
-    /// Sends `length` bytes without reading, until nothing moves any more; then does something; then reads all of it. The sizes of
-    /// the single reads and writes are up to the kernel here.
+    /// Sends `length` bytes without reading, until nothing moves any more; then does something; then reads all of it. The sizes
+    /// of the single reads and writes are up to the kernel here.
     fn stall(&self, length: usize, meanwhile: impl FnOnce()) {
         let stream = connect(self.0.address);
         let bytes = pattern(1, length);

@@ -19,8 +19,14 @@ BEGIN {
 }
 
 # The loader's part ends where the program's own code begins: Rust's runtime looks at its standard streams, C ignores SIGPIPE.
-!started && /^(poll\(\[\{fd=0|rt_sigaction\(SIGPIPE)/ { started = 1 }
+!started && /^(p?poll\(\[\{fd=0|rt_sigaction\(SIGPIPE)/ { started = 1 }
 !started { next }
+
+# Where the kernel has no epoll_wait, as on aarch64, the C library calls epoll_pwait without a mask.
+/^epoll_pwait\(/ {
+    sub(/^epoll_pwait/, "epoll_wait")
+    sub(/, NULL, 8\)/, ")")
+}
 
 # Memory is the allocator's business: when it asks the kernel for more depends on what else the runtime has allocated.
 /^(brk|mmap|munmap|mprotect|mremap|madvise)\(/ || /^getrandom\(.*, 8, GRND_NONBLOCK\)/ { next }

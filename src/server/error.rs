@@ -32,8 +32,8 @@ impl Error {
     }
 }
 
-/// What a user can do about an error of listening.
-fn hint(error: &io::Error) -> &'static str {
+/// What a user can do about an error of listening or accepting, to be put behind it.
+pub(super) fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EADDRINUSE) => {
             "; another socket has this port: choose another port with --listen, or find its owner with 'ss -ltnp'"

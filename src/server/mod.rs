@@ -214,7 +214,7 @@ impl<P: Protocol> Server<P> {
         let now = Instant::now();
         self.deadlines.set(listener.pause(now), listener_token(index));
         if let Some(held_back) = self.accept_trouble.admit(now) {
-            warn!(open = self.clients.len(), held_back, "new clients wait to be accepted: {error}");
+            warn!(open = self.clients.len(), held_back, "new clients wait to be accepted: {error}{}", error::hint(error));
         }
     }
 

@@ -17,8 +17,8 @@ use crate::sys::epoll::EpollFlags;
 use crate::sys::limits::{self, Limit};
 use crate::sys::signal::Signal;
 
-/// For how many connections there is room in the table from the start, if as many can be open. Room costs address space only, until
-/// it is used; growing later would copy the table within a turn, and leave the old one behind as a hole in the heap.
+/// For how many connections there is room in the table from the start, if as many can be open. Room costs address space only,
+/// until it is used; growing later would copy the table within a turn, and leave the old one behind as a hole in the heap.
 const CONNECTIONS_WITHOUT_GROWTH: usize = 1 << 16;
 
 impl<P: Protocol> Server<P> {
@@ -86,8 +86,8 @@ fn bind_all(address: &ListenAddress) -> Result<Vec<Listener>, Error> {
     }
 }
 
-/// Raises the soft limit on descriptors to the hard one: each connection takes one. Gives the limit that is then in force. A limit
-/// that cannot be raised is no reason not to serve as many as it allows.
+/// Raises the soft limit on descriptors to the hard one: each connection takes one. Gives the limit that is then in force. A
+/// limit that cannot be raised is no reason not to serve as many as it allows.
 fn raise_descriptor_limit() -> u64 {
     let limit = match limits::descriptors() {
         Ok(limit) if limit.soft < limit.hard => limit,

@@ -10,8 +10,14 @@ pub mod proc;
 #[macro_export]
 macro_rules! for_both_servers {
     ($($test:ident),* $(,)?) => {
-        mod rust { $( #[test] fn $test() { $crate::support::run_test($crate::support::Server::Rust, stringify!($test), super::$test); } )* }
-        mod c_reference { $( #[test] fn $test() { $crate::support::run_test($crate::support::Server::C, stringify!($test), super::$test); } )* }
+        mod rust {
+            use $crate::support::{Server, run_test};
+            $( #[test] fn $test() { run_test(Server::Rust, stringify!($test), super::$test); } )*
+        }
+        mod c_reference {
+            use $crate::support::{Server, run_test};
+            $( #[test] fn $test() { run_test(Server::C, stringify!($test), super::$test); } )*
+        }
     };
 }
 
