@@ -10,6 +10,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -71,7 +72,7 @@ static struct source *ready_first, *ready_last; /* who has more to do than a tur
 static int epoll_fd;
 static enum { SERVING, DRAINING, CLOSING_ALL } stage;
 static int64_t drain_timeout_ms = 5000, drain_deadline, accept_pause, accept_retry; /* in ms; 0 is none */
-static int aborted, interrupted_by;
+static int accepted, aborted, interrupted_by;
 
 static _Noreturn void fail(const char *action) {
     fprintf(stderr, "error: cannot %s: %s\n", action, strerror(errno));
@@ -222,6 +223,7 @@ static void connection_open(int fd) {
     *c = (struct connection){.source = {.kind = CONNECTION, .fd = fd}, .readiness = WRITABLE, .previous = last};
     *(last ? &last->next : &first) = c;
     last = c;
+    accepted++;
     watch(&c->source, EPOLL_CTL_ADD, INTEREST);
 }
 
@@ -288,11 +290,20 @@ static void listener_accept(void) {
 
 /* --- drain.rs, and the deadlines --- */
 
+static void print_statistics(void) {
+    int open = 0;
+    for (struct connection *c = first; c; c = c->next)
+        open++;
+    dprintf(STDERR_FILENO, "accepted %d\nopen %d\n", accepted, open);
+}
+
 static void on_signals(void) {
     struct signalfd_siginfo info;
     ssize_t count;
     while ((count = read(signals.fd, &info, sizeof info)) != -1 || errno == EINTR) {
-        if (count != -1 && stage != SERVING) {
+        if (count != -1 && info.ssi_signo == SIGUSR1) {
+            print_statistics();
+        } else if (count != -1 && stage != SERVING) {
             interrupted_by = info.ssi_signo;
         } else if (count != -1) {
             stage = DRAINING;
@@ -401,10 +412,16 @@ int main(int argc, char **argv) {
         limit.rlim_cur = limit.rlim_max;
         setrlimit(RLIMIT_NOFILE, &limit);
     }
+    char somaxconn[16] = ""; /* listen(2) cuts the backlog to it without a word */
+    int fd = open("/proc/sys/net/core/somaxconn", O_RDONLY | O_CLOEXEC);
+    if (fd != -1 && read(fd, somaxconn, sizeof somaxconn - 1) > 0 && atoi(somaxconn) < BACKLOG)
+        fprintf(stderr, "the backlog of %d is cut to %d\n", BACKLOG, atoi(somaxconn));
+    close(fd);
     sigset_t mask;
     sigemptyset(&mask);
     sigaddset(&mask, SIGINT);
     sigaddset(&mask, SIGTERM);
+    sigaddset(&mask, SIGUSR1);
     sigprocmask(SIG_BLOCK, &mask, NULL);
     if ((signals.fd = signalfd(-1, &mask, SFD_NONBLOCK | SFD_CLOEXEC)) == -1)
         fail("read signals");

@@ -4,9 +4,10 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use edgecho::protocol::Echo;
-use edgecho::server::{Config, ListenAddress, Server, Summary};
+use edgecho::server::{Config, Error, Keepalive, Limits, ListenAddress, Server, SocketOptions, Timeouts};
 use edgecho::sys::signal;
 use tracing::warn;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -14,6 +15,9 @@ use tracing_subscriber::prelude::*;
 
 /// The status of a run that ended in other than good order: something could not be done, or somebody was cut off.
 const FAILURE: u8 = 1;
+
+/// The status for flags that make no sense, as clap has it for those that it cannot read.
+const WRONG_FLAG: u8 = 2;
 
 /// A TCP echo service on raw epoll, to be used as ground truth
 #[derive(Debug, Parser)]
@@ -35,7 +39,8 @@ enum Command {
 #[derive(Debug, Args)]
 #[command(
     after_help = "At SIGINT or SIGTERM whoever is connected is served until they leave or the drain's time is up; a second \
-    signal ends at once. Exit status: 0 when everybody was sent all that they were owed, 1 otherwise, 2 for a wrong flag."
+    signal ends at once. SIGUSR1 prints the statistics. Exit status: 0 when everybody was sent all that they were owed, 1 \
+    otherwise, 2 for a wrong flag."
 )]
 struct Serve {
     /// Address to listen on: IPV4:PORT, [IPV6]:PORT or NAME:PORT; port 0 lets the kernel choose. May be given several times, in
@@ -43,9 +48,113 @@ struct Serve {
     #[arg(long, value_name = "ADDR", env = "EDGECHO_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:7777")]
     listen: Vec<ListenAddress>,
 
+    #[command(flatten)]
+    limits: LimitFlags,
+
+    #[command(flatten)]
+    times: TimeFlags,
+
+    #[command(flatten)]
+    sockets: SocketFlags,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits")]
+struct LimitFlags {
+    /// Connections that may be open; at the limit new clients wait in the kernel's queue [default: what the limit on open
+    /// descriptors leaves room for]
+    #[arg(long, value_name = "N", env = "EDGECHO_MAX_CONNECTIONS")]
+    max_connections: Option<usize>,
+
+    /// Connections of one source address (of IPv6, one /64 network); what is over it is closed at once [default: no limit]
+    #[arg(long, value_name = "N", env = "EDGECHO_MAX_PER_IP")]
+    max_per_ip: Option<u32>,
+
+    /// Bytes a second read from each connection, such as 64KiB, from 100B to 1TiB; the sender is slowed down, and nothing is
+    /// dropped [default: no limit]
+    #[arg(long, value_name = "BYTES/S", env = "EDGECHO_RATE_LIMIT")]
+    rate_limit: Option<ByteSize>,
+
+    /// Bytes that all pending-write buffers together may hold, from 64KiB; at the limit less is read [default: no limit]
+    #[arg(long, value_name = "BYTES", env = "EDGECHO_MEMORY_LIMIT")]
+    memory_limit: Option<ByteSize>,
+
+    /// Clients that may wait in the kernel's queue, from 1; net.core.somaxconn may cut it
+    #[arg(long, value_name = "N", env = "EDGECHO_BACKLOG", default_value_t = 4096)]
+    backlog: i32,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Times")]
+struct TimeFlags {
+    /// Close a connection that has neither sent nor taken bytes for so long, from 10ms to 20days [default: off]
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_IDLE_TIMEOUT", value_parser = duration)]
+    idle_timeout: Option<Duration>,
+
+    /// Cut off a peer that has taken none of its pending bytes for so long, from 10ms to 20days, or off
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_WRITE_TIMEOUT", value_parser = duration_or_off, default_value = "30s")]
+    write_timeout: OrOff,
+
+    /// Close a connection after so long, whatever it does, from 10ms to 20days [default: off]
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_MAX_LIFETIME", value_parser = duration)]
+    max_lifetime: Option<Duration>,
+
     /// How long to serve on after the first signal, from 0s to 1day
-    #[arg(long, value_name = "DURATION", env = "EDGECHO_DRAIN_TIMEOUT", value_parser = drain_timeout, default_value = "5s")]
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_DRAIN_TIMEOUT", value_parser = duration, default_value = "5s")]
     drain_timeout: Duration,
+
+    /// Look for events again and again for so long before sleeping, up to 1s: shorter round trips, for a busy CPU
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_BUSY_POLL", value_parser = duration, default_value = "0s")]
+    busy_poll: Duration,
+
+    /// Log the statistics so often, from 100ms [default: never]
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_STATS_INTERVAL", value_parser = duration)]
+    stats_interval: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sockets")]
+struct SocketFlags {
+    /// Leave Nagle's algorithm on: small segments wait for more
+    #[arg(long, env = "EDGECHO_NO_NODELAY")]
+    no_nodelay: bool,
+
+    /// Probe a silent peer after IDLE, such as 60s; then each INTERVAL, and give it up after COUNT probes. Whole seconds
+    /// [default: off]
+    #[arg(long, value_name = "IDLE[,INTERVAL,COUNT]", env = "EDGECHO_KEEPALIVE", value_parser = keepalive)]
+    keepalive: Option<Keepalive>,
+
+    /// Close with a reset: 0s, the only time for which close(2) does not block [default: off]
+    #[arg(long, value_name = "0s", env = "EDGECHO_LINGER", value_parser = linger)]
+    linger: Option<Duration>,
+
+    /// Size of each socket's receive buffer, from 1KiB to 1GiB [default: grows by itself]
+    #[arg(long, value_name = "BYTES", env = "EDGECHO_RECV_BUFFER", value_parser = buffer_size)]
+    recv_buffer: Option<u32>,
+
+    /// Size of each socket's send buffer, from 1KiB to 1GiB [default: grows by itself]
+    #[arg(long, value_name = "BYTES", env = "EDGECHO_SEND_BUFFER", value_parser = buffer_size)]
+    send_buffer: Option<u32>,
+
+    /// Share the port with other processes that do so, too
+    #[arg(long, env = "EDGECHO_REUSE_PORT")]
+    reuse_port: bool,
+
+    /// Accept a connection when its first bytes are there, or after so long, in whole seconds [default: off]
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_DEFER_ACCEPT", value_parser = duration)]
+    defer_accept: Option<Duration>,
+
+    /// Give up a peer that has not acknowledged bytes for so long, from 1ms [default: the system's]
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_USER_TIMEOUT", value_parser = duration)]
+    user_timeout: Option<Duration>,
+
+    /// Take no IPv4 connections on IPv6 addresses
+    #[arg(long, env = "EDGECHO_IPV6_ONLY")]
+    ipv6_only: bool,
+
+    /// Take connections from one network interface only, such as eth0
+    #[arg(long, value_name = "INTERFACE", env = "EDGECHO_BIND_DEVICE")]
+    bind_device: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -64,6 +173,41 @@ struct Logging {
     log: Option<Targets>,
 }
 
+impl From<Serve> for Config {
+    fn from(Serve { listen, limits, times, sockets }: Serve) -> Self {
+        Self {
+            listen,
+            limits: Limits {
+                max_connections: limits.max_connections,
+                max_per_ip: limits.max_per_ip,
+                rate_limit: limits.rate_limit.map(|rate| rate.as_u64()),
+                memory_limit: limits.memory_limit.map(|bytes| bytes.as_u64()),
+            },
+            timeouts: Timeouts {
+                idle: times.idle_timeout,
+                write: times.write_timeout.0,
+                lifetime: times.max_lifetime,
+                drain: times.drain_timeout,
+            },
+            sockets: SocketOptions {
+                backlog: limits.backlog,
+                nodelay: !sockets.no_nodelay,
+                keepalive: sockets.keepalive,
+                reset_on_close: sockets.linger.is_some(),
+                recv_buffer: sockets.recv_buffer,
+                send_buffer: sockets.send_buffer,
+                reuse_port: sockets.reuse_port,
+                defer_accept: sockets.defer_accept,
+                user_timeout: sockets.user_timeout,
+                ipv6_only: sockets.ipv6_only,
+                bind_device: sockets.bind_device,
+            },
+            busy_poll: times.busy_poll,
+            stats_interval: times.stats_interval,
+        }
+    }
+}
+
 /// Reads the command line and does what it asks for.
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
@@ -74,23 +218,26 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn serve(options: Serve) -> ExitCode {
-    let config = Config { listen: options.listen, drain_timeout: options.drain_timeout };
-    let summary = Server::bind(Echo, &config).and_then(|server| {
+    let result = Server::bind(Echo, &options.into()).and_then(|server| {
         announce(&server);
         server.run()
     });
-    match summary {
-        Ok(Summary { interrupted_by: Some(number), .. }) => {
-            // The parent is to see which signal it was; if that should fail, that it was not good.
-            let _ = signal::default_action(number);
-            ExitCode::from(FAILURE)
+    match result {
+        Ok(summary) => {
+            if tracing::enabled!(tracing::Level::DEBUG) {
+                let _ = write!(std::io::stderr(), "{}", summary.statistics);
+            }
+            if let Some(number) = summary.interrupted_by {
+                // The parent is to see which signal it was; if that should fail, that it was not good.
+                let _ = signal::default_action(number);
+                return ExitCode::from(FAILURE);
+            }
+            if summary.aborted == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) }
         }
-        Ok(Summary { aborted: 0, .. }) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::from(FAILURE),
         Err(failure) => {
             // Not a log line: no flag that quiets the log may hide why the program is not running.
             let _ = writeln!(std::io::stderr(), "error: {failure}");
-            ExitCode::from(FAILURE)
+            ExitCode::from(if matches!(failure, Error::Config(_)) { WRONG_FLAG } else { FAILURE })
         }
     }
 }
@@ -124,13 +271,46 @@ fn start_logging(options: Logging) {
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
 }
 
-fn drain_timeout(text: &str) -> Result<Duration, String> {
-    let duration =
-        humantime::parse_duration(text).map_err(|error| format!("{error}; expected a duration such as 5s or 500ms"))?;
-    if duration > Config::MAX_DRAIN_TIMEOUT {
-        return Err("expected at most 1day".to_owned());
+/// A duration that may be `off`.
+#[derive(Debug, Clone, Copy)]
+struct OrOff(Option<Duration>);
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; expected a duration such as 5s or 500ms"))
+}
+
+fn duration_or_off(text: &str) -> Result<OrOff, String> {
+    if text == "off" { Ok(OrOff(None)) } else { duration(text).map(|duration| OrOff(Some(duration))) }
+}
+
+fn linger(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Ok(Duration::ZERO),
+        _ => {
+            Err("only 0s: for any other time close(2) would block, and all other connections with it (socket(7))".to_owned())
+        }
     }
-    Ok(duration)
+}
+
+fn keepalive(text: &str) -> Result<Keepalive, String> {
+    let parts: Vec<&str> = text.split(',').collect();
+    let count = |text: &str| text.parse().map_err(|_| format!("'{text}' is not a number of probes"));
+    match parts[..] {
+        [idle] => Ok(Keepalive { idle: duration(idle)?, interval: None, count: None }),
+        [idle, interval, probes] => {
+            Ok(Keepalive { idle: duration(idle)?, interval: Some(duration(interval)?), count: Some(count(probes)?) })
+        }
+        _ => Err("expected IDLE or IDLE,INTERVAL,COUNT, such as 60s,10s,6".to_owned()),
+    }
+}
+
+fn buffer_size(text: &str) -> Result<u32, String> {
+    let size: ByteSize = text.parse().map_err(|error| format!("{error}; expected a size such as 64KiB"))?;
+    let bounds = 1 << 10..=1 << 30;
+    u32::try_from(size.as_u64())
+        .ok()
+        .filter(|size| bounds.contains(size))
+        .ok_or("expected a size from 1KiB to 1GiB".to_owned())
 }
 
 #[cfg(test)]
@@ -141,5 +321,12 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_flags_default_to_what_the_library_does() {
+        let cli = Cli::parse_from(["edgecho", "serve"]);
+        let Command::Serve(flags) = cli.command;
+        assert_eq!(format!("{:?}", Config::from(flags)), format!("{:?}", Config::default()));
     }
 }

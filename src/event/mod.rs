@@ -3,6 +3,7 @@
 mod deadlines;
 mod signals;
 mod token;
+mod wheel;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 pub use deadlines::Deadlines;
 pub use signals::Signals;
 pub use token::{Name, Token};
+pub use wheel::Wheel;
 
 use crate::sys::epoll::{self, CreateFlags, EpollFlags, Event};
 
@@ -59,6 +61,20 @@ impl Events {
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
         Self { buffer: vec![Event::EMPTY; capacity.max(1)].into_boxed_slice(), count: 0 }
+    }
+
+    /// How many events there were.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there was none: the time was up, or a signal interrupted.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     /// What happened, and to which token.

@@ -1,96 +1,234 @@
-//! What a server can be told, and the addresses that it is told to listen on.
+//! What a server can be told, with the bounds of each, and which combinations make no sense.
 
-use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::str::FromStr;
+use std::net::SocketAddr;
 use std::time::Duration;
+
+use super::address::ListenAddress;
 
 /// How a server is to behave.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where to listen. By default `127.0.0.1:7777`.
     pub listen: Vec<ListenAddress>,
-    /// How long those who are connected at SIGINT or SIGTERM are served on before they are closed, in order. By default 5
-    /// seconds; at most [`Config::MAX_DRAIN_TIMEOUT`], which a longer one is cut to.
-    pub drain_timeout: Duration,
-}
-
-impl Config {
-    /// The longest drain: a day.
-    pub const MAX_DRAIN_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+    /// How much it may take on.
+    pub limits: Limits,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// What is set on its sockets.
+    pub sockets: SocketOptions,
+    /// How long to look for events again and again before going to sleep. A round trip is shorter by the time that waking takes;
+    /// a CPU is busy for it. Zero, the default, sleeps at once.
+    pub busy_poll: Duration,
+    /// How often the statistics are logged; never by default.
+    pub stats_interval: Option<Duration>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], 7777));
-        Self { listen: vec![address.into()], drain_timeout: Duration::from_secs(5) }
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 7777)).into()],
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            sockets: SocketOptions::default(),
+            busy_poll: Duration::ZERO,
+            stats_interval: None,
+        }
     }
 }
 
-/// An address to listen on: `127.0.0.1:7777`, `[::1]:7777`, or a name with a port, `localhost:7777`, which may stand for several.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenAddress {
-    addresses: Vec<SocketAddr>,
+/// How much a server may take on. Where a limit is reached, those concerned wait; nothing that was accepted or read is dropped.
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    /// How many connections may be open; at the limit new clients wait in the kernel's queue. By default as many as
+    /// `RLIMIT_NOFILE` leaves descriptors for.
+    pub max_connections: Option<usize>,
+    /// How many connections one source address may have open: an IPv4 address, or the /64 network of an IPv6 address. What is over
+    /// it is closed at once. No limit by default.
+    pub max_per_ip: Option<u32>,
+    /// How many bytes a second are read from each connection, on average; a tenth of a second's worth may come at once. No limit
+    /// by default.
+    pub rate_limit: Option<u64>,
+    /// How many bytes all outboxes together may hold; when they do, nothing is read from those whose outbox is empty until some
+    /// have been sent. It is passed by one read at most. No limit by default: each outbox has its own.
+    pub memory_limit: Option<u64>,
 }
 
-impl ListenAddress {
-    /// What it stands for: at least one address.
-    #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+/// How long things may take.
+#[derive(Debug, Clone)]
+pub struct Timeouts {
+    /// How long a connection may neither send nor take bytes before it is closed in order. No limit by default.
+    pub idle: Option<Duration>,
+    /// How long a peer may take none of the bytes that are pending for it before it is cut off. By default 30 seconds.
+    pub write: Option<Duration>,
+    /// How long a connection may last before it is closed in order. No limit by default.
+    pub lifetime: Option<Duration>,
+    /// How long those who are connected at SIGINT or SIGTERM are served on before they are closed in order. By default 5 seconds.
+    pub drain: Duration,
+}
+
+impl Timeouts {
+    /// The shortest idle, write or lifetime timeout that can be kept.
+    pub const MIN: Duration = Duration::from_millis(10);
+    /// The longest of all but the drain: 20 days, for time is kept in 32 bits of milliseconds.
+    pub const MAX: Duration = Duration::from_secs(20 * 24 * 60 * 60);
+    /// The longest drain: a day.
+    pub const MAX_DRAIN: Duration = Duration::from_secs(24 * 60 * 60);
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { idle: None, write: Some(Duration::from_secs(30)), lifetime: None, drain: Duration::from_secs(5) }
     }
 }
 
-impl From<SocketAddr> for ListenAddress {
-    fn from(address: SocketAddr) -> Self {
-        Self { addresses: vec![address] }
+/// What is set on the listening sockets, and inherited by all that they accept.
+#[derive(Debug, Clone)]
+pub struct SocketOptions {
+    /// How many connections may wait in the kernel to be accepted (listen(2)); `somaxconn` may cut it. By default 4,096.
+    pub backlog: i32,
+    /// `TCP_NODELAY`: send small segments at once. On by default.
+    pub nodelay: bool,
+    /// `SO_KEEPALIVE`, if at all.
+    pub keepalive: Option<Keepalive>,
+    /// `SO_LINGER` with no time: close with a reset. Off by default.
+    pub reset_on_close: bool,
+    /// `SO_RCVBUF`, in bytes, which the kernel doubles for its own bookkeeping (socket(7)); it then no longer grows by itself.
+    pub recv_buffer: Option<u32>,
+    /// `SO_SNDBUF`, likewise.
+    pub send_buffer: Option<u32>,
+    /// `SO_REUSEPORT`: share the port with other processes that set it, too. Off by default.
+    pub reuse_port: bool,
+    /// `TCP_DEFER_ACCEPT`: accept a connection only when its first bytes are there, or after so long (tcp(7); whole seconds).
+    pub defer_accept: Option<Duration>,
+    /// `TCP_USER_TIMEOUT`: how long sent bytes may stay unacknowledged (tcp(7); milliseconds).
+    pub user_timeout: Option<Duration>,
+    /// `IPV6_V6ONLY`: an IPv6 address takes no IPv4 connections.
+    pub ipv6_only: bool,
+    /// `SO_BINDTODEVICE`: take connections from this network interface only.
+    pub bind_device: Option<String>,
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        Self {
+            backlog: 4096,
+            nodelay: true,
+            keepalive: None,
+            reset_on_close: false,
+            recv_buffer: None,
+            send_buffer: None,
+            reuse_port: false,
+            defer_accept: None,
+            user_timeout: None,
+            ipv6_only: false,
+            bind_device: None,
+        }
     }
 }
 
-/// Why a text is not an address to listen on.
-#[derive(Debug, thiserror::Error)]
-pub enum AddressError {
-    /// It has no port, or one that is not a number up to 65535.
-    #[error("expected HOST:PORT with a port from 0 to 65535, such as 127.0.0.1:7777, [::1]:7777 or localhost:7777")]
-    Malformed,
-    /// It has the form of a name with a port, but nobody knows the name.
-    #[error("cannot look up '{host}': {source}")]
-    Unknown {
-        /// The name.
-        host: String,
-        /// What the resolver said.
-        source: io::Error,
+/// When the kernel asks a silent peer whether it is still there (tcp(7)). Whole seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// `TCP_KEEPIDLE`: after so long without a segment.
+    pub idle: Duration,
+    /// `TCP_KEEPINTVL`: again after so long without an answer. The system's by default.
+    pub interval: Option<Duration>,
+    /// `TCP_KEEPCNT`: how often, before the connection is given up. The system's by default.
+    pub count: Option<u32>,
+}
+
+/// Why a configuration makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A number or a time is out of its bounds.
+    #[error("--{flag} takes {bounds}")]
+    OutOfBounds {
+        /// The flag.
+        flag: &'static str,
+        /// What it takes.
+        bounds: &'static str,
+    },
+    /// More connections than the process may have descriptors.
+    #[error(
+        "--max-connections {wanted} is more than the {possible} that the limit on open descriptors leaves room for (RLIMIT_NOFILE is {limit}): raise it with 'ulimit -Hn'"
+    )]
+    TooManyConnections {
+        /// What was asked for.
+        wanted: usize,
+        /// What there is room for.
+        possible: usize,
+        /// The limit on descriptors.
+        limit: u64,
+    },
+    /// Two flags of which one makes the other pointless.
+    #[error("--{flag} {why}")]
+    Contradiction {
+        /// The flag that has no effect.
+        flag: &'static str,
+        /// Why.
+        why: &'static str,
     },
 }
 
-impl FromStr for ListenAddress {
-    type Err = AddressError;
+impl Config {
+    /// Checks the bounds, and that no flag makes another pointless.
+    ///
+    /// # Errors
+    /// The first thing that makes no sense.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let bounds =
+            |is_good: bool, flag, bounds| if is_good { Ok(()) } else { Err(ConfigError::OutOfBounds { flag, bounds }) };
+        let Self { limits, timeouts, sockets, .. } = self;
+        let is_timeout =
+            |timeout: Option<Duration>| timeout.is_none_or(|time| (Timeouts::MIN..=Timeouts::MAX).contains(&time));
+        bounds(limits.max_connections != Some(0), "max-connections", "at least 1")?;
+        bounds(limits.max_per_ip != Some(0), "max-per-ip", "at least 1")?;
+        bounds(
+            limits.rate_limit.is_none_or(|rate| (100..=1 << 40).contains(&rate)),
+            "rate-limit",
+            "from 100 B to 1 TiB a second",
+        )?;
+        bounds(limits.memory_limit.is_none_or(|bytes| bytes >= 65_536), "memory-limit", "at least 64KiB, two read buffers")?;
+        bounds(is_timeout(timeouts.idle), "idle-timeout", "from 10ms to 20days")?;
+        bounds(is_timeout(timeouts.write), "write-timeout", "from 10ms to 20days, or 'off'")?;
+        bounds(is_timeout(timeouts.lifetime), "max-lifetime", "from 10ms to 20days")?;
+        bounds(timeouts.drain <= Timeouts::MAX_DRAIN, "drain-timeout", "from 0s to 1day")?;
+        bounds(sockets.backlog >= 1, "backlog", "at least 1")?;
+        bounds(self.busy_poll <= Duration::from_secs(1), "busy-poll", "from 0s to 1s")?;
+        let is_interval = self.stats_interval.is_none_or(|interval| interval >= Duration::from_millis(100));
+        bounds(is_interval, "stats-interval", "at least 100ms")?;
+        let whole_seconds = |time: Duration| (1..=32_767).contains(&time.as_secs()) && time.subsec_nanos() == 0;
+        bounds(sockets.defer_accept.is_none_or(whole_seconds), "defer-accept", "whole seconds, from 1s to 32767s")?;
+        if let Some(Keepalive { idle, interval, count }) = sockets.keepalive {
+            let are_good =
+                whole_seconds(idle) && interval.is_none_or(whole_seconds) && count.is_none_or(|n| (1..=127).contains(&n));
+            bounds(
+                are_good,
+                "keepalive",
+                "IDLE[,INTERVAL,COUNT]: whole seconds from 1s to 32767s, and a count from 1 to 127",
+            )?;
+        }
+        let is_user_timeout = |time: Duration| (1..=i32::MAX as u128).contains(&time.as_millis());
+        bounds(sockets.user_timeout.is_none_or(is_user_timeout), "user-timeout", "from 1ms to 24days")?;
 
-    /// Reads an address. A name is looked up at once (getaddrinfo(3)).
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Ok(address) = text.parse::<SocketAddr>() {
-            return Ok(address.into());
+        let contradiction = |flag, why| Err(ConfigError::Contradiction { flag, why });
+        if let (Some(idle), Some(lifetime)) = (timeouts.idle, timeouts.lifetime)
+            && idle > lifetime
+        {
+            return contradiction(
+                "idle-timeout",
+                "is longer than --max-lifetime, so no connection could ever be idle for that long",
+            );
         }
-        let (host, port) = text.rsplit_once(':').ok_or(AddressError::Malformed)?;
-        let port: u16 = port.parse().map_err(|_| AddressError::Malformed)?;
-        // What has a colon or a bracket, or only digits and dots, was meant as an address, and is not one.
-        let is_name = !host.is_empty()
-            && host.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '.' | '_'))
-            && !host.chars().all(|c| c.is_ascii_digit() || c == '.');
-        if !is_name {
-            return Err(AddressError::Malformed);
+        if let (Some(each), Some(all)) = (limits.max_per_ip, limits.max_connections)
+            && each as usize > all
+        {
+            return contradiction("max-per-ip", "is more than --max-connections, so it could never be reached");
         }
-        let unknown = |source| AddressError::Unknown { host: host.to_owned(), source };
-        let mut addresses = Vec::new();
-        for address in (host, port).to_socket_addrs().map_err(unknown)? {
-            if !addresses.contains(&address) {
-                addresses.push(address);
-            }
+        if sockets.ipv6_only && self.listen.iter().flat_map(ListenAddress::addresses).all(SocketAddr::is_ipv4) {
+            return contradiction("ipv6-only", "has no IPv6 address to listen on: give one with --listen '[::]:7777'");
         }
-        if addresses.is_empty() {
-            return Err(unknown(io::Error::other("it has no address")));
-        }
-        Ok(Self { addresses })
+        Ok(())
     }
 }
 
@@ -99,31 +237,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_each_kind_are_read() {
-        for text in ["127.0.0.1:7777", "0.0.0.0:0", "[::1]:7777", "[::]:65535"] {
-            let address: ListenAddress = text.parse().expect(text);
-            assert_eq!(address.addresses(), [text.parse::<SocketAddr>().expect(text)]);
-        }
-        let named: ListenAddress = "localhost:7777".parse().expect("localhost");
-        assert!(named.addresses().iter().all(|address| address.ip().is_loopback() && address.port() == 7777));
+    fn the_default_makes_sense() {
+        assert_eq!(Config::default().check(), Ok(()));
     }
 
     #[test]
-    fn what_is_no_address_is_told_from_a_name_that_nobody_knows() {
-        for text in [
-            "",
-            "7777",
-            ":7777",
-            "127.0.0.1",
-            "127.0.0.1:",
-            "127.0.0.1:65536",
-            "127.0.0.1:-1",
-            "::1:7777x",
-            "1.2.3:80",
-            "a b:1",
+    fn what_is_out_of_bounds_or_pointless_is_named() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let limits = |limits| Config { limits, ..Config::default() };
+        let sockets = |sockets| Config { sockets, ..Config::default() };
+        for (flag, config) in [
+            ("max-connections", limits(Limits { max_connections: Some(0), ..Limits::default() })),
+            ("rate-limit", limits(Limits { rate_limit: Some(1), ..Limits::default() })),
+            ("memory-limit", limits(Limits { memory_limit: Some(1_000), ..Limits::default() })),
+            ("ipv6-only", sockets(SocketOptions { ipv6_only: true, ..SocketOptions::default() })),
         ] {
-            assert!(matches!(text.parse::<ListenAddress>(), Err(AddressError::Malformed)), "{text}");
+            let error = config.check().expect_err(flag).to_string();
+            assert!(error.starts_with(&format!("--{flag} ")), "{error}");
         }
-        assert!(matches!("no-such-host.invalid:7".parse::<ListenAddress>(), Err(AddressError::Unknown { .. })));
+        let mut config = Config::default();
+        (config.timeouts.idle, config.timeouts.lifetime) = (seconds(60), seconds(30));
+        assert!(config.check().expect_err("pointless").to_string().contains("--max-lifetime"));
     }
 }

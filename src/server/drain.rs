@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// How long those that we close may take to accept what is pending and to send their FIN.
-const LINGER: Duration = Duration::from_secs(2);
+use super::timing::LINGER;
 
 /// How far the way out has been gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,11 +3,18 @@
 use std::io;
 use std::net::SocketAddr;
 
+use super::config::ConfigError;
+use super::fault::Fault;
+
 /// Why a server could not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The configuration makes no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}{}", hint(.source))]
+    #[error("cannot listen on {address}: {source}{}", Fault::of(.source).hint())]
     Listen {
         /// The address that was asked for.
         address: SocketAddr,
@@ -15,8 +22,19 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// A socket option cannot be set.
+    #[error("cannot set {option} on {address}: {source}")]
+    Option {
+        /// The option's flag.
+        option: &'static str,
+        /// The address of the socket.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+
     /// A call failed that nothing can do without.
-    #[error("cannot {action}: {source}")]
+    #[error("cannot {action}: {source}{}", Fault::of(.source).hint())]
     System {
         /// What was to be done, and by which call.
         action: &'static str,
@@ -29,21 +47,5 @@ impl Error {
     /// For `map_err`: names what was being done.
     pub(super) fn system(action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { action, source }
-    }
-}
-
-/// What a user can do about an error of listening or accepting, to be put behind it.
-pub(super) fn hint(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::EADDRINUSE) => {
-            "; another socket has this port: choose another port with --listen, or find its owner with 'ss -ltnp'"
-        }
-        Some(libc::EADDRNOTAVAIL) => "; no interface of this host has that address: 'ip address' lists those that there are",
-        Some(libc::EACCES) => {
-            "; ports under 1024 need CAP_NET_BIND_SERVICE: choose a higher port, or grant it with setcap(8)"
-        }
-        Some(libc::EAFNOSUPPORT) => "; this kernel does not have that address family: choose an address of another",
-        Some(libc::EMFILE) => "; the limit on open descriptors is reached: raise it with 'ulimit -n'",
-        _ => "",
     }
 }

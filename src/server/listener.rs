@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use super::config::{Keepalive, SocketOptions};
+use super::error::Error;
 use crate::sys::socket::{self, Domain, SocketFlags, SocketOption};
-
-/// How many connections may wait in the kernel to be accepted, where `/proc/sys/net/core/somaxconn` allows as many.
-const BACKLOG: i32 = 4096;
 
 /// How long accepting pauses at the first error that asks for it; each one that follows doubles the pause, up to the longest.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
@@ -83,25 +82,31 @@ pub(super) struct Listener {
     fd: OwnedFd,
     address: SocketAddr,
     pause: Duration,
-    paused_until: Option<Instant>,
+    held_back: Option<HeldBack>,
     /// It stands in the ready queue, so that an edge need not put it there again.
     pub(super) is_queued: bool,
 }
 
+/// Why a listener does not accept, though there may be somebody to accept.
+#[derive(Debug, Clone, Copy)]
+enum HeldBack {
+    /// Something has run out; it tries again then.
+    Until(Instant),
+    /// There is no place, until somebody leaves.
+    ForAPlace,
+}
+
 impl Listener {
     /// Listens on `address`. What is set on this socket is inherited by all that it accepts, which saves a call for each.
-    pub(super) fn bind(address: &SocketAddr) -> io::Result<Self> {
-        let fd = socket::socket(Domain::from(address), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
-        // A restart must not have to wait for the connections of its predecessor to leave TIME_WAIT.
-        socket::set_option(fd.as_fd(), SocketOption::REUSEADDR, 1)?;
-        // An answer is never held back in the hope of more.
-        socket::set_option(fd.as_fd(), SocketOption::NODELAY, 1)?;
-        // An urgent byte is a byte of the stream, and is echoed at its place (RFC 6093, 2.1).
-        socket::set_option(fd.as_fd(), SocketOption::OOBINLINE, 1)?;
-        socket::bind(fd.as_fd(), address)?;
-        socket::listen(fd.as_fd(), BACKLOG)?;
-        let address = socket::getsockname(fd.as_fd())?;
-        Ok(Self { fd, address, pause: Duration::ZERO, paused_until: None, is_queued: false })
+    pub(super) fn bind(address: &SocketAddr, options: &SocketOptions) -> Result<Self, Error> {
+        let listen_error = |source| Error::Listen { address: *address, source };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let fd = socket::socket(Domain::from(address), flags).map_err(listen_error)?;
+        set_options(fd.as_fd(), address, options)?;
+        socket::bind(fd.as_fd(), address).map_err(listen_error)?;
+        socket::listen(fd.as_fd(), options.backlog).map_err(listen_error)?;
+        let address = socket::getsockname(fd.as_fd()).map_err(listen_error)?;
+        Ok(Self { fd, address, pause: Duration::ZERO, held_back: None, is_queued: false })
     }
 
     /// The address, with the port that the kernel chose where 0 was asked for.
@@ -109,14 +114,22 @@ impl Listener {
         self.address
     }
 
-    /// Until when accepting pauses, if it does.
-    pub(super) fn paused_until(&self) -> Option<Instant> {
-        self.paused_until
+    /// Whether it is not to accept for now.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.held_back.is_some()
     }
 
-    /// Ends a pause: its time is up, or something has come free.
-    pub(super) fn resume(&mut self) {
-        self.paused_until = None;
+    /// There is no place: nobody is accepted until somebody leaves.
+    pub(super) fn hold_back(&mut self) {
+        self.held_back = Some(HeldBack::ForAPlace);
+    }
+
+    /// It may accept again: the time is up, or somebody has left. Gives the end of the pause that is cut short, if it is one.
+    pub(super) fn resume(&mut self) -> Option<Instant> {
+        match self.held_back.take() {
+            Some(HeldBack::Until(until)) => Some(until),
+            Some(HeldBack::ForAPlace) | None => None,
+        }
     }
 
     /// Tries once to accept a connection.
@@ -142,9 +155,62 @@ impl Listener {
     pub(super) fn pause(&mut self, now: Instant) -> Instant {
         self.pause = (self.pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         let until = now + self.pause;
-        self.paused_until = Some(until);
+        self.held_back = Some(HeldBack::Until(until));
         until
     }
+}
+
+/// Sets on a listening socket what its connections are to inherit.
+fn set_options(fd: BorrowedFd<'_>, address: &SocketAddr, options: &SocketOptions) -> Result<(), Error> {
+    let failed = |option| move |source| Error::Option { option, address: *address, source };
+    let set = |flag, option, value: i32| socket::set_option(fd, option, value).map_err(failed(flag));
+    let seconds = |time: Duration| i32::try_from(time.as_secs()).unwrap_or(i32::MAX);
+
+    // A restart must not have to wait for the connections of its predecessor to leave TIME_WAIT.
+    set("SO_REUSEADDR", SocketOption::REUSEADDR, 1)?;
+    if options.nodelay {
+        // An answer is never held back in the hope of more.
+        set("TCP_NODELAY", SocketOption::NODELAY, 1)?;
+    }
+    // An urgent byte is a byte of the stream, and is echoed at its place (RFC 6093, 2.1).
+    set("SO_OOBINLINE", SocketOption::OOBINLINE, 1)?;
+    if options.reuse_port {
+        set("--reuse-port", SocketOption::REUSEPORT, 1)?;
+    }
+    if let Some(Keepalive { idle, interval, count }) = options.keepalive {
+        set("--keepalive", SocketOption::KEEPALIVE, 1)?;
+        set("--keepalive", SocketOption::KEEPIDLE, seconds(idle))?;
+        if let Some(interval) = interval {
+            set("--keepalive", SocketOption::KEEPINTVL, seconds(interval))?;
+        }
+        if let Some(count) = count {
+            set("--keepalive", SocketOption::KEEPCNT, i32::try_from(count).unwrap_or(i32::MAX))?;
+        }
+    }
+    if options.reset_on_close {
+        socket::set_linger(fd, Some(0)).map_err(failed("--linger"))?;
+    }
+    for (flag, option, size) in [
+        ("--recv-buffer", SocketOption::RCVBUF, options.recv_buffer),
+        ("--send-buffer", SocketOption::SNDBUF, options.send_buffer),
+    ] {
+        if let Some(size) = size {
+            set(flag, option, i32::try_from(size).unwrap_or(i32::MAX))?;
+        }
+    }
+    if let Some(time) = options.defer_accept {
+        set("--defer-accept", SocketOption::DEFER_ACCEPT, seconds(time))?;
+    }
+    if let Some(time) = options.user_timeout {
+        set("--user-timeout", SocketOption::USER_TIMEOUT, i32::try_from(time.as_millis()).unwrap_or(i32::MAX))?;
+    }
+    if options.ipv6_only && address.is_ipv6() {
+        set("--ipv6-only", SocketOption::V6ONLY, 1)?;
+    }
+    if let Some(interface) = &options.bind_device {
+        socket::bind_to_device(fd, interface).map_err(failed("--bind-device"))?;
+    }
+    Ok(())
 }
 
 impl AsFd for Listener {
@@ -156,6 +222,10 @@ impl AsFd for Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn listener(address: &str, options: &SocketOptions) -> Listener {
+        Listener::bind(&address.parse().expect("an address"), options).expect("a listener")
+    }
 
     #[test]
     fn every_error_has_one_place_in_the_table() {
@@ -169,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_pause_doubles_to_a_second_and_no_further() {
-        let mut listener = Listener::bind(&"127.0.0.1:0".parse().expect("an address")).expect("a listener");
+        let mut listener = listener("127.0.0.1:0", &SocketOptions::default());
         let mut pauses = Vec::new();
         for _ in 0..9 {
             listener.pause(Instant::now());
@@ -178,20 +248,76 @@ mod tests {
         assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1_000, 1_000]);
     }
 
+    /// The other end of a connection, as a listener with these options has accepted it.
+    fn accepted(address: &str, options: &SocketOptions) -> OwnedFd {
+        let mut listener = listener(address, options);
+        let mut client = std::net::TcpStream::connect(listener.address()).expect("connect");
+        std::io::Write::write_all(&mut client, b"for those who wait for bytes").expect("send");
+        loop {
+            match listener.accept() {
+                Ok(Accepted::Connection(stream, _)) => return stream,
+                Ok(Accepted::Nothing) => std::thread::yield_now(),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     #[test]
-    fn what_is_set_on_the_listener_is_inherited_by_what_it_accepts() {
-        let mut listener = Listener::bind(&"[::1]:0".parse().expect("an address")).expect("a listener");
-        let _client = std::net::TcpStream::connect(listener.address()).expect("connect");
-        let Ok(Accepted::Connection(stream, _)) = listener.accept() else { panic!("nobody came") };
+    fn by_default_an_accepted_socket_sends_at_once_and_keeps_urgent_bytes_in_line() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let stream = accepted(address, &SocketOptions::default());
+            let stream = socket2::SockRef::from(&stream);
+            assert!(stream.tcp_nodelay().expect("TCP_NODELAY"));
+            assert!(stream.out_of_band_inline().expect("SO_OOBINLINE"));
+            assert!(stream.nonblocking().expect("O_NONBLOCK"));
+            assert!(!stream.keepalive().expect("SO_KEEPALIVE"));
+            assert_eq!(stream.linger().expect("SO_LINGER"), None);
+        }
+    }
+
+    #[test]
+    fn every_option_reaches_the_accepted_socket() {
+        let second = Duration::from_secs(1);
+        let options = SocketOptions {
+            nodelay: false,
+            keepalive: Some(Keepalive { idle: 31 * second, interval: Some(7 * second), count: Some(5) }),
+            reset_on_close: true,
+            recv_buffer: Some(40_000),
+            send_buffer: Some(50_000),
+            reuse_port: true,
+            defer_accept: Some(3 * second),
+            user_timeout: Some(9 * second),
+            bind_device: Some("lo".to_owned()),
+            ..SocketOptions::default()
+        };
+        let stream = accepted("127.0.0.1:0", &options);
         let stream = socket2::SockRef::from(&stream);
-        assert!(stream.tcp_nodelay().expect("TCP_NODELAY"));
-        assert!(stream.out_of_band_inline().expect("SO_OOBINLINE"));
-        assert!(stream.nonblocking().expect("O_NONBLOCK"));
+        assert!(!stream.tcp_nodelay().expect("TCP_NODELAY"));
+        assert!(stream.keepalive().expect("SO_KEEPALIVE"));
+        assert_eq!(stream.tcp_keepalive_time().expect("TCP_KEEPIDLE"), 31 * second);
+        assert_eq!(stream.tcp_keepalive_interval().expect("TCP_KEEPINTVL"), 7 * second);
+        assert_eq!(stream.tcp_keepalive_retries().expect("TCP_KEEPCNT"), 5);
+        assert_eq!(stream.linger().expect("SO_LINGER"), Some(Duration::ZERO));
+        assert_eq!(stream.recv_buffer_size().expect("SO_RCVBUF"), 80_000);
+        assert_eq!(stream.send_buffer_size().expect("SO_SNDBUF"), 100_000);
+        assert_eq!(stream.tcp_user_timeout().expect("TCP_USER_TIMEOUT"), Some(9 * second));
+        assert_eq!(stream.device().expect("SO_BINDTODEVICE").as_deref(), Some(b"lo" as &[u8]));
+    }
+
+    #[test]
+    fn what_concerns_the_listener_is_set_on_the_listener() {
+        let options = SocketOptions { reuse_port: true, ipv6_only: true, ..SocketOptions::default() };
+        let one = listener("[::1]:0", &options);
+        let other = Listener::bind(&one.address(), &options).expect("the port is shared");
+        assert!(socket2::SockRef::from(&other).only_v6().expect("IPV6_V6ONLY"));
+        let wrong = SocketOptions { bind_device: Some("no-such-device".to_owned()), ..SocketOptions::default() };
+        let error = Listener::bind(&one.address(), &wrong).expect_err("there is no such device").to_string();
+        assert!(error.starts_with("cannot set --bind-device on [::1]:"), "{error}");
     }
 
     #[test]
     fn an_empty_queue_is_no_error() {
-        let mut listener = Listener::bind(&"127.0.0.1:0".parse().expect("an address")).expect("a listener");
+        let mut listener = listener("127.0.0.1:0", &SocketOptions::default());
         assert!(matches!(listener.accept(), Ok(Accepted::Nothing)));
         let client = std::net::TcpStream::connect(listener.address()).expect("connect");
         match listener.accept() {

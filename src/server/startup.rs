@@ -1,17 +1,27 @@
 //! How a server comes to listen. Apart from `mod.rs`, which is about what it does from then on.
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Instant;
 
 use slotmap::SlotMap;
 use tracing::warn;
 
-use super::config::{Config, ListenAddress};
+use super::address::ListenAddress;
+use super::config::{Config, ConfigError, SocketOptions};
 use super::drain::Drain;
 use super::error::Error;
+use super::fault::Fault;
+use super::gates::Gates;
 use super::listener::Listener;
+use super::per_ip::PerIp;
+use super::statistics::Statistics;
 use super::throttle::Throttle;
-use super::{READ_BUFFER_BYTES, ReadBuffer, SIGNALS, Server, Summary, listener_token};
-use crate::event::{Deadlines, EventLoop, Signals, Token};
+use super::timing::{Clock, wheel_step_ms};
+use super::{READ_BUFFER_BYTES, ReadBuffer, SIGNALS, STATISTICS, Server, listener_token};
+use crate::event::{Deadlines, EventLoop, Signals, Token, Wheel};
 use crate::protocol::Protocol;
 use crate::sys::epoll::EpollFlags;
 use crate::sys::limits::{self, Limit};
@@ -22,58 +32,103 @@ use crate::sys::signal::Signal;
 const CONNECTIONS_WITHOUT_GROWTH: usize = 1 << 16;
 
 impl<P: Protocol> Server<P> {
-    /// Listens, as `config` says. SIGINT and SIGTERM are blocked in this thread from here on, and read by the loop; the soft
-    /// limit on open descriptors is raised to the hard one.
+    /// Listens, as `config` says. SIGINT, SIGTERM and SIGUSR1 are blocked in this thread from here on, and read by the loop; the
+    /// soft limit on open descriptors is raised to the hard one.
     ///
     /// # Errors
-    /// [`Error::Listen`] for an address that cannot be listened on, [`Error::System`] for want of anything else.
+    /// [`Error::Config`] for what makes no sense, [`Error::Listen`] for an address that cannot be listened on, [`Error::Option`]
+    /// for an option that cannot be set, [`Error::System`] for want of anything else.
     pub fn bind(protocol: P, config: &Config) -> Result<Self, Error> {
-        let descriptors = usize::try_from(raise_descriptor_limit()).unwrap_or(usize::MAX);
-        let signals = Signals::new(&[Signal::SIGINT, Signal::SIGTERM]).map_err(Error::system("read signals (signalfd4)"))?;
+        config.check()?;
+        let limit = raise_descriptor_limit();
+        warn_if_backlog_is_cut(config.sockets.backlog);
+        let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1];
+        let signals = Signals::new(&signals).map_err(Error::system("read signals (signalfd4)"))?;
         let event_loop = EventLoop::new().map_err(Error::system("make an event loop (epoll_create1)"))?;
         let watch = Error::system("watch for signals (epoll_ctl)");
         event_loop.watch(&signals, Token::fixed(SIGNALS), EpollFlags::IN).map_err(watch)?;
 
         let mut listeners = Vec::new();
         for address in &config.listen {
-            for listener in bind_all(address)? {
+            for listener in bind_all(address, &config.sockets)? {
                 let watch = Error::system("watch for connections (epoll_ctl)");
                 event_loop.watch(&listener, listener_token(listeners.len()), EpollFlags::IN).map_err(watch)?;
                 listeners.push(Some(listener));
             }
         }
+        let max_connections = max_connections(config.limits.max_connections, limit, listeners.iter().flatten())?;
+        let mut deadlines = Deadlines::default();
+        if let Some(interval) = config.stats_interval {
+            deadlines.set(Instant::now() + interval, Token::fixed(STATISTICS));
+        }
         Ok(Self {
             protocol,
-            clients: SlotMap::with_capacity_and_key(descriptors.min(CONNECTIONS_WITHOUT_GROWTH)),
+            clients: SlotMap::with_capacity_and_key(max_connections.min(CONNECTIONS_WITHOUT_GROWTH)),
+            max_connections,
+            per_ip: config.limits.max_per_ip.map(PerIp::new),
+            gates: Gates::new(&config.limits),
             listeners,
             ready: VecDeque::new(),
-            deadlines: Deadlines::default(),
-            drain: Drain::new(config.drain_timeout.min(Config::MAX_DRAIN_TIMEOUT)),
+            clock: Clock::start(),
+            deadlines,
+            wheel: Wheel::new(wheel_step_ms(&config.timeouts)),
+            timeouts: config.timeouts.clone(),
+            drain: Drain::new(config.timeouts.drain),
+            busy_poll: config.busy_poll,
+            stats_interval: config.stats_interval,
             read_buffer: Box::new(ReadBuffer([0; READ_BUFFER_BYTES])),
             accept_trouble: Throttle::default(),
-            summary: Summary { accepted: 0, aborted: 0, interrupted_by: None },
+            statistics: Statistics::default(),
+            interrupted_by: None,
             event_loop,
             signals,
         })
     }
 }
 
+/// How many connections may be open: what was asked for, or all that the limit on descriptors leaves room for. The descriptors that
+/// the server needs for itself, and those that it has inherited, have the lowest numbers: a listener's is the highest of them.
+fn max_connections<'a>(
+    wanted: Option<usize>,
+    limit: u64,
+    mut listeners: impl Iterator<Item = &'a Listener>,
+) -> Result<usize, ConfigError> {
+    let own = listeners.by_ref().map(|listener| listener.as_fd().as_raw_fd() + 1).max().unwrap_or_default();
+    let possible = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(own as usize);
+    match wanted {
+        Some(wanted) if wanted > possible => Err(ConfigError::TooManyConnections { wanted, possible, limit }),
+        None if possible == 0 => Err(ConfigError::TooManyConnections { wanted: 1, possible, limit }),
+        Some(wanted) => Ok(wanted),
+        None => Ok(possible),
+    }
+}
+
+/// Says so when the kernel keeps fewer clients waiting than it was asked to: listen(2) cuts the backlog without a word.
+fn warn_if_backlog_is_cut(backlog: i32) {
+    let mut text = [0; 15];
+    let read = File::open("/proc/sys/net/core/somaxconn").and_then(|mut file| file.read(&mut text));
+    let text = str::from_utf8(&text[..read.unwrap_or_default()]).unwrap_or_default();
+    if let Ok(somaxconn) = text.trim().parse::<i32>()
+        && somaxconn < backlog
+    {
+        warn!("the backlog of {backlog} is cut to {somaxconn}: raise it with 'sysctl net.core.somaxconn={backlog}'");
+    }
+}
+
 /// Listens on all that an address stands for. A name may stand for an address of a family that this host does not have; that
 /// is no reason not to listen on the others.
-fn bind_all(address: &ListenAddress) -> Result<Vec<Listener>, Error> {
+fn bind_all(address: &ListenAddress, options: &SocketOptions) -> Result<Vec<Listener>, Error> {
     let mut listeners = Vec::new();
     let mut failure = None;
     for &address in address.addresses() {
-        match Listener::bind(&address) {
+        match Listener::bind(&address, options) {
             Ok(listener) => listeners.push(listener),
-            Err(source) => {
-                let is_absent = matches!(source.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL));
-                let error = Error::Listen { address, source };
-                if !is_absent {
-                    return Err(error);
-                }
-                failure = Some(error);
+            Err(Error::Listen { address, source })
+                if matches!(Fault::of(&source), Fault::FamilyNotSupported | Fault::AddressNotAvailable) =>
+            {
+                failure = Some(Error::Listen { address, source });
             }
+            Err(error) => return Err(error),
         }
     }
     match failure {

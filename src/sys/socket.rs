@@ -64,6 +64,26 @@ impl SocketOption {
     pub const OOBINLINE: Self = Self { level: libc::SOL_SOCKET, name: libc::SO_OOBINLINE };
     /// Send small segments at once, without Nagle's delay (tcp(7), RFC 896).
     pub const NODELAY: Self = Self { level: libc::IPPROTO_TCP, name: libc::TCP_NODELAY };
+    /// Let several sockets listen on one port (socket(7)).
+    pub const REUSEPORT: Self = Self { level: libc::SOL_SOCKET, name: libc::SO_REUSEPORT };
+    /// The size of the receive buffer, in bytes; the kernel doubles it (socket(7)).
+    pub const RCVBUF: Self = Self { level: libc::SOL_SOCKET, name: libc::SO_RCVBUF };
+    /// The size of the send buffer, in bytes; the kernel doubles it (socket(7)).
+    pub const SNDBUF: Self = Self { level: libc::SOL_SOCKET, name: libc::SO_SNDBUF };
+    /// Ask a silent peer whether it is still there (socket(7)).
+    pub const KEEPALIVE: Self = Self { level: libc::SOL_SOCKET, name: libc::SO_KEEPALIVE };
+    /// ... after so many seconds (tcp(7)).
+    pub const KEEPIDLE: Self = Self { level: libc::IPPROTO_TCP, name: libc::TCP_KEEPIDLE };
+    /// ... and again after so many seconds (tcp(7)).
+    pub const KEEPINTVL: Self = Self { level: libc::IPPROTO_TCP, name: libc::TCP_KEEPINTVL };
+    /// ... and so often (tcp(7)).
+    pub const KEEPCNT: Self = Self { level: libc::IPPROTO_TCP, name: libc::TCP_KEEPCNT };
+    /// Accept only when bytes are there, or after so many seconds (tcp(7)).
+    pub const DEFER_ACCEPT: Self = Self { level: libc::IPPROTO_TCP, name: libc::TCP_DEFER_ACCEPT };
+    /// How many milliseconds sent bytes may stay unacknowledged (tcp(7)).
+    pub const USER_TIMEOUT: Self = Self { level: libc::IPPROTO_TCP, name: libc::TCP_USER_TIMEOUT };
+    /// Take no IPv4 connections on an IPv6 socket (ipv6(7)).
+    pub const V6ONLY: Self = Self { level: libc::IPPROTO_IPV6, name: libc::IPV6_V6ONLY };
 }
 
 /// What shutdown(2) ends.
@@ -106,6 +126,44 @@ pub fn set_option(fd: BorrowedFd<'_>, option: SocketOption, value: i32) -> io::R
             option.name,
             (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    })?;
+    Ok(())
+}
+
+/// setsockopt(2), `SO_LINGER`: what close(2) does with bytes that have not been sent. For no time at all, it drops them and sends
+/// a reset; otherwise it blocks for up to so many seconds, on a non-blocking socket too (socket(7)).
+///
+/// # Errors
+/// None that a TCP socket could bring about.
+pub fn set_linger(fd: BorrowedFd<'_>, seconds: Option<u16>) -> io::Result<()> {
+    let value = libc::linger { l_onoff: i32::from(seconds.is_some()), l_linger: seconds.map_or(0, i32::from) };
+    // SAFETY: `value` is a `linger` of the length given, and outlives the call.
+    check(unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const value).cast(),
+            size_of::<libc::linger>() as libc::socklen_t,
+        )
+    })?;
+    Ok(())
+}
+
+/// setsockopt(2), `SO_BINDTODEVICE`: only packets of this network interface reach the socket.
+///
+/// # Errors
+/// `ENODEV`: there is no such interface. `EPERM`: bound to another one already, and no `CAP_NET_RAW`.
+pub fn bind_to_device(fd: BorrowedFd<'_>, interface: &str) -> io::Result<()> {
+    // SAFETY: the kernel reads at most `interface.len()` bytes from `interface`.
+    check(unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTODEVICE,
+            interface.as_ptr().cast(),
+            interface.len() as libc::socklen_t,
         )
     })?;
     Ok(())

@@ -1,0 +1,119 @@
+//! Deadlines by the thousand: a timing wheel (Varghese and Lauck, 1987). Apart from `Deadlines`, which is exact and for few.
+
+use super::Token;
+
+const SLOTS: usize = 256;
+
+/// A wheel of 256 slots, each for one step of time. Setting costs O(1), and so does each deadline that comes; there is no
+/// cancelling: the owner asks itself, when a token comes, whether it is still meant. A deadline comes never early, and at most one
+/// step late; one that is further away than the wheel reaches comes when it has turned, to be set again.
+///
+/// Time is counted in milliseconds from any moment the owner likes.
+#[derive(Debug)]
+pub struct Wheel {
+    step_ms: u64,
+    slots: Vec<Vec<Token>>,
+    /// A bit for each slot that holds something.
+    occupied: [u64; SLOTS / 64],
+    /// The step up to which everything has been taken.
+    taken: u64,
+    /// The next step that something is in; the largest number if there is none.
+    next: u64,
+}
+
+impl Wheel {
+    /// An empty wheel at time 0, of steps of `step_ms` milliseconds; at least 1.
+    #[must_use]
+    pub fn new(step_ms: u64) -> Self {
+        Self { step_ms: step_ms.max(1), slots: vec![Vec::new(); SLOTS], occupied: [0; SLOTS / 64], taken: 0, next: u64::MAX }
+    }
+
+    /// Has `token` come at `at_ms`, or up to a step later.
+    pub fn set(&mut self, at_ms: u64, token: Token) {
+        let furthest = self.taken + SLOTS as u64 - 1;
+        let step = at_ms.div_ceil(self.step_ms).clamp(self.taken + 1, furthest);
+        let slot = step as usize % SLOTS;
+        self.slots[slot].push(token);
+        self.occupied[slot / 64] |= 1 << (slot % 64);
+        self.next = self.next.min(step);
+    }
+
+    /// The next moment at which something comes.
+    #[inline]
+    #[must_use]
+    pub fn next_ms(&self) -> Option<u64> {
+        (self.next != u64::MAX).then(|| self.next * self.step_ms)
+    }
+
+    /// Takes all that has come at `now_ms` from one slot, in the order in which it was set; call it again until there is nothing.
+    /// What is set meanwhile comes later.
+    pub fn take_due(&mut self, now_ms: u64) -> Option<Vec<Token>> {
+        let now = now_ms / self.step_ms;
+        if self.next > now {
+            self.taken = self.taken.max(now);
+            return None;
+        }
+        self.taken = self.next;
+        let slot = self.next as usize % SLOTS;
+        self.occupied[slot / 64] &= !(1 << (slot % 64));
+        let is_occupied = |step: &u64| {
+            let slot = *step as usize % SLOTS;
+            self.occupied[slot / 64] & 1 << (slot % 64) != 0
+        };
+        self.next = (self.taken + 1..self.taken + SLOTS as u64).find(is_occupied).unwrap_or(u64::MAX);
+        Some(std::mem::take(&mut self.slots[slot]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn take_all(wheel: &mut Wheel, now_ms: u64) -> Vec<Token> {
+        std::iter::from_fn(|| wheel.take_due(now_ms)).flatten().collect()
+    }
+
+    #[test]
+    fn a_deadline_comes_in_its_step() {
+        let mut wheel = Wheel::new(10);
+        wheel.set(25, Token::fixed(1));
+        wheel.set(30, Token::fixed(2));
+        wheel.set(31, Token::fixed(3));
+        assert_eq!(wheel.next_ms(), Some(30));
+        assert_eq!(take_all(&mut wheel, 29), []);
+        assert_eq!(take_all(&mut wheel, 30), [Token::fixed(1), Token::fixed(2)]);
+        assert_eq!(wheel.next_ms(), Some(40));
+        assert_eq!(take_all(&mut wheel, 1_000_000), [Token::fixed(3)]);
+        assert_eq!(wheel.next_ms(), None);
+    }
+
+    #[test]
+    fn what_is_out_of_reach_comes_when_the_wheel_has_turned() {
+        let mut wheel = Wheel::new(1);
+        wheel.set(1_000, Token::fixed(1));
+        assert_eq!(wheel.next_ms(), Some(255));
+        assert_eq!(take_all(&mut wheel, 255), [Token::fixed(1)]);
+    }
+
+    proptest! {
+        #[test]
+        fn never_early_and_at_most_a_step_late(step in 1_u64..50, steps in prop::collection::vec((0_u64..3_000, 0_u64..200), 1..80)) {
+            let mut wheel = Wheel::new(step);
+            let mut set = Vec::new();
+            let mut now = 0;
+            for (index, (ahead, passed)) in (0..).zip(steps) {
+                let at = now + ahead.min(step * 250);
+                wheel.set(at, Token::fixed(index));
+                set.push((at, Token::fixed(index)));
+                now += passed;
+                let came = take_all(&mut wheel, now);
+                for token in &came {
+                    let place = set.iter().position(|(_, other)| other == token).expect("it was set, and comes once");
+                    prop_assert!(set.swap_remove(place).0 <= now, "early");
+                }
+                prop_assert!(set.iter().all(|&(at, _)| at + 2 * step > now), "late: {set:?} at {now}");
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Taking connections in, and holding them back in the kernel's queue while there is no place for them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use tracing::{debug, warn};
+
+use super::connection::Connection;
+use super::error::Error;
+use super::fault::Fault;
+use super::listener::Accepted;
+use super::serving::INTEREST;
+use super::statistics::Reason;
+use super::{Client, Server, listener_index, listener_token};
+use crate::event::Token;
+use crate::protocol::Protocol;
+
+/// What one listener may accept in a turn.
+const ACCEPTS_A_TURN: usize = 64;
+
+impl<P: Protocol> Server<P> {
+    pub(super) fn on_listener_event(&mut self, name: u32) -> Result<(), Error> {
+        match &self.listeners[listener_index(name)] {
+            // The edge is not lost: who is queued or held back accepts until there is nobody left.
+            Some(listener) if listener.is_queued || listener.is_held_back() => Ok(()),
+            Some(_) => self.accept_from(listener_index(name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Accepts until the queue is empty, there is no place left, or the budget of this turn is used up.
+    pub(super) fn accept_from(&mut self, index: usize) -> Result<(), Error> {
+        for _ in 0..ACCEPTS_A_TURN {
+            let Some(listener) = &mut self.listeners[index] else { return Ok(()) };
+            if self.clients.len() >= self.max_connections {
+                listener.hold_back();
+                return Ok(());
+            }
+            match listener.accept().map_err(Error::system("accept connections (accept4)"))? {
+                Accepted::Connection(stream, peer) => {
+                    if let Err(error) = self.open(stream, peer) {
+                        // It is lost, for nothing can tell of it; those that are still in the queue are not.
+                        warn!(%peer, "closed at once, for it cannot be watched (epoll_ctl): {error}");
+                        self.pause_listener(index, &error);
+                        return Ok(());
+                    }
+                }
+                Accepted::Nothing => {
+                    if self.drain.has_begun() {
+                        self.listeners[index] = None;
+                    }
+                    return Ok(());
+                }
+                Accepted::Failed(error) => {
+                    self.count_accept_error(&error);
+                    debug!("a connection was gone before it was accepted: {error}");
+                }
+                Accepted::Exhausted(error) => {
+                    self.count_accept_error(&error);
+                    self.pause_listener(index, &error);
+                    return Ok(());
+                }
+            }
+        }
+        self.queue_listener(index);
+        Ok(())
+    }
+
+    fn count_accept_error(&mut self, error: &io::Error) {
+        *self.statistics.accept_errors.entry(error.raw_os_error().unwrap_or_default()).or_default() += 1;
+    }
+
+    /// Something has run out: lets the kernel keep those that come, until something has come free or the pause is over.
+    fn pause_listener(&mut self, index: usize, error: &io::Error) {
+        let Some(listener) = &mut self.listeners[index] else { return };
+        let now = Instant::now();
+        self.deadlines.set(listener.pause(now), listener_token(index));
+        if let Some(held_back) = self.accept_trouble.admit(now) {
+            let hint = Fault::of(error).hint();
+            warn!(open = self.clients.len(), held_back, "new clients wait to be accepted: {error}{hint}");
+        }
+    }
+
+    /// Takes in a connection, unless its source has as many as it may.
+    fn open(&mut self, stream: OwnedFd, peer: SocketAddr) -> io::Result<()> {
+        self.statistics.accepted += 1;
+        if let Some(per_ip) = &mut self.per_ip
+            && !per_ip.admit(peer.ip())
+        {
+            self.statistics.count_closed(Reason::Limit);
+            debug!(%peer, "closed at once: its source has as many connections as it may");
+            return Ok(());
+        }
+        let now_ms = self.clock.read();
+        let key = self.clients.insert(Client {
+            connection: Connection::new(stream, self.protocol.open()),
+            peer,
+            since_ms: now_ms,
+            active_ms: now_ms as u32,
+            stalled_ms: now_ms as u32,
+            timer_ms: None,
+            counted_bytes: 0,
+            closing: None,
+            is_queued: false,
+            is_watched_for_room: false,
+        });
+        let stream = self.clients[key].connection.stream();
+        if let Err(error) = self.event_loop.watch(stream, Token::of_key(key), INTEREST) {
+            self.forget(key, Reason::Reset);
+            return Err(error);
+        }
+        self.gates.open(key, now_ms);
+        if self.timeouts.idle.is_some() || self.timeouts.lifetime.is_some() {
+            self.set_timer(key);
+        }
+        debug!(%peer, "opened");
+        Ok(())
+    }
+
+    /// A place has come free: whoever is held back for want of one need not wait any longer.
+    pub(super) fn resume_listeners(&mut self) {
+        for index in 0..self.listeners.len() {
+            let Some(listener) = &mut self.listeners[index] else { continue };
+            if listener.is_held_back() {
+                if let Some(until) = listener.resume() {
+                    self.deadlines.cancel(until, listener_token(index));
+                }
+                self.queue_listener(index);
+            }
+        }
+    }
+
+    pub(super) fn queue_listener(&mut self, index: usize) {
+        if let Some(listener) = &mut self.listeners[index]
+            && !listener.is_queued
+        {
+            listener.is_queued = true;
+            self.ready.push_back(listener_token(index));
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Giving a connection its turn, and closing it.
+
+use std::fmt::Display;
+
+use tracing::debug;
+
+use super::connection::{Ending, Progress};
+use super::statistics::Reason;
+use super::{Client, ClientKey, Server};
+use crate::event::Token;
+use crate::protocol::Protocol;
+use crate::sys::epoll::EpollFlags;
+
+/// What one connection may read in a turn; it reads at most one buffer more. With this, a turn with 8 firehoses takes well
+/// under a millisecond.
+pub(super) const BYTES_A_TURN: usize = 64 * 1024;
+
+/// What every connection is watched for from the start. `RDHUP` makes the FIN an edge of its own, `PRI` the urgent byte.
+pub(super) const INTEREST: EpollFlags = EpollFlags::IN.union(EpollFlags::RDHUP).union(EpollFlags::PRI);
+
+impl<P: Protocol> Server<P> {
+    /// Tells a connection what has happened to it, and gives it its turn.
+    #[inline]
+    pub(super) fn on_client_event(&mut self, key: ClientKey, flags: EpollFlags) {
+        // An event of this turn may be for a connection that this turn has closed; its key finds nothing.
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.connection.on_event(flags);
+        client.active_ms = self.clock.last_read() as u32;
+        if client.is_queued {
+            return; // its turn comes
+        }
+        if self.gates.are_there() {
+            return self.serve_gated(key);
+        }
+        let progress = client.connection.advance(&self.protocol, &mut self.read_buffer.0, BYTES_A_TURN);
+        if client.connection.pending_bytes() != client.counted_bytes as usize {
+            self.count_pending(key);
+        }
+        self.after_turn(key, progress);
+    }
+
+    /// Gives a connection that was in a queue its turn.
+    pub(super) fn resume_client(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.is_queued = false;
+            self.on_client_event(key, EpollFlags::empty());
+        }
+    }
+
+    #[inline]
+    pub(super) fn after_turn(&mut self, key: ClientKey, progress: Progress) {
+        match progress {
+            Progress::Waiting => {}
+            Progress::More => self.queue_client(key),
+            Progress::Ended(ending) => self.close(key, &ending),
+        }
+    }
+
+    /// Puts a connection behind the others.
+    pub(super) fn queue_client(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get_mut(key)
+            && !client.is_queued
+        {
+            client.is_queued = true;
+            self.ready.push_back(Token::of_key(key));
+        }
+    }
+
+    /// The outbox holds more than before, or less. That the peer takes nothing, or that it has taken something, is known from here.
+    #[cold]
+    pub(super) fn count_pending(&mut self, key: ClientKey) {
+        let now_ms = self.clock.read();
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let (before, after) = (client.counted_bytes as usize, client.connection.pending_bytes());
+        client.counted_bytes = u32::try_from(after).unwrap_or(u32::MAX);
+        self.statistics.count_pending(before, client.counted_bytes as usize);
+        if client.closing.is_none() {
+            client.stalled_ms = now_ms as u32;
+        }
+        if after > 0 {
+            self.watch_for_room(key);
+            if self.timeouts.write.is_some() {
+                self.set_timer(key);
+            }
+        }
+        self.release_memory();
+    }
+
+    /// Asks to be told when there is room to write. Most connections never run out of it, and save themselves a wake-up: a
+    /// connection that is watched for it from the start is told so as soon as it is open.
+    fn watch_for_room(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if client.is_watched_for_room {
+            return;
+        }
+        client.is_watched_for_room = true;
+        let stream = client.connection.stream();
+        if let Err(error) = self.event_loop.rewatch(stream, Token::of_key(key), INTEREST | EpollFlags::OUT) {
+            self.close(key, &Ending::Failed(error));
+        }
+    }
+
+    /// Closes a connection that has come to its end.
+    fn close(&mut self, key: ClientKey, ending: &Ending) {
+        let Some(client) = self.clients.get(key) else { return };
+        let reason = match (ending, client.closing) {
+            (Ending::Failed(error), None) => {
+                client.log_closed(self.clock.read(), error);
+                Reason::Reset
+            }
+            (_, Some(reason)) => reason,
+            (Ending::ByPeer | Ending::InOrder, None) => Reason::Peer,
+        };
+        self.forget(key, reason);
+    }
+
+    /// Closes a connection as it is, and counts why.
+    pub(super) fn forget(&mut self, key: ClientKey, reason: Reason) {
+        let Some(client) = self.clients.remove(key) else { return };
+        if reason != Reason::Reset {
+            client.log_closed(self.clock.read(), reason);
+        }
+        self.statistics.count_closed(reason);
+        self.statistics.count_pending(client.counted_bytes as usize, 0);
+        self.statistics.received_bytes += client.connection.received_bytes();
+        self.statistics.sent_bytes += client.connection.sent_bytes();
+        if let Some(per_ip) = &mut self.per_ip {
+            per_ip.release(client.peer.ip());
+        }
+        drop(client); // close(2): before the listeners ask for its descriptor
+        self.release_memory();
+        self.resume_listeners();
+    }
+}
+
+impl<T> Client<T> {
+    fn log_closed(&self, now_ms: u64, reason: impl Display) {
+        debug!(
+            peer = %self.peer,
+            received_bytes = self.connection.received_bytes(),
+            sent_bytes = self.connection.sent_bytes(),
+            lasted_ms = now_ms - self.since_ms,
+            "closed: {reason}"
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! What went on, in numbers. A counter costs an add; what can be summed up when it is asked for is not counted at all.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+/// Why a connection was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Reason {
+    /// The peer sent its FIN, and had been sent everything it was owed.
+    Peer,
+    /// The peer reset the connection, or a call on it failed.
+    Reset,
+    /// `--idle-timeout`.
+    Idle,
+    /// `--write-timeout`.
+    WriteStalled,
+    /// `--max-lifetime`.
+    Lifetime,
+    /// `--max-per-ip`.
+    Limit,
+    /// The drain's time was up, and it was closed in order.
+    Drained,
+    /// It was cut off with bytes pending, at the end of the drain or by a second signal.
+    Aborted,
+}
+
+impl Reason {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 8] =
+        [Self::Peer, Self::Reset, Self::Idle, Self::WriteStalled, Self::Lifetime, Self::Limit, Self::Drained, Self::Aborted];
+
+    /// Its name in the statistics and in log lines.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::Reset => "reset",
+            Self::Idle => "idle",
+            Self::WriteStalled => "write_stalled",
+            Self::Lifetime => "lifetime",
+            Self::Limit => "limit",
+            Self::Drained => "drained",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+/// As a log line says it.
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Peer => "the peer closed",
+            Self::Reset => "the connection was reset",
+            Self::Idle => "idle for too long",
+            Self::WriteStalled => "the peer took nothing for too long",
+            Self::Lifetime => "open for too long",
+            Self::Limit => "its source has as many connections as it may",
+            Self::Drained => "the drain's time was up",
+            Self::Aborted => "cut off",
+        })
+    }
+}
+
+/// The statistics of a server.
+#[derive(Debug, Clone, Default)]
+pub struct Statistics {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections open.
+    pub open: u64,
+    /// Connections closed, by reason.
+    pub closed: [u64; Reason::ALL.len()],
+    /// Bytes read from peers.
+    pub received_bytes: u64,
+    /// Bytes taken by the kernel for peers.
+    pub sent_bytes: u64,
+    /// Bytes in all outboxes together.
+    pub pending_bytes: u64,
+    /// The most bytes that there have been in all outboxes together.
+    pub most_pending_bytes: u64,
+    /// Errors of accept4(2), by errno.
+    pub accept_errors: BTreeMap<i32, u64>,
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Events that epoll told of.
+    pub events: u64,
+    /// The longest turn. Turns of a few events, which the budgets keep short, are not timed.
+    pub longest_turn: Duration,
+}
+
+impl Statistics {
+    /// How many connections were closed for a reason.
+    #[must_use]
+    pub fn closed_for(&self, reason: Reason) -> u64 {
+        self.closed[reason as usize]
+    }
+
+    pub(super) fn count_closed(&mut self, reason: Reason) {
+        self.closed[reason as usize] += 1;
+    }
+
+    pub(super) fn count_pending(&mut self, before: usize, after: usize) {
+        self.pending_bytes = self.pending_bytes - before as u64 + after as u64;
+        self.most_pending_bytes = self.most_pending_bytes.max(self.pending_bytes);
+    }
+}
+
+/// A line a figure: `name value`.
+impl fmt::Display for Statistics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "accepted {}", self.accepted)?;
+        writeln!(f, "open {}", self.open)?;
+        for reason in Reason::ALL {
+            writeln!(f, "closed_{} {}", reason.name(), self.closed_for(reason))?;
+        }
+        writeln!(f, "received_bytes {}", self.received_bytes)?;
+        writeln!(f, "sent_bytes {}", self.sent_bytes)?;
+        writeln!(f, "pending_bytes {}", self.pending_bytes)?;
+        writeln!(f, "most_pending_bytes {}", self.most_pending_bytes)?;
+        for (&errno, count) in &self.accept_errors {
+            let name = nix::errno::Errno::from_raw(errno);
+            writeln!(f, "accept_errors_{name:?} {count}")?;
+        }
+        writeln!(f, "turns {}", self.turns)?;
+        writeln!(f, "events {}", self.events)?;
+        writeln!(f, "events_a_turn {:.2}", self.events as f64 / self.turns.max(1) as f64)?;
+        writeln!(f, "longest_turn_us {}", self.longest_turn.as_micros())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_figure_has_a_line_and_every_reason_its_own() {
+        let mut statistics = Statistics { accepted: 3, ..Statistics::default() };
+        statistics.count_closed(Reason::Idle);
+        statistics.count_pending(0, 700);
+        statistics.count_pending(700, 0);
+        statistics.accept_errors.insert(libc::EMFILE, 2);
+        let text = statistics.to_string();
+        for line in [
+            "accepted 3",
+            "closed_idle 1",
+            "closed_reset 0",
+            "pending_bytes 0",
+            "most_pending_bytes 700",
+            "accept_errors_EMFILE 2",
+        ] {
+            assert!(text.lines().any(|there| there == line), "{line} is missing:\n{text}");
+        }
+        assert!(Reason::ALL.iter().enumerate().all(|(index, &reason)| reason as usize == index));
+    }
+}

@@ -1,0 +1,252 @@
+//! Everything that has a time: the timeouts of connections, the signals and the drain.
+
+use std::io::Write;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use super::config::Timeouts;
+use super::drain::Due;
+use super::error::Error;
+use super::statistics::Reason;
+use super::{Client, ClientKey, DRAIN, STATISTICS, Server, listener_index};
+use crate::event::{Name, Token};
+use crate::protocol::Protocol;
+use crate::sys::signal::{self, Signal};
+
+/// How long a connection that we close may take to accept what is pending and to send its FIN.
+pub(super) const LINGER: Duration = Duration::from_secs(2);
+
+/// Milliseconds since the server's start, read when somebody needs them.
+#[derive(Debug)]
+pub(super) struct Clock {
+    start: Instant,
+    last_read_ms: u64,
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        Self { start: Instant::now(), last_read_ms: 0 }
+    }
+
+    /// Looks at the clock.
+    pub(super) fn read(&mut self) -> u64 {
+        self.last_read_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_read_ms
+    }
+
+    /// What it was at the last look.
+    #[inline]
+    pub(super) fn last_read(&self) -> u64 {
+        self.last_read_ms
+    }
+
+    /// The moment of a time.
+    pub(super) fn instant(&self, at_ms: u64) -> Instant {
+        self.start + Duration::from_millis(at_ms)
+    }
+}
+
+/// The step of the wheel: an eighth of the shortest timeout, so that none is late by more, and at most a second, so that waking
+/// for them costs nothing.
+pub(super) fn wheel_step_ms(timeouts: &Timeouts) -> u64 {
+    let shortest = [timeouts.idle, timeouts.write, timeouts.lifetime, Some(LINGER)].into_iter().flatten().min();
+    (shortest.unwrap_or(LINGER).as_millis() as u64 / 8).clamp(1, 1_000)
+}
+
+/// What becomes of a connection when its timer comes.
+enum Verdict {
+    /// Its time is up.
+    Due(Reason),
+    /// Not yet: there is so much left.
+    Later(u64),
+    /// Nothing has a time.
+    Never,
+}
+
+impl Timeouts {
+    /// What is due for a connection at `now_ms`, or how long until something is.
+    fn verdict<T>(&self, client: &Client<T>, now_ms: u64) -> Verdict {
+        let since = |then: u32| u64::from((now_ms as u32).wrapping_sub(then));
+        let left = |timeout: Duration, passed: u64| (timeout.as_millis() as u64).saturating_sub(passed);
+        let waits: [(Reason, Option<u64>); 3] = match client.closing {
+            Some(reason) => [(reason, Some(left(LINGER, since(client.stalled_ms)))), (reason, None), (reason, None)],
+            None => [
+                (
+                    Reason::WriteStalled,
+                    self.write.filter(|_| client.connection.needs_room()).map(|t| left(t, since(client.stalled_ms))),
+                ),
+                (Reason::Idle, self.idle.map(|t| left(t, since(client.active_ms)))),
+                (Reason::Lifetime, self.lifetime.map(|t| left(t, now_ms - client.since_ms))),
+            ],
+        };
+        match waits.into_iter().filter_map(|(reason, left)| Some((left?, reason))).min_by_key(|&(left, _)| left) {
+            None => Verdict::Never,
+            Some((0, reason)) => Verdict::Due(reason),
+            Some((left, _)) => Verdict::Later(left),
+        }
+    }
+}
+
+impl<P: Protocol> Server<P> {
+    /// Does what is due.
+    pub(super) fn keep_deadlines(&mut self) {
+        if let Some(next) = self.wheel.next_ms()
+            && next <= self.clock.read()
+        {
+            while let Some(due) = self.wheel.take_due(self.clock.last_read()) {
+                for token in due {
+                    if let Name::Key(key) = token.name() {
+                        self.on_timer(key);
+                    }
+                }
+            }
+        }
+        if self.deadlines.next().is_none() {
+            return; // and save the look at the clock
+        }
+        let now = Instant::now();
+        while let Some(token) = self.deadlines.take_due(now) {
+            match token.name() {
+                Name::Fixed(DRAIN) => self.on_drain_deadline(now),
+                Name::Fixed(STATISTICS) => self.log_statistics(now),
+                Name::Fixed(name) => {
+                    let index = listener_index(name);
+                    if let Some(listener) = &mut self.listeners[index] {
+                        listener.resume();
+                        self.queue_listener(index);
+                    }
+                }
+                Name::Key(key) => self.resume_client(key),
+            }
+        }
+    }
+
+    /// Has the wheel come back for a connection when its next timeout is due, unless it does so sooner.
+    pub(super) fn set_timer(&mut self, key: ClientKey) {
+        let now_ms = self.clock.last_read();
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Verdict::Later(left) = self.timeouts.verdict(client, now_ms) else { return };
+        let is_sooner = |timer: NonZeroU32| i64::from(timer.get().wrapping_sub(now_ms as u32) as i32) <= left as i64;
+        if !client.timer_ms.is_some_and(is_sooner) {
+            let at_ms = now_ms + left;
+            client.timer_ms = NonZeroU32::new(at_ms as u32).or(NonZeroU32::new(1));
+            self.wheel.set(at_ms, Token::of_key(key));
+        }
+    }
+
+    /// The wheel has come back for a connection.
+    fn on_timer(&mut self, key: ClientKey) {
+        let now_ms = self.clock.last_read();
+        let Some(client) = self.clients.get_mut(key) else { return };
+        // A sooner timer was set after this one, and has been kept.
+        if client.timer_ms.is_none_or(|timer| (timer.get().wrapping_sub(now_ms as u32) as i32) > 0) {
+            return;
+        }
+        client.timer_ms = None;
+        match self.timeouts.verdict(client, now_ms) {
+            Verdict::Never => {}
+            Verdict::Later(_) => self.set_timer(key),
+            Verdict::Due(reason @ (Reason::Idle | Reason::Lifetime)) if client.closing.is_none() => {
+                self.begin_close(key, reason);
+                self.set_timer(key);
+                self.resume_client(key);
+            }
+            // It takes nothing, or does not send its FIN: nothing that is owed can reach it.
+            Verdict::Due(reason) => {
+                let is_stalled = client.connection.needs_room();
+                self.forget(key, if is_stalled { Reason::WriteStalled } else { reason });
+            }
+        }
+    }
+
+    /// From here on a connection is being closed, in order, for a reason. It is to be given a turn.
+    fn begin_close(&mut self, key: ClientKey, reason: Reason) {
+        let now_ms = self.clock.last_read();
+        if let Some(client) = self.clients.get_mut(key) {
+            client.connection.close();
+            client.closing.get_or_insert(reason);
+            client.stalled_ms = now_ms as u32;
+        }
+    }
+
+    pub(super) fn on_signals(&mut self) -> Result<(), Error> {
+        while let Some(number) = self.signals.next().map_err(Error::system("read signals (read)"))? {
+            if number == Signal::SIGUSR1 as i32 {
+                // Whoever cannot take it does not get it.
+                let _ = write!(std::io::stderr(), "{}", self.statistics());
+                continue;
+            }
+            let name = signal::name(number);
+            if let Some(deadline) = self.drain.on_signal(Instant::now()) {
+                info!(open = self.clients.len(), "{name}: draining; a second signal ends at once");
+                self.deadlines.set(deadline, Token::fixed(DRAIN));
+                // Those that the kernel has accepted for us are served, too. The last of them closes the listener.
+                for index in 0..self.listeners.len() {
+                    self.queue_listener(index);
+                }
+            } else {
+                warn!(open = self.clients.len(), "{name} again: ending at once");
+                self.interrupted_by = Some(number);
+            }
+        }
+        Ok(())
+    }
+
+    fn log_statistics(&mut self, now: Instant) {
+        if let Some(interval) = self.stats_interval {
+            let Self { deadlines, .. } = self;
+            deadlines.set(now + interval, Token::fixed(STATISTICS));
+            let statistics = self.statistics();
+            info!(
+                accepted = statistics.accepted,
+                open = statistics.open,
+                received_bytes = statistics.received_bytes,
+                sent_bytes = statistics.sent_bytes,
+                pending_bytes = statistics.pending_bytes,
+                turns = statistics.turns,
+                events = statistics.events,
+                "statistics"
+            );
+        }
+    }
+
+    /// Whether a drain has come to its end: nobody can come any more, and all have left.
+    pub(super) fn is_drained(&self) -> bool {
+        self.drain.has_begun() && self.clients.is_empty() && self.listeners.iter().all(Option::is_none)
+    }
+
+    fn on_drain_deadline(&mut self, now: Instant) {
+        match self.drain.on_deadline(now) {
+            Due::CloseAll(until) => {
+                info!(open = self.clients.len(), "the drain's time is up: closing those that are left");
+                self.listeners.fill_with(|| None);
+                self.deadlines.set(until, Token::fixed(DRAIN));
+                self.clock.read();
+                for key in self.clients.keys().collect::<Vec<_>>() {
+                    self.begin_close(key, Reason::Drained);
+                    self.queue_client(key);
+                }
+            }
+            Due::CutOff => {
+                self.cut_off();
+            }
+        }
+    }
+
+    /// Closes all that are left, as they are. Gives how many have been cut off with bytes pending, now or before.
+    pub(super) fn cut_off(&mut self) -> u64 {
+        let mut unsent_bytes = 0;
+        for key in self.clients.keys().collect::<Vec<_>>() {
+            let pending_bytes = self.clients[key].connection.pending_bytes();
+            unsent_bytes += pending_bytes;
+            self.forget(key, if pending_bytes > 0 { Reason::Aborted } else { Reason::Drained });
+        }
+        let aborted = self.statistics.closed_for(Reason::Aborted);
+        if unsent_bytes > 0 {
+            warn!(connections = aborted, unsent_bytes, "cut off before they had taken what they were owed");
+        }
+        aborted
+    }
+}
