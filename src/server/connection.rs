@@ -197,13 +197,10 @@ impl<S: Stream, T> Connection<S, T> {
                     Err(error) => return Progress::Ended(Ending::Failed(error)),
                 }
             }
-            match self.phase {
-                Phase::Open | Phase::Lingering => {}
-                Phase::PeerFinished => return Progress::Ended(Ending::ByPeer),
-                Phase::Closing => match self.stream.shutdown_write() {
-                    Ok(()) => self.phase = Phase::Lingering,
-                    Err(error) => return Progress::Ended(Ending::Failed(error)),
-                },
+            if self.phase != Phase::Open
+                && let Some(ending) = self.proceed_to_the_end()
+            {
+                return Progress::Ended(ending);
             }
             if !self.readiness.contains(Readiness::READABLE) {
                 return Progress::Waiting;
@@ -227,6 +224,19 @@ impl<S: Stream, T> Connection<S, T> {
                     io::ErrorKind::Interrupted => return Progress::More,
                     _ => return Progress::Ended(Ending::Failed(error)),
                 },
+            }
+        }
+    }
+
+    /// With an empty outbox, goes one step further towards the end of a connection that is no longer open.
+    #[cold]
+    fn proceed_to_the_end(&mut self) -> Option<Ending> {
+        match self.phase {
+            Phase::Open | Phase::Lingering => None,
+            Phase::PeerFinished => Some(Ending::ByPeer),
+            Phase::Closing => {
+                self.phase = Phase::Lingering;
+                self.stream.shutdown_write().err().map(Ending::Failed)
             }
         }
     }

@@ -6,7 +6,6 @@ use std::collections::VecDeque;
 use slotmap::SecondaryMap;
 
 use super::config::Limits;
-use super::connection::Progress;
 use super::rate::Bucket;
 use super::serving::BYTES_A_TURN;
 use super::{ClientKey, READ_BUFFER_BYTES, Server};
@@ -21,17 +20,19 @@ pub(super) struct Gates {
     memory_limit: Option<u64>,
     /// Those who wait for memory, in the order in which they came.
     waiting: VecDeque<Token>,
+    are_there: bool,
 }
 
 impl Gates {
     pub(super) fn new(limits: &Limits) -> Self {
         let Limits { rate_limit: rate, memory_limit, .. } = *limits;
-        Self { rate, buckets: SecondaryMap::new(), memory_limit, waiting: VecDeque::new() }
+        let are_there = rate.is_some() || memory_limit.is_some();
+        Self { are_there, rate, buckets: SecondaryMap::new(), memory_limit, waiting: VecDeque::new() }
     }
 
     #[inline]
     pub(super) fn are_there(&self) -> bool {
-        self.rate.is_some() || self.memory_limit.is_some()
+        self.are_there
     }
 
     /// A connection has come.
@@ -43,50 +44,48 @@ impl Gates {
 }
 
 impl<P: Protocol> Server<P> {
-    /// Gives a connection its turn, as far as the gates let it.
-    pub(super) fn serve_gated(&mut self, key: ClientKey) {
+    /// What a connection may read in this turn, and into how much of the buffer.
+    #[cold]
+    pub(super) fn allowance(&mut self, key: ClientKey) -> (usize, usize) {
         let now_ms = self.clock.read();
-        let is_memory_full = self.gates.memory_limit.is_some_and(|limit| self.statistics.pending_bytes >= limit);
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.clients.get(key) else { return (0, 1) };
         // Who is being closed is no longer answered: what it sends is discarded, and takes neither memory nor time.
-        let is_open = client.closing.is_none();
-        let mut bucket = self.gates.buckets.get_mut(key).zip(self.gates.rate).filter(|_| is_open);
+        if client.closing.is_some() {
+            return (BYTES_A_TURN, READ_BUFFER_BYTES);
+        }
         let mut budget_bytes = BYTES_A_TURN;
-        if is_open && is_memory_full {
+        if let Some((rate, bucket)) = self.gates.rate.zip(self.gates.buckets.get_mut(key)) {
+            budget_bytes = budget_bytes.min(bucket.available(rate, client.connection.received_bytes(), now_ms));
+        }
+        if self.is_memory_full() {
             budget_bytes = 0;
-        } else if let Some((bucket, rate)) = &mut bucket {
-            budget_bytes = budget_bytes.min(bucket.available(*rate, now_ms));
         }
-        let received_before = client.connection.received_bytes();
-        let buffer = &mut self.read_buffer.0[..budget_bytes.clamp(1, READ_BUFFER_BYTES)];
-        let progress = client.connection.advance(&self.protocol, buffer, budget_bytes);
-        let received = client.connection.received_bytes() - received_before;
-        let has_changed = client.connection.pending_bytes() != client.counted_bytes as usize;
+        (budget_bytes, budget_bytes.clamp(1, READ_BUFFER_BYTES))
+    }
 
-        let mut refilled_at_ms = None;
-        if let Some((bucket, rate)) = bucket {
-            bucket.take(received);
-            if bucket.available(rate, now_ms) == 0 {
-                refilled_at_ms = Some(bucket.refilled_at_ms(rate, now_ms));
-            }
-        }
-        let has_more = matches!(progress, Progress::More);
-        if has_more && is_open && is_memory_full {
+    /// A connection has more to read. It waits for memory, for its rate, or only for the others.
+    #[cold]
+    pub(super) fn hold_back(&mut self, key: ClientKey) {
+        let now_ms = self.clock.last_read();
+        let is_memory_full = self.is_memory_full();
+        let Some(client) = self.clients.get_mut(key).filter(|client| client.closing.is_none()) else {
+            return self.queue_client(key);
+        };
+        if is_memory_full && !client.connection.needs_room() {
             client.is_queued = true;
-            self.gates.waiting.push_back(Token::of_key(key));
-        } else if has_more && let Some(at_ms) = refilled_at_ms {
+            return self.gates.waiting.push_back(Token::of_key(key));
+        }
+        if let Some((rate, bucket)) = self.gates.rate.zip(self.gates.buckets.get_mut(key))
+            && bucket.available(rate, client.connection.received_bytes(), now_ms) == 0
+        {
             client.is_queued = true;
-            self.deadlines.set(self.clock.instant(at_ms), Token::of_key(key));
-        } else {
-            if has_changed {
-                self.count_pending(key);
-            }
-            self.after_turn(key, progress);
-            return;
+            return self.deadlines.set(self.clock.instant(bucket.refilled_at_ms(rate, now_ms)), Token::of_key(key));
         }
-        if has_changed {
-            self.count_pending(key);
-        }
+        self.queue_client(key);
+    }
+
+    fn is_memory_full(&self) -> bool {
+        self.gates.memory_limit.is_some_and(|limit| self.statistics.pending_bytes >= limit)
     }
 
     /// Some bytes may have left an outbox: those who wait for memory go on, if there is some.

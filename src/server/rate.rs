@@ -5,6 +5,8 @@
 pub(super) struct Bucket {
     tokens: f64,
     filled_at_ms: u64,
+    /// How much the connection had read when it was last looked at.
+    received_bytes: u64,
 }
 
 /// The parts of a second that may be saved up, and that a connection without tokens waits for.
@@ -13,20 +15,17 @@ const BURSTS_A_SECOND: f64 = 10.0;
 impl Bucket {
     /// A full bucket.
     pub(super) fn full(rate: u64, now_ms: u64) -> Self {
-        Self { tokens: rate as f64 / BURSTS_A_SECOND, filled_at_ms: now_ms }
+        Self { tokens: rate as f64 / BURSTS_A_SECOND, filled_at_ms: now_ms, received_bytes: 0 }
     }
 
-    /// How many bytes may be read at `now_ms`.
-    pub(super) fn available(&mut self, rate: u64, now_ms: u64) -> usize {
+    /// How many bytes more may be read at `now_ms` by a connection that has read so many in all.
+    pub(super) fn available(&mut self, rate: u64, received_bytes: u64, now_ms: u64) -> usize {
         let passed_ms = now_ms.saturating_sub(self.filled_at_ms);
         self.filled_at_ms = now_ms.max(self.filled_at_ms);
+        self.tokens -= (received_bytes - self.received_bytes) as f64;
+        self.received_bytes = received_bytes;
         self.tokens = (self.tokens + rate as f64 * passed_ms as f64 / 1e3).min(rate as f64 / BURSTS_A_SECOND);
         self.tokens as usize
-    }
-
-    /// Takes out what was read.
-    pub(super) fn take(&mut self, bytes: u64) {
-        self.tokens -= bytes as f64;
     }
 
     /// When to look again, after a look at `now_ms` that found too little: when half of what may be saved up is there.
@@ -46,10 +45,10 @@ mod tests {
         let mut bucket = Bucket::full(rate, 0);
         let (mut now, mut taken) = (0, 0);
         while now < 60_000 {
-            let available = bucket.available(rate, now);
+            let available = bucket.available(rate, taken, now);
             assert!(available <= 1_000, "a tenth of a second's worth at once, not {available}");
-            bucket.take(available as u64);
-            taken += available;
+            taken += available as u64;
+            assert_eq!(bucket.available(rate, taken, now), 0);
             now = bucket.refilled_at_ms(rate, now);
         }
         assert!((600_000..=601_500).contains(&taken), "{taken} bytes in a minute");

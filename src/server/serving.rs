@@ -6,7 +6,7 @@ use tracing::debug;
 
 use super::connection::{Ending, Progress};
 use super::statistics::Reason;
-use super::{Client, ClientKey, Server};
+use super::{Client, ClientKey, READ_BUFFER_BYTES, Server};
 use crate::event::Token;
 use crate::protocol::Protocol;
 use crate::sys::epoll::EpollFlags;
@@ -22,6 +22,8 @@ impl<P: Protocol> Server<P> {
     /// Tells a connection what has happened to it, and gives it its turn.
     #[inline]
     pub(super) fn on_client_event(&mut self, key: ClientKey, flags: EpollFlags) {
+        let (budget_bytes, buffer_bytes) =
+            if self.gates.are_there() { self.allowance(key) } else { (BYTES_A_TURN, READ_BUFFER_BYTES) };
         // An event of this turn may be for a connection that this turn has closed; its key finds nothing.
         let Some(client) = self.clients.get_mut(key) else { return };
         client.connection.on_event(flags);
@@ -29,14 +31,17 @@ impl<P: Protocol> Server<P> {
         if client.is_queued {
             return; // its turn comes
         }
-        if self.gates.are_there() {
-            return self.serve_gated(key);
-        }
-        let progress = client.connection.advance(&self.protocol, &mut self.read_buffer.0, BYTES_A_TURN);
+        let buffer = &mut self.read_buffer.0[..buffer_bytes];
+        let progress = client.connection.advance(&self.protocol, buffer, budget_bytes);
         if client.connection.pending_bytes() != client.counted_bytes as usize {
             self.count_pending(key);
         }
-        self.after_turn(key, progress);
+        match progress {
+            Progress::Waiting => {}
+            Progress::More if self.gates.are_there() => self.hold_back(key),
+            Progress::More => self.queue_client(key),
+            Progress::Ended(ending) => self.close(key, &ending),
+        }
     }
 
     /// Gives a connection that was in a queue its turn.
@@ -44,15 +49,6 @@ impl<P: Protocol> Server<P> {
         if let Some(client) = self.clients.get_mut(key) {
             client.is_queued = false;
             self.on_client_event(key, EpollFlags::empty());
-        }
-    }
-
-    #[inline]
-    pub(super) fn after_turn(&mut self, key: ClientKey, progress: Progress) {
-        match progress {
-            Progress::Waiting => {}
-            Progress::More => self.queue_client(key),
-            Progress::Ended(ending) => self.close(key, &ending),
         }
     }
 
