@@ -144,12 +144,13 @@ fn bind_all(address: &ListenAddress, options: &SocketOptions) -> Result<Vec<List
 /// Raises the soft limit on descriptors to the hard one: each connection takes one. Gives the limit that is then in force. A
 /// limit that cannot be raised is no reason not to serve as many as it allows.
 fn raise_descriptor_limit() -> u64 {
+    const USUAL_LIMIT: u64 = 1024;
     let limit = match limits::descriptors() {
         Ok(limit) if limit.soft < limit.hard => limit,
         Ok(limit) => return limit.soft,
         Err(error) => {
-            warn!("cannot read the limit on open descriptors (getrlimit): {error}");
-            return 0;
+            warn!("cannot read the limit on open descriptors (getrlimit), taken to be {USUAL_LIMIT}: {error}");
+            return USUAL_LIMIT;
         }
     };
     match limits::set_descriptors(Limit { soft: limit.hard, ..limit }) {

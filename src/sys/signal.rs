@@ -2,18 +2,18 @@
 
 use std::io;
 
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 pub use nix::sys::signal::Signal;
 
-/// pthread_sigmask(3), `SIG_BLOCK`: keeps `signals` from interrupting this thread. They stay pending, to be read from a
+/// sigprocmask(2), `SIG_BLOCK`: keeps `signals` from interrupting this thread. They stay pending, to be read from a
 /// signalfd, even those that the process was started to ignore.
 ///
 /// # Errors
 /// None that a valid set could bring about.
 pub fn block(signals: &[Signal]) -> io::Result<()> {
-    Ok(set(signals).thread_block()?)
+    Ok(sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set(signals)), None)?)
 }
 
 /// signalfd4(2): a non-blocking descriptor, closed at execve(2), that `signals` can be read from. They must be blocked.

@@ -152,6 +152,21 @@ impl Process {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("the server is running");
     }
 
+    /// Sends a signal, if there is still somebody to send it to.
+    pub fn signal_if_running(&self, signal: Signal) {
+        let _ = kill(Pid::from_raw(self.child.id() as i32), signal);
+    }
+
+    /// Whether it has ended; [`wait`](Self::wait) says how.
+    pub fn has_ended(&self) -> bool {
+        proc::has_ended(self.pid())
+    }
+
+    /// The process that traces it, or 0.
+    pub fn tracer(&self) -> u32 {
+        proc::tracer(self.pid())
+    }
+
     /// What it has said on stderr until now.
     pub fn stderr(&self) -> String {
         self.stderr.lock().expect("no reader has panicked").clone()

@@ -43,3 +43,14 @@ pub fn descriptors_below(pid: u32, limit: u32) -> usize {
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     numbers.filter(|&number| number < limit).count()
 }
+
+/// The process that traces it, or 0.
+pub fn tracer(pid: u32) -> u32 {
+    status_field(pid, "TracerPid") as u32
+}
+
+/// Whether it has ended, though nobody may have asked yet how.
+pub fn has_ended(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .map_or(true, |stat| stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z')))
+}
