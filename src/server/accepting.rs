@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use tracing::{debug, warn};
@@ -10,6 +9,7 @@ use tracing::{debug, warn};
 use super::connection::Connection;
 use super::error::Error;
 use super::fault::Fault;
+use super::kernel::Kernel;
 use super::listener::Accepted;
 use super::serving::INTEREST;
 use super::statistics::Reason;
@@ -20,7 +20,7 @@ use crate::protocol::Protocol;
 /// What one listener may accept in a turn.
 const ACCEPTS_A_TURN: usize = 64;
 
-impl<P: Protocol> Server<P> {
+impl<P: Protocol, K: Kernel> Server<P, K> {
     pub(super) fn on_listener_event(&mut self, name: u32) -> Result<(), Error> {
         match &self.listeners[listener_index(name)] {
             // The edge is not lost: who is queued or held back accepts until there is nobody left.
@@ -38,7 +38,7 @@ impl<P: Protocol> Server<P> {
                 listener.hold_back();
                 return Ok(());
             }
-            match listener.accept().map_err(Error::system("accept connections (accept4)"))? {
+            match listener.accept(&mut self.kernel).map_err(Error::system("accept connections (accept4)"))? {
                 Accepted::Connection(stream, peer) => {
                     if let Err(error) = self.open(stream, peer) {
                         // It is lost, for nothing can tell of it; those that are still in the queue are not.
@@ -84,7 +84,7 @@ impl<P: Protocol> Server<P> {
     }
 
     /// Takes in a connection, unless its source has as many as it may.
-    fn open(&mut self, stream: OwnedFd, peer: SocketAddr) -> io::Result<()> {
+    fn open(&mut self, stream: K::Stream, peer: SocketAddr) -> io::Result<()> {
         self.statistics.accepted += 1;
         if let Some(per_ip) = &mut self.per_ip
             && !per_ip.admit(peer.ip())
@@ -107,7 +107,7 @@ impl<P: Protocol> Server<P> {
             is_watched_for_room: false,
         });
         let stream = self.clients[key].connection.stream();
-        if let Err(error) = self.event_loop.watch(stream, Token::of_key(key), INTEREST) {
+        if let Err(error) = self.kernel.watch(stream, Token::of_key(key), INTEREST) {
             self.forget(key, Reason::Reset);
             return Err(error);
         }

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use slotmap::SecondaryMap;
 
 use super::config::Limits;
+use super::kernel::Kernel;
 use super::rate::Bucket;
 use super::serving::BYTES_A_TURN;
 use super::{ClientKey, READ_BUFFER_BYTES, Server};
@@ -43,7 +44,7 @@ impl Gates {
     }
 }
 
-impl<P: Protocol> Server<P> {
+impl<P: Protocol, K: Kernel> Server<P, K> {
     /// What a connection may read in this turn, and into how much of the buffer.
     #[cold]
     pub(super) fn allowance(&mut self, key: ClientKey) -> (usize, usize) {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::config::{Keepalive, SocketOptions};
 use super::error::Error;
+use super::kernel::Kernel;
 use crate::sys::socket::{self, Domain, SocketFlags, SocketOption};
 
 /// How long accepting pauses at the first error that asks for it; each one that follows doubles the pause, up to the longest.
@@ -65,9 +66,9 @@ fn remedy(error: &io::Error) -> Remedy {
 
 /// What one try to accept has brought.
 #[derive(Debug)]
-pub(super) enum Accepted {
+pub(super) enum Accepted<S> {
     /// A connection, and its peer's address.
-    Connection(OwnedFd, SocketAddr),
+    Connection(S, SocketAddr),
     /// Nothing: the queue is empty.
     Nothing,
     /// An error that is over with. The queue may hold more.
@@ -78,8 +79,8 @@ pub(super) enum Accepted {
 
 /// A listening socket.
 #[derive(Debug)]
-pub(super) struct Listener {
-    fd: OwnedFd,
+pub(super) struct Listener<L> {
+    socket: L,
     address: SocketAddr,
     pause: Duration,
     held_back: Option<HeldBack>,
@@ -96,7 +97,7 @@ enum HeldBack {
     ForAPlace,
 }
 
-impl Listener {
+impl Listener<OwnedFd> {
     /// Listens on `address`. What is set on this socket is inherited by all that it accepts, which saves a call for each.
     pub(super) fn bind(address: &SocketAddr, options: &SocketOptions) -> Result<Self, Error> {
         let listen_error = |source| Error::Listen { address: *address, source };
@@ -106,7 +107,14 @@ impl Listener {
         socket::bind(fd.as_fd(), address).map_err(listen_error)?;
         socket::listen(fd.as_fd(), options.backlog).map_err(listen_error)?;
         let address = socket::getsockname(fd.as_fd()).map_err(listen_error)?;
-        Ok(Self { fd, address, pause: Duration::ZERO, held_back: None, is_queued: false })
+        Ok(Self::new(fd, address))
+    }
+}
+
+impl<L> Listener<L> {
+    /// A socket that listens on `address`.
+    pub(super) fn new(socket: L, address: SocketAddr) -> Self {
+        Self { socket, address, pause: Duration::ZERO, held_back: None, is_queued: false }
     }
 
     /// The address, with the port that the kernel chose where 0 was asked for.
@@ -136,8 +144,8 @@ impl Listener {
     ///
     /// # Errors
     /// What no further try can mend.
-    pub(super) fn accept(&mut self) -> io::Result<Accepted> {
-        match socket::accept4(self.fd.as_fd(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+    pub(super) fn accept<K: Kernel<Listener = L>>(&mut self, kernel: &mut K) -> io::Result<Accepted<K::Stream>> {
+        match kernel.accept(&self.socket) {
             Ok((stream, peer)) => {
                 self.pause = Duration::ZERO;
                 Ok(Accepted::Connection(stream, peer))
@@ -213,17 +221,23 @@ fn set_options(fd: BorrowedFd<'_>, address: &SocketAddr, options: &SocketOptions
     Ok(())
 }
 
-impl AsFd for Listener {
+impl AsFd for Listener<OwnedFd> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.socket.as_fd()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::kernel::Linux;
     use super::*;
+    use crate::event::{EventLoop, Signals};
 
-    fn listener(address: &str, options: &SocketOptions) -> Listener {
+    fn kernel() -> Linux {
+        Linux { event_loop: EventLoop::new().expect("epoll"), signals: Signals::new(&[]).expect("signalfd") }
+    }
+
+    fn listener(address: &str, options: &SocketOptions) -> Listener<OwnedFd> {
         Listener::bind(&address.parse().expect("an address"), options).expect("a listener")
     }
 
@@ -254,7 +268,7 @@ mod tests {
         let mut client = std::net::TcpStream::connect(listener.address()).expect("connect");
         std::io::Write::write_all(&mut client, b"for those who wait for bytes").expect("send");
         loop {
-            match listener.accept() {
+            match listener.accept(&mut kernel()) {
                 Ok(Accepted::Connection(stream, _)) => return stream,
                 Ok(Accepted::Nothing) => std::thread::yield_now(),
                 other => panic!("{other:?}"),
@@ -318,9 +332,9 @@ mod tests {
     #[test]
     fn an_empty_queue_is_no_error() {
         let mut listener = listener("127.0.0.1:0", &SocketOptions::default());
-        assert!(matches!(listener.accept(), Ok(Accepted::Nothing)));
+        assert!(matches!(listener.accept(&mut kernel()), Ok(Accepted::Nothing)));
         let client = std::net::TcpStream::connect(listener.address()).expect("connect");
-        match listener.accept() {
+        match listener.accept(&mut kernel()) {
             Ok(Accepted::Connection(_, peer)) => assert_eq!(peer, client.local_addr().expect("an address")),
             other => panic!("{other:?}"),
         }

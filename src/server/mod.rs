@@ -20,6 +20,7 @@ mod drain;
 mod error;
 mod fault;
 mod gates;
+mod kernel;
 mod listener;
 mod outbox;
 mod per_ip;
@@ -32,7 +33,6 @@ mod timing;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
@@ -43,10 +43,11 @@ pub use config::{Config, ConfigError, Keepalive, Limits, SocketOptions, Timeouts
 pub use connection::{Connection, Ending, Progress, Stream};
 pub use error::Error;
 pub use fault::Fault;
+pub use kernel::{Kernel, Linux};
 pub use outbox::Outbox;
 pub use statistics::{Reason, Statistics};
 
-use crate::event::{Deadlines, EventLoop, Events, Name, Signals, Token, Wait, Wheel};
+use crate::event::{Deadlines, Events, Name, Token, Wait, Wheel};
 use crate::protocol::Protocol;
 use drain::Drain;
 use gates::Gates;
@@ -75,8 +76,8 @@ slotmap::new_key_type! {
 
 /// A connection, and what the server keeps about it. Times are the clock's milliseconds, where 32 bits are enough: of differences
 /// up to [`Timeouts::MAX`].
-struct Client<T> {
-    connection: Connection<OwnedFd, T>,
+struct Client<S, T> {
+    connection: Connection<S, T>,
     peer: SocketAddr,
     since_ms: u64,
     /// When it last sent or took something; kept only where somebody wants to know.
@@ -112,14 +113,14 @@ pub struct Summary {
 }
 
 /// A server that is listening.
-pub struct Server<P: Protocol> {
+pub struct Server<P: Protocol, K: Kernel = Linux> {
     protocol: P,
-    clients: SlotMap<ClientKey, Client<P::Session>>,
+    clients: SlotMap<ClientKey, Client<K::Stream, P::Session>>,
     max_connections: usize,
     per_ip: Option<PerIp>,
     gates: Gates,
     /// A listener leaves its place empty when it closes.
-    listeners: Vec<Option<Listener>>,
+    listeners: Vec<Option<Listener<K::Listener>>>,
     /// Who has more to do than a turn allowed, in the order in which they are to go on.
     ready: VecDeque<Token>,
     clock: Clock,
@@ -135,11 +136,10 @@ pub struct Server<P: Protocol> {
     accept_trouble: Throttle,
     statistics: Statistics,
     interrupted_by: Option<i32>,
-    event_loop: EventLoop,
-    signals: Signals,
+    kernel: K,
 }
 
-impl<P: Protocol> Server<P> {
+impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Where it listens, with the ports that the kernel chose where 0 was asked for.
     pub fn local_addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.listeners.iter().flatten().map(Listener::address)
@@ -171,7 +171,7 @@ impl<P: Protocol> Server<P> {
                 return Ok(self.end());
             }
             let wait = self.wait(busy_until);
-            self.event_loop.wait(&mut events, wait).map_err(Error::system("wait for events (epoll_wait)"))?;
+            self.kernel.wait(&mut events, wait).map_err(Error::system("wait for events (epoll_wait)"))?;
             if self.timeouts.idle.is_some() {
                 self.clock.read();
             }

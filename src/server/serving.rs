@@ -4,7 +4,8 @@ use std::fmt::Display;
 
 use tracing::debug;
 
-use super::connection::{Ending, Progress};
+use super::connection::{Ending, Progress, Stream};
+use super::kernel::Kernel;
 use super::statistics::Reason;
 use super::{Client, ClientKey, READ_BUFFER_BYTES, Server};
 use crate::event::Token;
@@ -18,7 +19,7 @@ pub(super) const BYTES_A_TURN: usize = 64 * 1024;
 /// What every connection is watched for from the start. `RDHUP` makes the FIN an edge of its own, `PRI` the urgent byte.
 pub(super) const INTEREST: EpollFlags = EpollFlags::IN.union(EpollFlags::RDHUP).union(EpollFlags::PRI);
 
-impl<P: Protocol> Server<P> {
+impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Tells a connection what has happened to it, and gives it its turn.
     #[inline]
     pub(super) fn on_client_event(&mut self, key: ClientKey, flags: EpollFlags) {
@@ -91,7 +92,7 @@ impl<P: Protocol> Server<P> {
         }
         client.is_watched_for_room = true;
         let stream = client.connection.stream();
-        if let Err(error) = self.event_loop.rewatch(stream, Token::of_key(key), INTEREST | EpollFlags::OUT) {
+        if let Err(error) = self.kernel.rewatch(stream, Token::of_key(key), INTEREST | EpollFlags::OUT) {
             self.close(key, &Ending::Failed(error));
         }
     }
@@ -129,7 +130,7 @@ impl<P: Protocol> Server<P> {
     }
 }
 
-impl<T> Client<T> {
+impl<S: Stream, T> Client<S, T> {
     fn log_closed(&self, now_ms: u64, reason: impl Display) {
         debug!(
             peer = %self.peer,

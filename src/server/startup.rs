@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Instant;
 
 use slotmap::SlotMap;
@@ -15,6 +16,7 @@ use super::drain::Drain;
 use super::error::Error;
 use super::fault::Fault;
 use super::gates::Gates;
+use super::kernel::{Kernel, Linux};
 use super::listener::Listener;
 use super::per_ip::PerIp;
 use super::statistics::Statistics;
@@ -31,7 +33,7 @@ use crate::sys::signal::Signal;
 /// until it is used; growing later would copy the table within a turn, and leave the old one behind as a hole in the heap.
 const CONNECTIONS_WITHOUT_GROWTH: usize = 1 << 16;
 
-impl<P: Protocol> Server<P> {
+impl<P: Protocol> Server<P, Linux> {
     /// Listens, as `config` says. SIGINT, SIGTERM and SIGUSR1 are blocked in this thread from here on, and read by the loop; the
     /// soft limit on open descriptors is raised to the hard one.
     ///
@@ -53,21 +55,62 @@ impl<P: Protocol> Server<P> {
             for listener in bind_all(address, &config.sockets)? {
                 let watch = Error::system("watch for connections (epoll_ctl)");
                 event_loop.watch(&listener, listener_token(listeners.len()), EpollFlags::IN).map_err(watch)?;
-                listeners.push(Some(listener));
+                listeners.push(listener);
             }
         }
-        let max_connections = max_connections(config.limits.max_connections, limit, listeners.iter().flatten())?;
+        let max_connections = max_connections(config.limits.max_connections, limit, &listeners)?;
+        Ok(Self::assemble(protocol, config, Linux { event_loop, signals }, listeners, max_connections))
+    }
+}
+
+impl<P: Protocol, K: Kernel> Server<P, K> {
+    /// A server on another kernel than the real one, with listeners that are watched already: the n-th of them, counted from 0,
+    /// under [`Server::listener_token`], and signals under [`Server::signals_token`]. No limit on descriptors is looked at.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for what makes no sense.
+    pub fn on_kernel(
+        protocol: P,
+        config: &Config,
+        kernel: K,
+        listeners: impl IntoIterator<Item = (K::Listener, SocketAddr)>,
+    ) -> Result<Self, Error> {
+        config.check()?;
+        let listeners = listeners.into_iter().map(|(socket, address)| Listener::new(socket, address)).collect();
+        let max_connections = config.limits.max_connections.unwrap_or(usize::MAX);
+        Ok(Self::assemble(protocol, config, kernel, listeners, max_connections))
+    }
+
+    /// The token under which signals are to be watched.
+    #[must_use]
+    pub fn signals_token() -> Token {
+        Token::fixed(SIGNALS)
+    }
+
+    /// The token under which a listener is to be watched.
+    #[must_use]
+    pub fn listener_token(index: usize) -> Token {
+        listener_token(index)
+    }
+
+    fn assemble(
+        protocol: P,
+        config: &Config,
+        kernel: K,
+        listeners: Vec<Listener<K::Listener>>,
+        max_connections: usize,
+    ) -> Self {
         let mut deadlines = Deadlines::default();
         if let Some(interval) = config.stats_interval {
             deadlines.set(Instant::now() + interval, Token::fixed(STATISTICS));
         }
-        Ok(Self {
+        Self {
             protocol,
             clients: SlotMap::with_capacity_and_key(max_connections.min(CONNECTIONS_WITHOUT_GROWTH)),
             max_connections,
             per_ip: config.limits.max_per_ip.map(PerIp::new),
             gates: Gates::new(&config.limits),
-            listeners,
+            listeners: listeners.into_iter().map(Some).collect(),
             ready: VecDeque::new(),
             clock: Clock::start(),
             deadlines,
@@ -80,20 +123,15 @@ impl<P: Protocol> Server<P> {
             accept_trouble: Throttle::default(),
             statistics: Statistics::default(),
             interrupted_by: None,
-            event_loop,
-            signals,
-        })
+            kernel,
+        }
     }
 }
 
 /// How many connections may be open: what was asked for, or all that the limit on descriptors leaves room for. The descriptors that
 /// the server needs for itself, and those that it has inherited, have the lowest numbers: a listener's is the highest of them.
-fn max_connections<'a>(
-    wanted: Option<usize>,
-    limit: u64,
-    mut listeners: impl Iterator<Item = &'a Listener>,
-) -> Result<usize, ConfigError> {
-    let own = listeners.by_ref().map(|listener| listener.as_fd().as_raw_fd() + 1).max().unwrap_or_default();
+fn max_connections(wanted: Option<usize>, limit: u64, listeners: &[Listener<OwnedFd>]) -> Result<usize, ConfigError> {
+    let own = listeners.iter().map(|listener| listener.as_fd().as_raw_fd() + 1).max().unwrap_or_default();
     let possible = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(own as usize);
     match wanted {
         Some(wanted) if wanted > possible => Err(ConfigError::TooManyConnections { wanted, possible, limit }),
@@ -117,7 +155,7 @@ fn warn_if_backlog_is_cut(backlog: i32) {
 
 /// Listens on all that an address stands for. A name may stand for an address of a family that this host does not have; that
 /// is no reason not to listen on the others.
-fn bind_all(address: &ListenAddress, options: &SocketOptions) -> Result<Vec<Listener>, Error> {
+fn bind_all(address: &ListenAddress, options: &SocketOptions) -> Result<Vec<Listener<OwnedFd>>, Error> {
     let mut listeners = Vec::new();
     let mut failure = None;
     for &address in address.addresses() {

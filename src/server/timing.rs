@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::config::Timeouts;
+use super::connection::Stream;
 use super::drain::Due;
 use super::error::Error;
+use super::kernel::Kernel;
 use super::statistics::Reason;
 use super::{Client, ClientKey, DRAIN, STATISTICS, Server, listener_index};
 use crate::event::{Name, Token};
@@ -67,7 +69,7 @@ enum Verdict {
 
 impl Timeouts {
     /// What is due for a connection at `now_ms`, or how long until something is.
-    fn verdict<T>(&self, client: &Client<T>, now_ms: u64) -> Verdict {
+    fn verdict<S: Stream, T>(&self, client: &Client<S, T>, now_ms: u64) -> Verdict {
         let since = |then: u32| u64::from((now_ms as u32).wrapping_sub(then));
         let left = |timeout: Duration, passed: u64| (timeout.as_millis() as u64).saturating_sub(passed);
         let waits: [(Reason, Option<u64>); 3] = match client.closing {
@@ -89,7 +91,7 @@ impl Timeouts {
     }
 }
 
-impl<P: Protocol> Server<P> {
+impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Does what is due.
     pub(super) fn keep_deadlines(&mut self) {
         if let Some(next) = self.wheel.next_ms()
@@ -172,7 +174,7 @@ impl<P: Protocol> Server<P> {
     }
 
     pub(super) fn on_signals(&mut self) -> Result<(), Error> {
-        while let Some(number) = self.signals.next().map_err(Error::system("read signals (read)"))? {
+        while let Some(number) = self.kernel.next_signal().map_err(Error::system("read signals (read)"))? {
             if number == Signal::SIGUSR1 as i32 {
                 // Whoever cannot take it does not get it.
                 let _ = write!(std::io::stderr(), "{}", self.statistics());

@@ -1,0 +1,81 @@
+//! What the server asks of the system, as a trait, so that a test can drive the whole server with a scripted one.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::connection::Stream;
+use crate::event::{EventLoop, Events, Signals, Token, Wait};
+use crate::sys::epoll::EpollFlags;
+use crate::sys::socket::{self, SocketFlags};
+
+/// The system under a server. No call blocks but `wait`.
+pub trait Kernel {
+    /// A connection. Dropping it closes it.
+    type Stream: Stream;
+    /// A listening socket, watched since before the server began. Dropping it closes it.
+    type Listener;
+
+    /// As [`EventLoop::wait`].
+    ///
+    /// # Errors
+    /// Those of epoll_wait(2), but for `EINTR`.
+    fn wait(&mut self, events: &mut Events, wait: Wait) -> io::Result<()>;
+
+    /// As [`EventLoop::watch`].
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    fn watch(&mut self, stream: &Self::Stream, token: Token, interest: EpollFlags) -> io::Result<()>;
+
+    /// As [`EventLoop::rewatch`].
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    fn rewatch(&mut self, stream: &Self::Stream, token: Token, interest: EpollFlags) -> io::Result<()>;
+
+    /// As accept4(2): a non-blocking connection, and the address of its peer.
+    ///
+    /// # Errors
+    /// Those of accept4(2).
+    fn accept(&mut self, listener: &Self::Listener) -> io::Result<(Self::Stream, SocketAddr)>;
+
+    /// The number of the next signal that has come, or none.
+    ///
+    /// # Errors
+    /// Those of read(2) on a signalfd.
+    fn next_signal(&mut self) -> io::Result<Option<i32>>;
+}
+
+/// The real one: epoll(7), accept4(2), signalfd(2).
+#[derive(Debug)]
+pub struct Linux {
+    pub(super) event_loop: EventLoop,
+    pub(super) signals: Signals,
+}
+
+impl Kernel for Linux {
+    type Stream = OwnedFd;
+    type Listener = OwnedFd;
+
+    #[inline]
+    fn wait(&mut self, events: &mut Events, wait: Wait) -> io::Result<()> {
+        self.event_loop.wait(events, wait)
+    }
+
+    fn watch(&mut self, stream: &OwnedFd, token: Token, interest: EpollFlags) -> io::Result<()> {
+        self.event_loop.watch(stream, token, interest)
+    }
+
+    fn rewatch(&mut self, stream: &OwnedFd, token: Token, interest: EpollFlags) -> io::Result<()> {
+        self.event_loop.rewatch(stream, token, interest)
+    }
+
+    fn accept(&mut self, listener: &OwnedFd) -> io::Result<(OwnedFd, SocketAddr)> {
+        socket::accept4(listener.as_fd(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
+    }
+
+    fn next_signal(&mut self) -> io::Result<Option<i32>> {
+        self.signals.next()
+    }
+}
