@@ -7,224 +7,20 @@
 mod support;
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::io;
 use std::rc::Rc;
 
 use edgecho::protocol::Echo;
-use edgecho::server::{Connection, Ending, Progress, Stream};
+use edgecho::server::{Connection, Ending, Progress};
 use edgecho::sys::epoll::EpollFlags;
 use proptest::prelude::*;
-use support::client::pattern;
+use support::scripted::{Outside, Shared, Socket, meanwhile, outside};
 
 /// Small, so that full reads are as frequent as short ones.
 const BUFFER_BYTES: usize = 16;
 const BUDGET_BYTES: usize = 40;
 
-/// What happens outside of the server.
-#[derive(Debug, Clone, Copy)]
-enum Outside {
-    /// The peer sends so many bytes more.
-    Send(usize),
-    /// The peer sends an urgent byte.
-    SendUrgent,
-    /// The peer takes so many bytes, which makes room for as many.
-    Take(usize),
-    /// The peer sends its FIN.
-    Finish,
-    /// The peer resets the connection.
-    Reset,
-    /// The next call is interrupted.
-    Interrupt,
-    /// The loop tells the connection what epoll has for it, and gives it a turn.
-    Turn,
-    /// epoll tells of nothing new (epoll(7): a wake-up may be spurious).
-    Spurious,
-}
-
-/// The kernel's side of one socket.
-#[derive(Debug)]
-struct Kernel {
-    sent_by_peer: Vec<u8>,
-    /// Not yet read by the server.
-    unread: VecDeque<u8>,
-    /// A read has come back short since the last edge: another one would only hear `EAGAIN`.
-    is_known_empty: bool,
-    /// A write has come back short since the last edge.
-    is_known_full: bool,
-    had_urgent: bool,
-    /// How many bytes of `unread` stand in front of the last urgent one.
-    mark: Option<usize>,
-    is_finished: bool,
-    is_reset: bool,
-    is_interrupted: bool,
-    room: usize,
-    /// A write has found no room since there was some last: only then does room make an edge (tcp(7), `SOCK_NOSPACE`).
-    wants_room: bool,
-    echoed: Vec<u8>,
-    has_our_fin: bool,
-    /// What epoll_wait(2) will tell.
-    edges: EpollFlags,
-    /// What happens while the server is in its turn, in front of one call each.
-    meanwhile: VecDeque<Outside>,
-    calls_this_turn: usize,
-    read_this_turn: usize,
-    /// Bytes that went to the server while it was to echo.
-    owed: usize,
-    is_closing: bool,
-}
-
-#[derive(Debug, Clone)]
-struct Shared(Rc<RefCell<Kernel>>);
-
-impl Kernel {
-    fn new() -> Self {
-        Self {
-            sent_by_peer: Vec::new(),
-            unread: VecDeque::new(),
-            is_known_empty: false,
-            is_known_full: false,
-            had_urgent: false,
-            mark: None,
-            is_finished: false,
-            is_reset: false,
-            is_interrupted: false,
-            room: 0,
-            wants_room: false,
-            echoed: Vec::new(),
-            has_our_fin: false,
-            edges: EpollFlags::empty(),
-            meanwhile: VecDeque::new(),
-            calls_this_turn: 0,
-            read_this_turn: 0,
-            owed: 0,
-            is_closing: false,
-        }
-    }
-
-    /// All the flags that hold now: an edge tells the whole state, not only what has changed.
-    fn state(&self) -> EpollFlags {
-        let mut flags = EpollFlags::empty();
-        flags.set(EpollFlags::IN, !self.unread.is_empty() || self.is_finished || self.is_reset);
-        flags.set(EpollFlags::PRI, self.mark.is_some());
-        flags.set(EpollFlags::RDHUP, self.is_finished || self.is_reset);
-        flags.set(EpollFlags::OUT, self.room > 0 || self.is_reset);
-        flags.set(EpollFlags::HUP, self.is_reset || (self.is_finished && self.has_our_fin));
-        flags.set(EpollFlags::ERR, self.is_reset);
-        flags
-    }
-
-    fn happen(&mut self, event: Outside) {
-        if self.is_reset {
-            return;
-        }
-        match event {
-            Outside::Send(_) | Outside::SendUrgent | Outside::Finish if self.is_finished => return,
-            Outside::Send(count) => {
-                let bytes = pattern(self.sent_by_peer.len() as u64, count);
-                self.sent_by_peer.extend(&bytes);
-                self.unread.extend(&bytes);
-            }
-            Outside::SendUrgent => {
-                self.had_urgent = true;
-                self.mark = Some(self.unread.len());
-                self.sent_by_peer.push(b'!');
-                self.unread.push_back(b'!');
-            }
-            Outside::Take(count) => {
-                self.room += count;
-                if !std::mem::take(&mut self.wants_room) {
-                    return;
-                }
-            }
-            Outside::Finish => self.is_finished = true,
-            Outside::Reset => self.is_reset = true,
-            Outside::Interrupt => {
-                self.is_interrupted = true;
-                return;
-            }
-            Outside::Spurious | Outside::Turn => {}
-        }
-        self.edges = self.state();
-        self.is_known_empty &= !self.edges.contains(EpollFlags::IN);
-        self.is_known_full &= !self.edges.contains(EpollFlags::OUT);
-    }
-
-    fn call(&mut self) -> io::Result<()> {
-        self.calls_this_turn += 1;
-        // A read and a write for each buffer, and at either end a flush, a FIN, and a read that brings nothing.
-        let most_calls = 2 * (BUDGET_BYTES + BUFFER_BYTES) + 4;
-        assert!(self.calls_this_turn <= most_calls, "invariant 4: {} calls in one turn", self.calls_this_turn);
-        if let Some(event) = self.meanwhile.pop_front() {
-            self.happen(event);
-        }
-        if std::mem::take(&mut self.is_interrupted) { Err(io::Error::from_raw_os_error(libc::EINTR)) } else { Ok(()) }
-    }
-}
-
-impl Stream for Shared {
-    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut kernel = self.0.borrow_mut();
-        if !kernel.is_closing {
-            assert_eq!(kernel.owed, kernel.echoed.len(), "invariant 2: read while something is pending");
-        }
-        let ends_here = kernel.is_finished || kernel.is_reset;
-        assert!(!kernel.is_known_empty || kernel.had_urgent || ends_here, "a read that only hears EAGAIN");
-        kernel.call()?;
-        if kernel.unread.is_empty() {
-            kernel.is_known_empty = false;
-            return match (kernel.is_reset, kernel.is_finished) {
-                (true, _) => Err(io::Error::from_raw_os_error(libc::ECONNRESET)),
-                (_, true) => Ok(0),
-                _ => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
-            };
-        }
-        // A read stops in front of the urgent byte, but for a read that starts with it.
-        let limit = kernel.mark.filter(|&mark| mark > 0).unwrap_or(usize::MAX);
-        let count = buffer.len().min(kernel.unread.len()).min(limit);
-        for (slot, byte) in buffer.iter_mut().zip(kernel.unread.drain(..count)) {
-            *slot = byte;
-        }
-        kernel.mark = kernel.mark.and_then(|mark| mark.checked_sub(count));
-        kernel.read_this_turn += count;
-        // Unless an edge is still to be told of what was read just now: nobody could know that.
-        kernel.is_known_empty = count < buffer.len() && kernel.unread.is_empty() && kernel.edges.is_empty();
-        if !kernel.is_closing {
-            kernel.owed += count;
-        }
-        Ok(count)
-    }
-
-    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut kernel = self.0.borrow_mut();
-        assert!(!bytes.is_empty() && !kernel.has_our_fin, "nothing to send");
-        assert!(!kernel.is_known_full, "a write that only hears EAGAIN");
-        kernel.call()?;
-        if kernel.is_reset {
-            return Err(io::Error::from_raw_os_error(libc::EPIPE));
-        }
-        let count = bytes.len().min(kernel.room);
-        kernel.room -= count;
-        kernel.echoed.extend(&bytes[..count]);
-        kernel.wants_room |= count < bytes.len();
-        kernel.is_known_full = count < bytes.len() && kernel.edges.is_empty();
-        if count == 0 { Err(io::Error::from_raw_os_error(libc::EAGAIN)) } else { Ok(count) }
-    }
-
-    fn shutdown_write(&mut self) -> io::Result<()> {
-        let mut kernel = self.0.borrow_mut();
-        assert_eq!(kernel.owed, kernel.echoed.len(), "invariant 1: a FIN before everything was sent");
-        kernel.calls_this_turn += 1;
-        if kernel.is_reset {
-            return Err(io::Error::from_raw_os_error(libc::ENOTCONN));
-        }
-        kernel.has_our_fin = true;
-        if kernel.is_finished {
-            kernel.edges = kernel.state();
-        }
-        Ok(())
-    }
-}
+/// A read and a write for each buffer, and at either end a flush, a FIN, and a read that brings nothing.
+const MOST_CALLS: usize = 2 * (BUDGET_BYTES + BUFFER_BYTES) + 4;
 
 /// A connection, the kernel under it, and the loop's memory of it.
 struct World {
@@ -237,7 +33,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let kernel = Shared(Rc::new(RefCell::new(Kernel::new())));
+        let kernel = Shared(Rc::new(RefCell::new(Socket::new(MOST_CALLS, 1))));
         let connection = Connection::new(kernel.clone(), ());
         Self { kernel, connection, is_ready: false, is_watched_for_room: false, ending: None }
     }
@@ -308,22 +104,6 @@ impl World {
     }
 }
 
-/// What may happen while the server is in its turn, too.
-fn meanwhile() -> impl Strategy<Value = Outside> {
-    prop_oneof![
-        6 => (1_usize..60).prop_map(Outside::Send),
-        1 => Just(Outside::SendUrgent),
-        6 => (1_usize..60).prop_map(Outside::Take),
-        1 => Just(Outside::Finish),
-        1 => Just(Outside::Interrupt),
-        1 => Just(Outside::Spurious),
-    ]
-}
-
-fn outside() -> impl Strategy<Value = Outside> {
-    prop_oneof![8 => meanwhile(), 5 => Just(Outside::Turn)]
-}
-
 /// What happens between turns, and what happens within them.
 fn schedule() -> impl Strategy<Value = (Vec<Outside>, Vec<Outside>)> {
     (prop::collection::vec(outside(), 0..60), prop::collection::vec(meanwhile(), 0..20))
@@ -343,7 +123,7 @@ fn play(world: &mut World, events: Vec<Outside>, meanwhile: Vec<Outside>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// A peer that sends, half-closes and takes everything in the end gets everything, whatever came between.
     #[test]

@@ -63,6 +63,15 @@ impl Events {
         Self { buffer: vec![Event::EMPTY; capacity.max(1)].into_boxed_slice(), count: 0 }
     }
 
+    /// Replaces what was heard, as far as there is room: for a kernel that is not the real one.
+    pub fn fill(&mut self, events: impl IntoIterator<Item = (Token, EpollFlags)>) {
+        self.count = 0;
+        for (slot, (token, flags)) in self.buffer.iter_mut().zip(events) {
+            *slot = Event::new(flags, token.into_raw());
+            self.count += 1;
+        }
+    }
+
     /// How many events there were.
     #[inline]
     #[must_use]

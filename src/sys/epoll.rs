@@ -48,6 +48,12 @@ impl Event {
     /// An event that says nothing: filler for a buffer that the kernel will write to.
     pub const EMPTY: Self = Self(libc::epoll_event { events: 0, u64: 0 });
 
+    /// An event as the kernel would write it.
+    #[must_use]
+    pub const fn new(flags: EpollFlags, data: u64) -> Self {
+        Self(libc::epoll_event { events: flags.bits(), u64: data })
+    }
+
     /// What happened.
     #[inline]
     #[must_use]

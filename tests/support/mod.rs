@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod proc;
+pub mod scripted;
 
 /// Makes each test run twice, once for each server.
 #[macro_export]
