@@ -22,6 +22,9 @@ use support::scripted::{Outside, Shared, Socket, outside};
 
 const LISTENERS: usize = 2;
 
+/// No more than the server has room for.
+const EVENTS_AT_ONCE: usize = 100;
+
 /// A turn of 64 KiB in reads of 32 KiB, each with a write, and at either end a flush, a FIN, and a read that brings nothing;
 /// and as much again for a connection that was left over from the turn before.
 const MOST_CALLS: usize = 400;
@@ -31,6 +34,8 @@ const MOST_CALLS: usize = 400;
 enum Step {
     /// Somebody connects to a listener.
     Connect(usize),
+    /// More than may be accepted in a turn connect to a listener.
+    ConnectMany(usize),
     /// Something happens to one of the connections.
     Peer(usize, Outside),
     /// The next accept fails.
@@ -45,6 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
     let errno = prop::sample::select(vec![libc::EINTR, libc::ECONNABORTED, libc::EPROTO, libc::EPERM, libc::EMFILE]);
     prop_oneof![
         4 => (0..LISTENERS).prop_map(Step::Connect),
+        1 => (0..LISTENERS).prop_map(Step::ConnectMany),
         30 => (0_usize..12, outside()).prop_map(|(peer, outside)| Step::Peer(peer, outside)),
         1 => (0_usize..12).prop_map(|peer| Step::Peer(peer, Outside::Reset)),
         1 => errno.prop_map(Step::AcceptFails),
@@ -93,6 +99,7 @@ struct World {
     accept_errors: VecDeque<i32>,
     watched: BTreeMap<usize, (Token, EpollFlags)>,
     gone: Vec<Token>,
+    untold: Vec<(Token, EpollFlags)>,
     signals: VecDeque<i32>,
     has_told_of_signals: bool,
     is_over: bool,
@@ -106,6 +113,7 @@ impl World {
                 self.listener_edges[listener] = true;
                 self.sockets.push(Shared(Rc::new(RefCell::new(Socket::new(MOST_CALLS, 1_500)))));
             }
+            Step::ConnectMany(listener) => (0..70).for_each(|_| self.take(Step::Connect(listener))),
             Step::Peer(peer, outside) => {
                 if let Some(socket) = self.sockets.get(peer) {
                     socket.0.borrow_mut().happen(outside);
@@ -182,7 +190,10 @@ impl Kernel for Scripted {
             if world.script.is_empty() && !world.is_over {
                 world.finish();
             }
-            let told = world.events(order, with_stale);
+            // As many as the server has room for, and the others the next time, when some may concern who has gone since.
+            let mut told = std::mem::take(&mut world.untold);
+            told.extend(world.events(order, with_stale));
+            world.untold = told.split_off(told.len().min(EVENTS_AT_ONCE));
             if !told.is_empty() || wait == Wait::Poll {
                 events.fill(told);
                 return Ok(());
@@ -199,6 +210,10 @@ impl Kernel for Scripted {
                 return Ok(());
             }
             assert!(!world.has_told_of_signals, "invariant 3: the server waits for what will never come");
+            assert!(
+                world.queues.iter().all(VecDeque::is_empty),
+                "invariant 3: somebody waits to be accepted, and would for ever"
+            );
             world.signals.push_back(libc::SIGTERM);
         }
     }
