@@ -323,6 +323,21 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    proptest::proptest! {
+        /// Whatever is given for a flag, it is read or refused: never a panic.
+        #[test]
+        fn no_argument_makes_it_panic(flag in 0_usize..9, value in "[-+0-9a-zA-Z.,:%\\[\\] ]{0,24}|\\PC{0,12}") {
+            const FLAGS: [&str; 9] = [
+                "--max-connections", "--max-per-ip", "--rate-limit", "--memory-limit", "--backlog", "--write-timeout",
+                "--keepalive", "--linger", "--recv-buffer",
+            ];
+            if let Ok(cli) = Cli::try_parse_from(["edgecho", "serve", &format!("{}={value}", FLAGS[flag])]) {
+                let Command::Serve(flags) = cli.command;
+                let _ = Config::from(flags).check();
+            }
+        }
+    }
+
     #[test]
     fn the_flags_default_to_what_the_library_does() {
         let cli = Cli::parse_from(["edgecho", "serve"]);

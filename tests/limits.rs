@@ -218,6 +218,47 @@ fn read_exactly(mut stream: &TcpStream, length: usize) -> Vec<u8> {
     bytes
 }
 
+/// 400 connections, each with as much pending as it can have, in 48 MiB of address space, of which the program itself takes a
+/// third.
+#[test]
+fn memory_is_bounded_at_full_load() {
+    const CONNECTIONS: usize = 400;
+    let process = Process::start_after(
+        Server::Rust,
+        "ulimit -n 500; ulimit -v 49152",
+        &["--send-buffer", "4KiB", "--max-connections", "400"],
+    )
+    .expect("the program");
+    let bytes = pattern(1, 1 << 20);
+    let mut streams = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(4_096).expect("SO_RCVBUF");
+        socket.connect(&process.address.into()).expect("connect");
+        socket.set_nonblocking(true).expect("a flag");
+        streams.push((TcpStream::from(socket), 0));
+    }
+    // Until nothing moves any more on any of them.
+    let mut moved_at = Instant::now();
+    while moved_at.elapsed() < Duration::from_millis(300) {
+        for (stream, sent) in &mut streams {
+            if let Ok(count) = stream.write(&bytes[*sent..]) {
+                *sent += count;
+                moved_at = Instant::now();
+            }
+        }
+    }
+    let pending = figure(&process, "pending_bytes");
+    assert!(pending > CONNECTIONS as u64 * 16 * 1024, "{pending} bytes pending are no full load");
+    for (stream, sent) in &streams {
+        stream.set_nonblocking(false).expect("a flag");
+        assert_same(&read_exactly(stream, *sent), &bytes[..*sent]);
+    }
+    assert_eq!(figure(&process, "open"), CONNECTIONS as u64);
+    drop(streams);
+    process.terminate();
+}
+
 #[test]
 fn statistics_say_what_went_on() {
     let mut process = start(&["--stats-interval", "100ms", "-v"]);

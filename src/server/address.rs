@@ -45,18 +45,10 @@ impl FromStr for ListenAddress {
 
     /// Reads an address. A name is looked up at once (getaddrinfo(3)).
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Ok(address) = text.parse::<SocketAddr>() {
-            return Ok(address.into());
-        }
-        let (host, port) = text.rsplit_once(':').ok_or(AddressError::Malformed)?;
-        let port: u16 = port.parse().map_err(|_| AddressError::Malformed)?;
-        // What has a colon or a bracket, or only digits and dots, was meant as an address, and is not one.
-        let is_name = !host.is_empty()
-            && host.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '.' | '_'))
-            && !host.chars().all(|c| c.is_ascii_digit() || c == '.');
-        if !is_name {
-            return Err(AddressError::Malformed);
-        }
+        let (host, port) = match parse(text)? {
+            Parsed::Address(address) => return Ok(address.into()),
+            Parsed::Name(host, port) => (host, port),
+        };
         let unknown = |source| AddressError::Unknown { host: host.to_owned(), source };
         let mut addresses = Vec::new();
         for address in (host, port).to_socket_addrs().map_err(unknown)? {
@@ -71,9 +63,50 @@ impl FromStr for ListenAddress {
     }
 }
 
+/// An address as it is written, before anybody is asked for a name.
+#[derive(Debug, PartialEq, Eq)]
+enum Parsed<'a> {
+    Address(SocketAddr),
+    Name(&'a str, u16),
+}
+
+fn parse(text: &str) -> Result<Parsed<'_>, AddressError> {
+    if let Ok(address) = text.parse() {
+        return Ok(Parsed::Address(address));
+    }
+    let (host, port) = text.rsplit_once(':').ok_or(AddressError::Malformed)?;
+    let port = port.parse().map_err(|_| AddressError::Malformed)?;
+    // What has a colon or a bracket, or only digits and dots, was meant as an address, and is not one.
+    let is_name = !host.is_empty()
+        && host.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '.' | '_'))
+        && !host.chars().all(|c| c.is_ascii_digit() || c == '.');
+    if is_name { Ok(Parsed::Name(host, port)) } else { Err(AddressError::Malformed) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "[0-9a-f.:\\[\\]%-]{0,30}|\\PC{0,30}") {
+            let _ = parse(&text);
+        }
+
+        #[test]
+        fn what_is_written_is_read_back(address in any::<SocketAddr>()) {
+            let text = address.to_string();
+            let Ok(Parsed::Address(read)) = parse(&text) else { panic!("{text} was not read as an address") };
+            prop_assert_eq!((read.ip(), read.port()), (address.ip(), address.port()));
+        }
+
+        #[test]
+        fn names_are_read_with_their_port(host in "[a-z][a-z0-9-]{0,20}(\\.[a-z][a-z0-9]{0,5})?", port in any::<u16>()) {
+            let text = format!("{host}:{port}");
+            prop_assert_eq!(parse(&text).expect("a name"), Parsed::Name(&host, port));
+        }
+    }
 
     #[test]
     fn addresses_of_each_kind_are_read() {
