@@ -2,7 +2,7 @@
 # Measures the Rust server beside the C reference: CPU a message, bulk rate, the tail of a ping beside firehoses, memory, system
 # calls and instructions. Needs two CPUs, taskset (util-linux), strace and valgrind.
 #
-#     scripts/measure.sh [--rounds 5] [--seconds 1.5] [cpu|bulk|ping|memory|syscalls|instructions]...
+#     scripts/measure.sh [--rounds 5] [--seconds 1.5] [cpu|many|timeouts|bulk|ping|busy-poll|memory|syscalls|instructions]...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for tool in taskset strace valgrind; do

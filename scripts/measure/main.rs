@@ -9,9 +9,9 @@ mod load;
 mod support;
 
 use std::error::Error;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use load::{RoundTrips, Streams};
@@ -26,7 +26,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// Measure the Rust server beside the C reference
 #[derive(Debug, Parser)]
 struct Options {
-    /// What to measure: cpu, bulk, ping, memory, syscalls, instructions; everything if nothing is named
+    /// What to measure: cpu, many, timeouts, bulk, ping, busy-poll, memory, syscalls, instructions; everything if nothing is named
     work: Vec<String>,
 
     /// How often each server gets its turn
@@ -54,6 +54,25 @@ fn main() -> Result<()> {
             compare(&name, options.rounds, |server| cpu_a_message(server, connections, window))?;
         }
     }
+    if wanted("many") {
+        let name = "us of CPU a message, 64 B, 18,000 connections";
+        compare(name, options.rounds, |server| cpu_a_message(server, 18_000, 2 * window))?;
+    }
+    if wanted("timeouts") {
+        println!("{:44} {:>9} {:>9} {:>7}   rounds", "", "with", "without", "ratio");
+        let timeouts = ["--idle-timeout", "60s", "--max-lifetime", "1h", "--write-timeout", "30s"];
+        let with_timeouts = || cpu_of(start_with(Server::Rust, &timeouts)?, 18_000, 2 * window);
+        let without = || cpu_of(start_with(Server::Rust, &["--write-timeout", "off"])?, 18_000, 2 * window);
+        pair("us of CPU a message, 18,000 conn., timeouts", options.rounds, with_timeouts, without)?;
+    }
+    if wanted("busy-poll") {
+        println!("{:44} {:>9} {:>9} {:>7}   rounds", "", "polling", "sleeping", "ratio");
+        let polling = || round_trip(start_with(Server::Rust, &["--busy-poll", "1ms"])?, window, false);
+        let both = || round_trip(start_with(Server::Rust, &["--busy-poll", "1ms"])?, window, true);
+        let sleeping = || round_trip(start_with(Server::Rust, &[])?, window, false);
+        pair("us, round trip, server polling", options.rounds, polling, sleeping)?;
+        pair("us, round trip, both sides polling", options.rounds, both, sleeping)?;
+    }
     if wanted("bulk") {
         compare("MB/s echoed, 8 connections", options.rounds, |server| bulk(server, window).map(|(rate, _)| rate))?;
         compare("us of CPU a MB, 8 connections", options.rounds, |server| bulk(server, window).map(|(_, cpu)| cpu))?;
@@ -73,13 +92,17 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Measures both in turns, and prints a row.
-fn compare(name: &str, rounds: usize, mut measure: impl FnMut(Server) -> Result<f64>) -> Result<()> {
+/// Measures both servers in turns, and prints a row.
+fn compare(name: &str, rounds: usize, measure: impl Fn(Server) -> Result<f64>) -> Result<()> {
+    pair(name, rounds, || measure(Server::Rust), || measure(Server::C))
+}
+
+/// Measures two things in turns, and prints a row.
+fn pair(name: &str, rounds: usize, one: impl Fn() -> Result<f64>, other: impl Fn() -> Result<f64>) -> Result<()> {
     let mut figures = [Vec::new(), Vec::new()];
     for _ in 0..rounds {
-        for (server, figures) in Server::BOTH.into_iter().zip(&mut figures) {
-            figures.push(measure(server)?);
-        }
+        figures[0].push(one()?);
+        figures[1].push(other()?);
     }
     // Round by round, so that what disturbed both at the same time does not count.
     let ratio = median(figures[0].iter().zip(&figures[1]).map(|(rust, c)| rust / c).collect());
@@ -100,13 +123,45 @@ fn median(mut figures: Vec<f64>) -> f64 {
 
 /// Starts a server on its own CPU.
 fn start(server: Server) -> Result<Process> {
+    start_with(server, &[])
+}
+
+/// The same, with flags.
+fn start_with(server: Server, flags: &[&str]) -> Result<Process> {
     let (program, arguments) = server.program().ok_or("the C reference was not compiled: is there a C compiler?")?;
     let mut command = Command::new("taskset");
-    Ok(Process::spawn(command.args(["-c", &SERVER_CPU.to_string(), program]).args(arguments)))
+    Ok(Process::spawn(command.args(["-c", &SERVER_CPU.to_string(), program]).args(arguments).args(flags)))
+}
+
+/// The median time of a round trip at one connection, in microseconds.
+fn round_trip(process: Process, window: Duration, is_polling: bool) -> Result<f64> {
+    let mut stream = connect(process.address);
+    stream.set_nonblocking(is_polling)?;
+    let end = Instant::now() + window;
+    let mut times = Vec::new();
+    let mut back = [0; 64];
+    while Instant::now() < end {
+        let start = Instant::now();
+        stream.write_all(&pattern(1, 64))?;
+        let mut count = 0;
+        while count < 64 {
+            match stream.read(&mut back[count..]) {
+                Ok(0) => return Err("the server closed the connection".into()),
+                Ok(more) => count += more,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        times.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    Ok(median(times))
 }
 
 fn cpu_a_message(server: Server, connections: usize, window: Duration) -> Result<f64> {
-    let process = start(server)?;
+    cpu_of(start(server)?, connections, window)
+}
+
+fn cpu_of(process: Process, connections: usize, window: Duration) -> Result<f64> {
     let mut load = RoundTrips::start(process.address, connections, 64)?;
     load.run_for(window / 4)?;
     let before = process.cpu_time();
