@@ -1,0 +1,21 @@
+//! The pending-write buffer is a queue of bytes, whatever is pushed and consumed.
+#![no_main]
+
+use std::collections::VecDeque;
+
+use edgecho::server::Outbox;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|steps: Vec<(&[u8], u16)>| {
+    let mut outbox = Outbox::default();
+    let mut model = VecDeque::new();
+    for (bytes, count) in steps {
+        outbox.push(bytes);
+        model.extend(bytes);
+        let count = usize::from(count).min(outbox.len());
+        outbox.consume(count);
+        model.drain(..count);
+        assert_eq!(outbox.pending(), model.make_contiguous());
+        assert_eq!(outbox.is_empty(), model.is_empty());
+    }
+});
