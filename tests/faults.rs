@@ -99,7 +99,9 @@ impl Tracer {
         command.args(["-qq", "-o"]).arg(&output).args(arguments).args(["-p", &process.pid().to_string()]);
         let child = Killed(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("strace"));
         let tracer = Self { child, output };
-        eventually("strace is attached", || (process.tracer() == tracer.child.0.id()).then_some(()));
+        // Being attached to interrupts epoll_wait(2), which is then called again: a fault that ends the server may have done so.
+        let is_attached = || process.has_ended() || process.tracer() == tracer.child.0.id();
+        eventually("strace is attached", || is_attached().then_some(()));
         tracer
     }
 
