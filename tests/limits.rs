@@ -62,6 +62,15 @@ fn more_connections_than_descriptors_are_an_error_that_names_the_limit() {
 }
 
 #[test]
+fn a_backlog_that_the_kernel_cuts_is_a_warning() {
+    let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("proc(5)");
+    let process = start(&["--backlog", "2000000000"]);
+    let warning = format!("the backlog of 2000000000 is cut to {}", somaxconn.trim());
+    eventually("a warning", || process.stderr().contains(&warning).then_some(()));
+    process.terminate();
+}
+
+#[test]
 fn combinations_that_make_no_sense_are_refused_with_a_reason() {
     for (flags, reason) in [
         (&["--idle-timeout", "60s", "--max-lifetime", "30s"] as &[_], "longer than --max-lifetime"),
@@ -106,8 +115,8 @@ fn one_source_cannot_take_all_places() {
 #[test]
 fn who_is_silent_is_closed_in_order_and_who_speaks_is_not() {
     let process = start(&["--idle-timeout", "400ms"]);
-    let (silent, talker) = (connect(process.address), connect(process.address));
     let start = Instant::now();
+    let (silent, talker) = (connect(process.address), connect(process.address));
     let listener = std::thread::spawn(move || (read_to_fin(&silent), start.elapsed(), silent));
     while !listener.is_finished() {
         echo(&talker, b"still here");
@@ -155,8 +164,8 @@ fn a_peer_that_takes_nothing_is_cut_off_and_one_that_takes_slowly_is_not() {
 #[test]
 fn a_lifetime_ends_whatever_the_connection_does() {
     let process = start(&["--max-lifetime", "300ms"]);
-    let stream = connect(process.address);
     let start = Instant::now();
+    let stream = connect(process.address);
     let mut count = 0;
     while (&stream).write_all(b"on and on").is_ok() {
         let mut back = [0; 9];

@@ -49,7 +49,7 @@ fn behave_well(address: SocketAddr, mut dice: Dice, echoed: &AtomicU64, is_over:
     while !is_over.load(Ordering::Relaxed) {
         let mut stream = connect(address)?;
         for _ in 0..=dice.roll(200) {
-            let length = [1, 64, 512, 4_000, 40_000, 300_000][dice.roll(6) as usize];
+            let length = [1, 64, 512, 4_000, 40_000, 1 << 20][dice.roll(6) as usize];
             let message = pattern(dice.roll(u64::MAX), length);
             let mut back = vec![0; length];
             let mut reader = stream.try_clone()?;

@@ -1,6 +1,6 @@
 //! The taxonomy of what goes wrong: a cause each, what it means, and what is done about it.
 
-use std::io;
+use std::{fmt, io};
 
 /// Why a call failed, or a connection ended before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +29,8 @@ pub enum Fault {
     OutOfDescriptors,
     /// `ENOMEM`, `ENOBUFS`, `ENOSPC`: the kernel's memory, or a limit on it, has run out. New clients wait in the kernel's queue.
     OutOfMemory,
+    /// `ECANCELED`, and what the drain or a second signal cuts off: its time was up. Counted as [`Reason::Aborted`](super::Reason).
+    Cancelled,
     /// Any other error. A connection is closed; a call without which nothing goes on ends the server.
     Other,
 }
@@ -50,6 +52,7 @@ impl Fault {
             Some(libc::EINTR) => Self::Interrupted,
             Some(libc::EMFILE | libc::ENFILE) => Self::OutOfDescriptors,
             Some(libc::ENOMEM | libc::ENOBUFS | libc::ENOSPC) => Self::OutOfMemory,
+            Some(libc::ECANCELED) => Self::Cancelled,
             _ => Self::Other,
         }
     }
@@ -71,8 +74,30 @@ impl Fault {
             Self::OutOfDescriptors => "; the limit on open descriptors is reached: raise it with 'ulimit -n'",
             Self::OutOfMemory => "; the kernel is short of memory, or of what its limits allow",
             Self::TimedOut | Self::Reset | Self::BrokenPipe | Self::Refused | Self::Unreachable => "",
-            Self::Interrupted | Self::Other => "",
+            Self::Interrupted | Self::Cancelled | Self::Other => "",
         }
+    }
+}
+
+/// What it means, to be put behind the kernel's words in a log line.
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TimedOut => "the peer no longer acknowledges",
+            Self::Reset => "the peer ended it with a reset",
+            Self::BrokenPipe => "there is nobody to write to any more",
+            Self::Refused => "nobody listens there",
+            Self::Unreachable => "there is no way to the peer",
+            Self::AddressInUse => "another socket has the address",
+            Self::AddressNotAvailable => "no interface has the address",
+            Self::FamilyNotSupported => "the kernel does not have the address's family",
+            Self::NotPermitted => "the process may not",
+            Self::Interrupted => "a signal came first",
+            Self::OutOfDescriptors => "descriptors have run out",
+            Self::OutOfMemory => "the kernel is short of memory, or of what its limits allow",
+            Self::Cancelled => "its time was up",
+            Self::Other => "nothing is known to be done about it",
+        })
     }
 }
 
@@ -87,6 +112,7 @@ mod tests {
             (libc::EPIPE, Fault::BrokenPipe),
             (libc::EADDRINUSE, Fault::AddressInUse),
             (libc::EMFILE, Fault::OutOfDescriptors),
+            (libc::ECANCELED, Fault::Cancelled),
             (libc::EXDEV, Fault::Other),
         ] {
             assert_eq!(Fault::of(&io::Error::from_raw_os_error(errno)), fault);

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use tracing::debug;
 
 use super::connection::{Ending, Progress, Stream};
+use super::fault::Fault;
 use super::kernel::Kernel;
 use super::statistics::Reason;
 use super::{Client, ClientKey, READ_BUFFER_BYTES, Server};
@@ -102,7 +103,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let Some(client) = self.clients.get(key) else { return };
         let reason = match (ending, client.closing) {
             (Ending::Failed(error), None) => {
-                client.log_closed(self.clock.read(), error);
+                client.log_closed(self.clock.read(), format_args!("{error}: {}", Fault::of(error)));
                 Reason::Reset
             }
             (_, Some(reason)) => reason,

@@ -71,7 +71,8 @@ impl Timeouts {
     /// What is due for a connection at `now_ms`, or how long until something is.
     fn verdict<S: Stream, T>(&self, client: &Client<S, T>, now_ms: u64) -> Verdict {
         let since = |then: u32| u64::from((now_ms as u32).wrapping_sub(then));
-        let left = |timeout: Duration, passed: u64| (timeout.as_millis() as u64).saturating_sub(passed);
+        // Both ends of what has passed are whole milliseconds, cut off: a millisecond more, so that nothing is due early.
+        let left = |timeout: Duration, passed: u64| (timeout.as_millis() as u64 + 1).saturating_sub(passed);
         let waits: [(Reason, Option<u64>); 3] = match client.closing {
             Some(reason) => [(reason, Some(left(LINGER, since(client.stalled_ms)))), (reason, None), (reason, None)],
             None => [
