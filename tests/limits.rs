@@ -221,6 +221,23 @@ fn a_memory_limit_stops_the_reading_and_drops_nothing() {
     process.terminate();
 }
 
+/// Who waits for its rate, or for memory that others hold, is closed in order all the same when the drain's time is up.
+#[test]
+fn a_drain_does_not_wait_for_rates_or_memory() {
+    let mut process = start(&["--rate-limit", "100B", "--memory-limit", "64KiB", "--drain-timeout", "100ms"]);
+    let stream = connect(process.address);
+    (&stream).write_all(&pattern(1, 5_000)).expect("send");
+    let mut first = [0; 10];
+    (&stream).read_exact(&mut first).expect("the first burst");
+    let start = Instant::now();
+    process.signal(Signal::SIGTERM);
+    let back = [first.to_vec(), read_to_fin(&stream)].concat();
+    assert!(start.elapsed() < Duration::from_secs(1), "its FIN came only after {:?}", start.elapsed());
+    assert_same(&back, &pattern(1, 5_000)[..back.len()]);
+    drop(stream);
+    assert_eq!(process.wait().code(), Some(0), "{}", process.stderr());
+}
+
 fn read_exactly(mut stream: &TcpStream, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     stream.read_exact(&mut bytes).expect("every byte comes back");

@@ -170,6 +170,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         if let Some(client) = self.clients.get_mut(key) {
             client.connection.close();
             client.closing.get_or_insert(reason);
+            // Who waits for its rate or for memory waits no longer: nothing more is read from it but to be discarded.
+            client.is_queued = false;
             client.stalled_ms = now_ms as u32;
         }
     }
