@@ -205,6 +205,7 @@ impl Kernel for Scripted {
             if let Wait::Until(at) = wait
                 && at < Instant::now() + Duration::from_millis(1_500)
             {
+                // The server looks at the real clock: only real time ends its pause.
                 std::thread::sleep(at.saturating_duration_since(Instant::now()));
                 events.fill([]);
                 return Ok(());
