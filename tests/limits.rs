@@ -114,7 +114,7 @@ fn one_source_cannot_take_all_places() {
 
 #[test]
 fn who_is_silent_is_closed_in_order_and_who_speaks_is_not() {
-    let process = start(&["--idle-timeout", "400ms"]);
+    let process = start(&["--idle-timeout", "1s"]);
     let start = Instant::now();
     let (silent, talker) = (connect(process.address), connect(process.address));
     let listener = std::thread::spawn(move || (read_to_fin(&silent), start.elapsed(), silent));
@@ -124,7 +124,7 @@ fn who_is_silent_is_closed_in_order_and_who_speaks_is_not() {
     }
     let (bytes, elapsed, silent) = listener.join().expect("the silent one");
     assert_eq!(bytes, b"", "a FIN, and no reset");
-    assert!(elapsed >= Duration::from_millis(400), "closed early, after {elapsed:?}");
+    assert!(elapsed >= Duration::from_secs(1), "closed early, after {elapsed:?}");
     echo(&talker, b"still here");
     drop(silent);
     eventually("it is counted", || (figure(&process, "closed_idle") == 1).then_some(()));
