@@ -107,7 +107,7 @@ struct TimeFlags {
     #[arg(long, value_name = "DURATION", env = "EDGECHO_BUSY_POLL", value_parser = duration, default_value = "0s")]
     busy_poll: Duration,
 
-    /// Log the statistics so often, from 100ms [default: never]
+    /// Log the statistics so often, from 100ms to 20days [default: never]
     #[arg(long, value_name = "DURATION", env = "EDGECHO_STATS_INTERVAL", value_parser = duration)]
     stats_interval: Option<Duration>,
 }

@@ -83,6 +83,7 @@ fn combinations_that_make_no_sense_are_refused_with_a_reason() {
         (&["--keepalive", "10s,5s"], "IDLE,INTERVAL,COUNT"),
         (&["--keepalive", "100ms"], "whole seconds"),
         (&["--busy-poll", "1h"], "from 0s to 1s"),
+        (&["--stats-interval", "400000000000years"], "from 100ms to 20days"),
         (&["--bind-device", "no-such-device"], "cannot set --bind-device"),
     ] {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_edgecho"));
@@ -129,6 +130,19 @@ fn who_is_silent_is_closed_in_order_and_who_speaks_is_not() {
     drop(silent);
     eventually("it is counted", || (figure(&process, "closed_idle") == 1).then_some(()));
     drop(talker);
+    process.terminate();
+}
+
+/// The wheel's step follows the shortest timeout, and with it how far it reaches: here 0.26 s.
+#[test]
+fn a_timeout_out_of_the_wheels_reach_still_comes() {
+    let process = start(&["--write-timeout", "10ms", "--idle-timeout", "700ms"]);
+    let start = Instant::now();
+    let silent = connect(process.address);
+    assert_eq!(read_to_fin(&silent), b"");
+    assert!(start.elapsed() >= Duration::from_millis(700), "closed early, after {:?}", start.elapsed());
+    drop(silent);
+    eventually("it is counted", || (figure(&process, "closed_idle") == 1).then_some(()));
     process.terminate();
 }
 

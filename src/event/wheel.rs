@@ -28,14 +28,15 @@ impl Wheel {
         Self { step_ms: step_ms.max(1), slots: vec![Vec::new(); SLOTS], occupied: [0; SLOTS / 64], taken: 0, next: u64::MAX }
     }
 
-    /// Has `token` come at `at_ms`, or up to a step later.
-    pub fn set(&mut self, at_ms: u64, token: Token) {
+    /// Has `token` come at `at_ms`, or up to a step later; or sooner, if that is out of reach. Gives when it will come.
+    pub fn set(&mut self, at_ms: u64, token: Token) -> u64 {
         let furthest = self.taken + SLOTS as u64 - 1;
         let step = at_ms.div_ceil(self.step_ms).clamp(self.taken + 1, furthest);
         let slot = step as usize % SLOTS;
         self.slots[slot].push(token);
         self.occupied[slot / 64] |= 1 << (slot % 64);
         self.next = self.next.min(step);
+        step * self.step_ms
     }
 
     /// The next moment at which something comes.
@@ -91,7 +92,7 @@ mod tests {
     #[test]
     fn what_is_out_of_reach_comes_when_the_wheel_has_turned() {
         let mut wheel = Wheel::new(1);
-        wheel.set(1_000, Token::fixed(1));
+        assert_eq!(wheel.set(1_000, Token::fixed(1)), 255);
         assert_eq!(wheel.next_ms(), Some(255));
         assert_eq!(take_all(&mut wheel, 255), [Token::fixed(1)]);
     }

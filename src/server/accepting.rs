@@ -78,8 +78,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let now = Instant::now();
         self.deadlines.set(listener.pause(now), listener_token(index));
         if let Some(held_back) = self.accept_trouble.admit(now) {
-            let hint = Fault::of(error).hint();
-            warn!(open = self.clients.len(), held_back, "new clients wait to be accepted: {error}{hint}");
+            let fault = Fault::of(error);
+            warn!(open = self.clients.len(), held_back, "new clients wait to be accepted: {error}: {fault}");
         }
     }
 

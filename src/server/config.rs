@@ -195,8 +195,8 @@ impl Config {
         bounds(timeouts.drain <= Timeouts::MAX_DRAIN, "drain-timeout", "from 0s to 1day")?;
         bounds(sockets.backlog >= 1, "backlog", "at least 1")?;
         bounds(self.busy_poll <= Duration::from_secs(1), "busy-poll", "from 0s to 1s")?;
-        let is_interval = self.stats_interval.is_none_or(|interval| interval >= Duration::from_millis(100));
-        bounds(is_interval, "stats-interval", "at least 100ms")?;
+        let intervals = Duration::from_millis(100)..=Timeouts::MAX;
+        bounds(self.stats_interval.is_none_or(|time| intervals.contains(&time)), "stats-interval", "from 100ms to 20days")?;
         let whole_seconds = |time: Duration| (1..=32_767).contains(&time.as_secs()) && time.subsec_nanos() == 0;
         bounds(sockets.defer_accept.is_none_or(whole_seconds), "defer-accept", "whole seconds, from 1s to 32767s")?;
         if let Some(Keepalive { idle, interval, count }) = sockets.keepalive {

@@ -34,7 +34,7 @@ pub enum Error {
     },
 
     /// A call failed that nothing can do without.
-    #[error("cannot {action}: {source}{}", Fault::of(.source).hint())]
+    #[error("cannot {action}: {source}: {}", Fault::of(.source))]
     System {
         /// What was to be done, and by which call.
         action: &'static str,

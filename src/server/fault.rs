@@ -57,7 +57,8 @@ impl Fault {
         }
     }
 
-    /// What a user can do about it, to be put behind the kernel's words; empty where there is nothing to do.
+    /// What a user can do about it where an address was to be listened on, to be put behind the kernel's words; empty where there
+    /// is nothing to do.
     #[must_use]
     pub fn hint(self) -> &'static str {
         match self {
@@ -93,7 +94,7 @@ impl fmt::Display for Fault {
             Self::FamilyNotSupported => "the kernel does not have the address's family",
             Self::NotPermitted => "the process may not",
             Self::Interrupted => "a signal came first",
-            Self::OutOfDescriptors => "descriptors have run out",
+            Self::OutOfDescriptors => "descriptors have run out, and 'ulimit -n' may allow more",
             Self::OutOfMemory => "the kernel is short of memory, or of what its limits allow",
             Self::Cancelled => "its time was up",
             Self::Other => "nothing is known to be done about it",

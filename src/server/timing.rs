@@ -50,11 +50,11 @@ impl Clock {
     }
 }
 
-/// The step of the wheel: an eighth of the shortest timeout, so that none is late by more, and at most a second, so that waking
-/// for them costs nothing.
+/// The step of the wheel: an eighth of the shortest timeout, so that none is late by more, and at most a second. A second is also
+/// the longest step where no timeout asks for less, so that the loop wakes for its timers no more than once a second.
 pub(super) fn wheel_step_ms(timeouts: &Timeouts) -> u64 {
-    let shortest = [timeouts.idle, timeouts.write, timeouts.lifetime, Some(LINGER)].into_iter().flatten().min();
-    (shortest.unwrap_or(LINGER).as_millis() as u64 / 8).clamp(1, 1_000)
+    let shortest = [timeouts.idle, timeouts.write, timeouts.lifetime].into_iter().flatten().min();
+    shortest.map_or(1_000, |shortest| (shortest.as_millis() as u64 / 8).clamp(1, 1_000))
 }
 
 /// What becomes of a connection when its timer comes.
@@ -133,9 +133,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let Verdict::Later(left) = self.timeouts.verdict(client, now_ms) else { return };
         let is_sooner = |timer: NonZeroU32| i64::from(timer.get().wrapping_sub(now_ms as u32) as i32) <= left as i64;
         if !client.timer_ms.is_some_and(is_sooner) {
-            let at_ms = now_ms + left;
-            client.timer_ms = NonZeroU32::new(at_ms as u32).or(NonZeroU32::new(1));
-            self.wheel.set(at_ms, Token::of_key(key));
+            // What is out of the wheel's reach comes sooner, and is then set again.
+            let comes_at_ms = self.wheel.set(now_ms + left, Token::of_key(key));
+            client.timer_ms = NonZeroU32::new(comes_at_ms as u32).or(NonZeroU32::new(1));
         }
     }
 
@@ -201,8 +201,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     fn log_statistics(&mut self, now: Instant) {
         if let Some(interval) = self.stats_interval {
-            let Self { deadlines, .. } = self;
-            deadlines.set(now + interval, Token::fixed(STATISTICS));
+            self.deadlines.set(now + interval, Token::fixed(STATISTICS));
             let statistics = self.statistics();
             info!(
                 accepted = statistics.accepted,

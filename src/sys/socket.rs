@@ -118,17 +118,7 @@ pub fn socket(domain: Domain, flags: SocketFlags) -> io::Result<OwnedFd> {
 /// # Errors
 /// `ENOPROTOOPT`: the socket has no such option. `EINVAL`: a value out of its bounds.
 pub fn set_option(fd: BorrowedFd<'_>, option: SocketOption, value: i32) -> io::Result<()> {
-    // SAFETY: `value` is an `int` of the length given, and outlives the call.
-    check(unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            option.level,
-            option.name,
-            (&raw const value).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    })?;
-    Ok(())
+    set(fd, option.level, option.name, &value)
 }
 
 /// setsockopt(2), `SO_LINGER`: what close(2) does with bytes that have not been sent. For no time at all, it drops them and sends
@@ -138,17 +128,7 @@ pub fn set_option(fd: BorrowedFd<'_>, option: SocketOption, value: i32) -> io::R
 /// None that a TCP socket could bring about.
 pub fn set_linger(fd: BorrowedFd<'_>, seconds: Option<u16>) -> io::Result<()> {
     let value = libc::linger { l_onoff: i32::from(seconds.is_some()), l_linger: seconds.map_or(0, i32::from) };
-    // SAFETY: `value` is a `linger` of the length given, and outlives the call.
-    check(unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            (&raw const value).cast(),
-            size_of::<libc::linger>() as libc::socklen_t,
-        )
-    })?;
-    Ok(())
+    set(fd, libc::SOL_SOCKET, libc::SO_LINGER, &value)
 }
 
 /// setsockopt(2), `SO_BINDTODEVICE`: only packets of this network interface reach the socket.
@@ -156,16 +136,14 @@ pub fn set_linger(fd: BorrowedFd<'_>, seconds: Option<u16>) -> io::Result<()> {
 /// # Errors
 /// `ENODEV`: there is no such interface. `EPERM`: bound to another one already, and no `CAP_NET_RAW`.
 pub fn bind_to_device(fd: BorrowedFd<'_>, interface: &str) -> io::Result<()> {
-    // SAFETY: the kernel reads at most `interface.len()` bytes from `interface`.
-    check(unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_BINDTODEVICE,
-            interface.as_ptr().cast(),
-            interface.len() as libc::socklen_t,
-        )
-    })?;
+    set(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, interface)
+}
+
+/// setsockopt(2). `value` has the layout that the option asks for.
+fn set<T: ?Sized>(fd: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> io::Result<()> {
+    let length = size_of_val(value) as libc::socklen_t;
+    // SAFETY: the kernel reads at most `length` bytes from `value`, which are all initialised and outlive the call.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), length) })?;
     Ok(())
 }
 
