@@ -1,5 +1,6 @@
 //! Taking connections in, and holding them back in the kernel's queue while there is no place for them.
 
+use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -36,6 +37,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             let Some(listener) = &mut self.listeners[index] else { return Ok(()) };
             if self.clients.len() >= self.max_connections {
                 listener.hold_back();
+                self.warn_that_clients_wait(format_args!("as many connections are open as may be"));
                 return Ok(());
             }
             match listener.accept(&mut self.kernel).map_err(Error::system("accept connections (accept4)"))? {
@@ -77,9 +79,12 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let Some(listener) = &mut self.listeners[index] else { return };
         let now = Instant::now();
         self.deadlines.set(listener.pause(now), listener_token(index));
-        if let Some(held_back) = self.accept_trouble.admit(now) {
-            let fault = Fault::of(error);
-            warn!(open = self.clients.len(), held_back, "new clients wait to be accepted: {error}: {fault}");
+        self.warn_that_clients_wait(format_args!("{error}: {}", Fault::of(error)));
+    }
+
+    fn warn_that_clients_wait(&mut self, reason: impl Display) {
+        if let Some(held_back) = self.accept_trouble.admit(Instant::now()) {
+            warn!(open = self.clients.len(), held_back, "new clients wait to be accepted: {reason}");
         }
     }
 
