@@ -6,7 +6,9 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`server`] | the server: accepting, connections, pending writes, the drain |
+//! | `client` | `ping` and `flood`, with the feature `client` |
 //! | [`protocol`] | what is done with the bytes of a connection |
+//! | [`stream`] | what a connection is made of, at either end: a stream that never blocks, and its pending writes |
 //! | [`event`] | the event loop: readiness, deadlines, signals; knows nothing of echo |
 //! | [`sys`] | one function a system call; the only `unsafe` code of the crate |
 //!
@@ -29,8 +31,11 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("edgecho is built on epoll(7), signalfd(2) and accept4(2): it needs Linux");
 
+#[cfg(feature = "client")]
+pub mod client;
 pub mod event;
 pub mod protocol;
 pub mod server;
+pub mod stream;
 #[allow(unsafe_code, reason = "the one place where it is at home")]
 pub mod sys;

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use edgecho::event::{Events, Token, Wait};
 use edgecho::protocol::Echo;
-use edgecho::server::{Config, Kernel, Reason, Server, Stream, Summary};
+use edgecho::server::{Config, Kernel, Reason, Server, Summary};
+use edgecho::stream::Stream;
 use edgecho::sys::epoll::EpollFlags;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;

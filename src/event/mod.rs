@@ -23,6 +23,9 @@ pub enum Wait {
     Poll,
     /// Until this moment, rounded up to a millisecond so that waking early never turns into a spin.
     Until(Instant),
+    /// For so long, to the nanosecond as far as the system's timers go: for who has a schedule to keep. Before Linux 5.11 it is
+    /// cut to whole milliseconds, and the caller's own loop goes round for the rest.
+    Exactly(Duration),
     /// For as long as nothing happens.
     Forever,
 }
@@ -40,6 +43,7 @@ impl Wait {
             Self::Poll => 0,
             Self::Forever => -1,
             Self::Until(at) => round_up(at.saturating_duration_since(Instant::now())),
+            Self::Exactly(duration) => i32::try_from(duration.as_millis()).unwrap_or(i32::MAX),
         }
     }
 }
@@ -132,13 +136,27 @@ impl EventLoop {
     #[inline]
     pub fn wait(&self, events: &mut Events, wait: Wait) -> io::Result<()> {
         events.count = 0;
-        match epoll::wait(self.epoll.as_fd(), &mut events.buffer, wait.to_millis()) {
+        let result = match wait {
+            Wait::Exactly(duration) => self.wait_exactly(&mut events.buffer, duration),
+            _ => epoll::wait(self.epoll.as_fd(), &mut events.buffer, wait.to_millis()),
+        };
+        match result {
             Ok(count) => events.count = count,
             // SIGSTOP and SIGCONT interrupt even where no handler is set (signal(7)). The caller's own loop goes round.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    #[cold]
+    fn wait_exactly(&self, buffer: &mut [Event], duration: Duration) -> io::Result<usize> {
+        match epoll::wait_nanoseconds(self.epoll.as_fd(), buffer, duration) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                epoll::wait(self.epoll.as_fd(), buffer, Wait::Exactly(duration).to_millis())
+            }
+            result => result,
+        }
     }
 }
 
@@ -160,6 +178,19 @@ mod tests {
         assert_eq!(Wait::Until(Instant::now()).to_millis(), 0);
         assert_eq!(Wait::until(None).to_millis(), -1);
         assert_eq!(Wait::Poll.to_millis(), 0);
+    }
+
+    #[test]
+    fn an_exact_wait_is_not_rounded_to_milliseconds() {
+        let event_loop = EventLoop::new().expect("epoll");
+        let mut events = Events::with_capacity(1);
+        let start = Instant::now();
+        let waits = 50;
+        for _ in 0..waits {
+            event_loop.wait(&mut events, Wait::Exactly(Duration::from_micros(10))).expect("wait");
+        }
+        assert!(start.elapsed() >= waits * Duration::from_micros(10), "it came early");
+        assert_eq!(Wait::Exactly(Duration::from_micros(1_999)).to_millis(), 1, "cut, for a kernel that has no such call");
     }
 
     #[test]

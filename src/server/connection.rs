@@ -2,49 +2,10 @@
 //! so that a test can drive it with a scripted one, and knows neither epoll nor the other connections.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 
-use super::outbox::Outbox;
 use crate::protocol::{Protocol, Reply};
+use crate::stream::{Outbox, Stream};
 use crate::sys::epoll::EpollFlags;
-use crate::sys::socket::{self, MessageFlags, Shutdown};
-
-/// The stream that a connection works on. No call blocks.
-pub trait Stream {
-    /// As recv(2).
-    ///
-    /// # Errors
-    /// Those of recv(2).
-    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
-
-    /// As send(2).
-    ///
-    /// # Errors
-    /// Those of send(2).
-    fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
-
-    /// As shutdown(2) of the writing half.
-    ///
-    /// # Errors
-    /// Those of shutdown(2).
-    fn shutdown_write(&mut self) -> io::Result<()>;
-}
-
-impl Stream for OwnedFd {
-    #[inline]
-    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        socket::recv(self.as_fd(), buffer, MessageFlags::empty())
-    }
-
-    #[inline]
-    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        socket::send(self.as_fd(), bytes, MessageFlags::NOSIGNAL)
-    }
-
-    fn shutdown_write(&mut self) -> io::Result<()> {
-        socket::shutdown(self.as_fd(), Shutdown::Write)
-    }
-}
 
 bitflags::bitflags! {
     /// What the kernel has told, and told only once: it is remembered here until a call shows that it is no longer so. The bits

@@ -4,8 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::connection::Stream;
 use crate::event::{EventLoop, Events, Signals, Token, Wait};
+use crate::stream::Stream;
 use crate::sys::epoll::EpollFlags;
 use crate::sys::socket::{self, SocketFlags};
 

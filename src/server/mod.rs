@@ -22,7 +22,6 @@ mod fault;
 mod gates;
 mod kernel;
 mod listener;
-mod outbox;
 mod per_ip;
 mod rate;
 mod serving;
@@ -40,11 +39,10 @@ use tracing::info;
 
 pub use address::{AddressError, ListenAddress};
 pub use config::{Config, ConfigError, Keepalive, Limits, SocketOptions, Timeouts};
-pub use connection::{Connection, Ending, Progress, Stream};
+pub use connection::{Connection, Ending, Progress};
 pub use error::Error;
 pub use fault::Fault;
 pub use kernel::{Kernel, Linux};
-pub use outbox::Outbox;
 pub use statistics::{Reason, Statistics};
 
 use crate::event::{Deadlines, Events, Name, Token, Wait, Wheel};

@@ -4,13 +4,14 @@ use std::fmt::Display;
 
 use tracing::debug;
 
-use super::connection::{Ending, Progress, Stream};
+use super::connection::{Ending, Progress};
 use super::fault::Fault;
 use super::kernel::Kernel;
 use super::statistics::Reason;
 use super::{Client, ClientKey, READ_BUFFER_BYTES, Server};
 use crate::event::Token;
 use crate::protocol::Protocol;
+use crate::stream::Stream;
 use crate::sys::epoll::EpollFlags;
 
 /// What one connection may read in a turn; it reads at most one buffer more. With this, a turn with 8 firehoses takes well

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::config::Timeouts;
-use super::connection::Stream;
 use super::drain::Due;
 use super::error::Error;
 use super::kernel::Kernel;
@@ -15,6 +14,7 @@ use super::statistics::Reason;
 use super::{Client, ClientKey, DRAIN, STATISTICS, Server, listener_index};
 use crate::event::{Name, Token};
 use crate::protocol::Protocol;
+use crate::stream::Stream;
 use crate::sys::signal::{self, Signal};
 
 /// How long a connection that we close may take to accept what is pending and to send its FIN.

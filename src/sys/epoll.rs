@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use super::check;
 
@@ -123,6 +124,21 @@ pub fn wait(epoll: BorrowedFd<'_>, events: &mut [Event], timeout_ms: i32) -> io:
     let capacity = i32::try_from(events.len()).unwrap_or(i32::MAX);
     // SAFETY: `Event` is a transparent `epoll_event`, and the kernel writes at most `capacity` of them into `events`.
     let count = unsafe { libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr().cast(), capacity, timeout_ms) };
+    check(count).map(|count| count as usize)
+}
+
+/// epoll_pwait2(2), without a signal mask: as [`wait`], to the nanosecond. Linux 5.11.
+///
+/// # Errors
+/// `ENOSYS`: the kernel is older than the call. `EINTR`, `EINVAL`: as for [`wait`].
+pub fn wait_nanoseconds(epoll: BorrowedFd<'_>, events: &mut [Event], timeout: Duration) -> io::Result<usize> {
+    let capacity = i32::try_from(events.len()).unwrap_or(i32::MAX);
+    let seconds = libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX);
+    let timeout = libc::timespec { tv_sec: seconds, tv_nsec: timeout.subsec_nanos().into() };
+    let (fd, buffer) = (epoll.as_raw_fd(), events.as_mut_ptr().cast());
+    // SAFETY: `Event` is a transparent `epoll_event`, the kernel writes at most `capacity` of them into `events`, `timeout` outlives
+    // the call, and no mask is given.
+    let count = unsafe { libc::epoll_pwait2(fd, buffer, capacity, &raw const timeout, std::ptr::null()) };
     check(count).map(|count| count as usize)
 }
 

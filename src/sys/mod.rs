@@ -2,7 +2,7 @@
 //!
 //! A wrapper takes and gives owned or borrowed descriptors and typed flags, makes exactly one system call, and decides
 //! nothing: no retry at `EINTR`, no default, no fallback. What a result means is the business of the layers above. Signal
-//! masks, signalfd(2) and resource limits come from the `nix` crate; the rest goes to `libc`.
+//! masks, signalfd(2), unshare(2) and resource limits come from the `nix` crate; the rest goes to `libc`.
 //!
 //! All `unsafe` code of the crate is in this folder. What each block relies on stands above it.
 
@@ -11,6 +11,7 @@ pub mod epoll;
 pub mod limits;
 pub mod signal;
 pub mod socket;
+pub mod thread;
 
 use std::io;
 

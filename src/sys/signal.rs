@@ -1,6 +1,8 @@
 //! Signals as something to read: sigprocmask(2), signalfd(2). nix makes the calls, signal-hook knows the names.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -46,6 +48,19 @@ pub fn name(number: i32) -> &'static str {
 /// `EINVAL`: a signal whose default action is not known.
 pub fn default_action(number: i32) -> io::Result<()> {
     signal_hook::low_level::emulate_default_handler(number)
+}
+
+/// sigaction(2): has SIGINT and SIGTERM raise `flag`, and, once it is raised, end the process as they do without a handler.
+///
+/// # Errors
+/// None that these signals could bring about.
+pub fn raise_flag(flag: &Arc<AtomicBool>) -> io::Result<()> {
+    for number in [Signal::SIGINT as i32, Signal::SIGTERM as i32] {
+        // In this order: the first signal finds the flag lowered, and then raises it.
+        signal_hook::flag::register_conditional_default(number, Arc::clone(flag))?;
+        signal_hook::flag::register(number, Arc::clone(flag))?;
+    }
+    Ok(())
 }
 
 fn set(signals: &[Signal]) -> SigSet {

@@ -82,6 +82,9 @@ impl SocketOption {
     pub const DEFER_ACCEPT: Self = Self { level: libc::IPPROTO_TCP, name: libc::TCP_DEFER_ACCEPT };
     /// How many milliseconds sent bytes may stay unacknowledged (tcp(7)).
     pub const USER_TIMEOUT: Self = Self { level: libc::IPPROTO_TCP, name: libc::TCP_USER_TIMEOUT };
+    /// Choose the port of a socket that is bound to port 0 at connect(2) and not at bind(2): then only the pair of both ends has
+    /// to be unique (ip(7)).
+    pub const BIND_ADDRESS_NO_PORT: Self = Self { level: libc::IPPROTO_IP, name: libc::IP_BIND_ADDRESS_NO_PORT };
     /// Take no IPv4 connections on an IPv6 socket (ipv6(7)).
     pub const V6ONLY: Self = Self { level: libc::IPPROTO_IPV6, name: libc::IPV6_V6ONLY };
 }
@@ -145,6 +148,19 @@ fn set<T: ?Sized>(fd: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> io::R
     // SAFETY: the kernel reads at most `length` bytes from `value`, which are all initialised and outlive the call.
     check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), length) })?;
     Ok(())
+}
+
+/// getsockopt(2), `SO_ERROR`: the error that is pending on the socket, which is thereby cleared (socket(7)).
+///
+/// # Errors
+/// None that a TCP socket could bring about.
+pub fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
+    let mut number: libc::c_int = 0;
+    let mut length = size_of_val(&number) as libc::socklen_t;
+    let value = std::ptr::from_mut(&mut number).cast();
+    // SAFETY: `length` holds the size of `number`, which `value` points to, and both outlive the call.
+    check(unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ERROR, value, &raw mut length) })?;
+    Ok((number != 0).then(|| io::Error::from_raw_os_error(number)))
 }
 
 /// bind(2): gives the socket its own address. Port 0 lets the kernel choose a port, here or at [`listen`].

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 
-use edgecho::server::Stream;
+use edgecho::stream::Stream;
 use edgecho::sys::epoll::EpollFlags;
 use proptest::prelude::*;
 

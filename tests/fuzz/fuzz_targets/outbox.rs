@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use edgecho::server::Outbox;
+use edgecho::stream::Outbox;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|steps: Vec<(&[u8], u16)>| {

@@ -1,40 +1,18 @@
-//! The command line: what can be asked for, and what is said when it cannot be done.
+//! `edgecho serve`: its flags, and what its end means.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::Args;
 use edgecho::protocol::Echo;
 use edgecho::server::{Config, Error, Keepalive, Limits, ListenAddress, Server, SocketOptions, Timeouts};
 use edgecho::sys::signal;
 use tracing::warn;
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::prelude::*;
 
-/// The status of a run that ended in other than good order: something could not be done, or somebody was cut off.
-const FAILURE: u8 = 1;
-
-/// The status for flags that make no sense, as clap has it for those that it cannot read.
-const WRONG_FLAG: u8 = 2;
-
-/// A TCP echo service on raw epoll, to be used as ground truth
-#[derive(Debug, Parser)]
-#[command(version, propagate_version = true, max_term_width = 100)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-
-    #[command(flatten)]
-    logging: Logging,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Echo every byte back to whoever connects, until SIGINT or SIGTERM
-    Serve(Serve),
-}
+use super::values::{OrOff, buffer_size, duration, duration_or_off, keepalive, linger};
+use super::{FAILURE, WRONG_FLAG};
 
 #[derive(Debug, Args)]
 #[command(
@@ -42,7 +20,7 @@ enum Command {
     signal ends at once. SIGUSR1 prints the statistics. Exit status: 0 when everybody was sent all that they were owed, 1 \
     otherwise, 2 for a wrong flag."
 )]
-struct Serve {
+pub(super) struct Serve {
     /// Address to listen on: IPV4:PORT, [IPV6]:PORT or NAME:PORT; port 0 lets the kernel choose. May be given several times, in
     /// the environment separated by commas
     #[arg(long, value_name = "ADDR", env = "EDGECHO_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:7777")]
@@ -157,22 +135,6 @@ struct SocketFlags {
     bind_device: Option<String>,
 }
 
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Logging (to stderr)")]
-struct Logging {
-    /// Say more: each connection (-v), each detail (-vv)
-    #[arg(short, long, action = ArgAction::Count, env = "EDGECHO_VERBOSE", global = true)]
-    verbose: u8,
-
-    /// Say less: trouble only (-q), failures only (-qq)
-    #[arg(short, long, action = ArgAction::Count, env = "EDGECHO_QUIET", global = true)]
-    quiet: u8,
-
-    /// What to say, by level or by module, such as 'debug' or 'warn,edgecho::server=debug'; -v and -q no longer count
-    #[arg(long, value_name = "FILTER", env = "EDGECHO_LOG", global = true)]
-    log: Option<Targets>,
-}
-
 impl From<Serve> for Config {
     fn from(Serve { listen, limits, times, sockets }: Serve) -> Self {
         Self {
@@ -208,16 +170,7 @@ impl From<Serve> for Config {
     }
 }
 
-/// Reads the command line and does what it asks for.
-pub(crate) fn run() -> ExitCode {
-    let cli = Cli::parse();
-    start_logging(cli.logging);
-    match cli.command {
-        Command::Serve(options) => serve(options),
-    }
-}
-
-fn serve(options: Serve) -> ExitCode {
+pub(super) fn serve(options: Serve) -> ExitCode {
     let result = Server::bind(Echo, &options.into()).and_then(|server| {
         announce(&server);
         server.run()
@@ -249,99 +202,5 @@ fn announce(server: &Server<Echo>) {
         if let Err(failure) = writeln!(stdout, "listening on {address}").and_then(|()| stdout.flush()) {
             warn!("listening on {address}, but cannot say so on stdout: {failure}");
         }
-    }
-}
-
-fn start_logging(options: Logging) {
-    let level = match i16::from(options.verbose) - i16::from(options.quiet) {
-        ..=-2 => LevelFilter::ERROR,
-        -1 => LevelFilter::WARN,
-        0 => LevelFilter::INFO,
-        1 => LevelFilter::DEBUG,
-        2.. => LevelFilter::TRACE,
-    };
-    let filter = options.log.unwrap_or_else(|| Targets::new().with_default(level));
-    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal() && !is_plain)
-        .with_target(false)
-        // A reader of the log that goes away must not take the server with it.
-        .log_internal_errors(false);
-    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
-}
-
-/// A duration that may be `off`.
-#[derive(Debug, Clone, Copy)]
-struct OrOff(Option<Duration>);
-
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; expected a duration such as 5s or 500ms"))
-}
-
-fn duration_or_off(text: &str) -> Result<OrOff, String> {
-    if text == "off" { Ok(OrOff(None)) } else { duration(text).map(|duration| OrOff(Some(duration))) }
-}
-
-fn linger(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        Duration::ZERO => Ok(Duration::ZERO),
-        _ => {
-            Err("only 0s: for any other time close(2) would block, and all other connections with it (socket(7))".to_owned())
-        }
-    }
-}
-
-fn keepalive(text: &str) -> Result<Keepalive, String> {
-    let parts: Vec<&str> = text.split(',').collect();
-    let count = |text: &str| text.parse().map_err(|_| format!("'{text}' is not a number of probes"));
-    match parts[..] {
-        [idle] => Ok(Keepalive { idle: duration(idle)?, interval: None, count: None }),
-        [idle, interval, probes] => {
-            Ok(Keepalive { idle: duration(idle)?, interval: Some(duration(interval)?), count: Some(count(probes)?) })
-        }
-        _ => Err("expected IDLE or IDLE,INTERVAL,COUNT, such as 60s,10s,6".to_owned()),
-    }
-}
-
-fn buffer_size(text: &str) -> Result<u32, String> {
-    let size: ByteSize = text.parse().map_err(|error| format!("{error}; expected a size such as 64KiB"))?;
-    let bounds = 1 << 10..=1 << 30;
-    u32::try_from(size.as_u64())
-        .ok()
-        .filter(|size| bounds.contains(size))
-        .ok_or("expected a size from 1KiB to 1GiB".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    proptest::proptest! {
-        /// Whatever is given for a flag, it is read or refused: never a panic.
-        #[test]
-        fn no_argument_makes_it_panic(flag in 0_usize..9, value in "[-+0-9a-zA-Z.,:%\\[\\] ]{0,24}|\\PC{0,12}") {
-            const FLAGS: [&str; 9] = [
-                "--max-connections", "--max-per-ip", "--rate-limit", "--memory-limit", "--backlog", "--write-timeout",
-                "--keepalive", "--linger", "--recv-buffer",
-            ];
-            if let Ok(cli) = Cli::try_parse_from(["edgecho", "serve", &format!("{}={value}", FLAGS[flag])]) {
-                let Command::Serve(flags) = cli.command;
-                let _ = Config::from(flags).check();
-            }
-        }
-    }
-
-    #[test]
-    fn the_flags_default_to_what_the_library_does() {
-        let cli = Cli::parse_from(["edgecho", "serve"]);
-        let Command::Serve(flags) = cli.command;
-        assert_eq!(format!("{:?}", Config::from(flags)), format!("{:?}", Config::default()));
     }
 }

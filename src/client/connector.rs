@@ -1,0 +1,513 @@
+//! An outgoing connection, from connect(2) to the proof that the far end is an echo service.
+
+use std::fmt;
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::diagnosis::Quoted;
+use crate::stream::Connecting;
+use crate::sys::epoll::EpollFlags;
+
+/// How many bytes a handshake has.
+pub const HANDSHAKE_BYTES: usize = 16;
+
+/// What a connector's stream is to be watched for, by whatever comes after it, too.
+pub const INTEREST: EpollFlags = EpollFlags::IN.union(EpollFlags::OUT).union(EpollFlags::RDHUP);
+
+/// Bytes that an echo service returns unchanged, and nobody else knows: 14 at random, and a line end, so that a service that waits
+/// for a whole line, such as HTTP, answers at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handshake([u8; HANDSHAKE_BYTES]);
+
+impl Handshake {
+    /// A new one.
+    #[must_use]
+    pub fn new(random: &mut fastrand::Rng) -> Self {
+        let mut bytes = [0; HANDSHAKE_BYTES];
+        random.fill(&mut bytes[..HANDSHAKE_BYTES - 2]);
+        bytes[HANDSHAKE_BYTES - 2..].copy_from_slice(b"\r\n");
+        Self(bytes)
+    }
+}
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// connect(2) is under way.
+    Initiated,
+    /// The far end has accepted, and the handshake is being sent: the kernel has not taken all of it yet.
+    SentHandshake,
+    /// The handshake is out, and has not all come back.
+    AwaitingAck,
+    /// It can be used.
+    Connected,
+}
+
+/// How long each state may last.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// [`State::Initiated`].
+    pub connect: Duration,
+    /// [`State::SentHandshake`] and [`State::AwaitingAck`], each.
+    pub handshake: Duration,
+}
+
+impl Default for Timeouts {
+    /// 3 seconds each.
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(3), handshake: Duration::from_secs(3) }
+    }
+}
+
+/// What became of an event.
+#[derive(Debug)]
+pub enum Step {
+    /// There is nothing to do until the next.
+    Waiting,
+    /// The connection can be used.
+    Connected,
+    /// It cannot.
+    Failed(ConnectError),
+}
+
+/// A connection on its way. Without a [`Handshake`], it is at its end when the far end has accepted.
+#[derive(Debug)]
+pub struct Connector<S> {
+    stream: S,
+    state: State,
+    timeouts: Timeouts,
+    handshake: Option<Handshake>,
+    /// How many bytes of the handshake have been sent, or have come back, in the present state.
+    done_bytes: usize,
+    started_at: Instant,
+    entered_at: Instant,
+    connect_time: Duration,
+    told: EpollFlags,
+}
+
+impl<S: Connecting> Connector<S> {
+    /// Begins with a stream for which connect(2) has been called, without blocking.
+    pub fn new(stream: S, handshake: Option<Handshake>, timeouts: Timeouts, now: Instant) -> Self {
+        Self {
+            stream,
+            state: State::Initiated,
+            timeouts,
+            handshake,
+            done_bytes: 0,
+            started_at: now,
+            entered_at: now,
+            connect_time: Duration::ZERO,
+            told: EpollFlags::empty(),
+        }
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// How long connect(2) took: the round trip of the TCP handshake.
+    #[must_use]
+    pub fn connect_time(&self) -> Duration {
+        self.connect_time
+    }
+
+    /// The stream.
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    /// When the present state has lasted too long.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        let timeout = if self.state == State::Initiated { self.timeouts.connect } else { self.timeouts.handshake };
+        self.entered_at + timeout
+    }
+
+    /// Why it has failed when the deadline has passed.
+    #[must_use]
+    pub fn time_out(&self) -> ConnectError {
+        let after = self.entered_at.max(self.deadline()) - self.entered_at;
+        ConnectError::TimedOut { state: self.state, after, returned_bytes: self.done_bytes }
+    }
+
+    /// The stream, and whether the far end has already ended it: what is still to be read, epoll will not tell again.
+    pub fn into_stream(self) -> (S, bool) {
+        (self.stream, self.told.intersects(EpollFlags::RDHUP | EpollFlags::HUP | EpollFlags::ERR))
+    }
+
+    /// Goes on as far as it can, now that epoll has told of `flags`.
+    pub fn on_event(&mut self, flags: EpollFlags, now: Instant) -> Step {
+        self.told |= flags;
+        match self.advance(flags, now) {
+            Ok(()) if self.state == State::Connected => Step::Connected,
+            Ok(()) => Step::Waiting,
+            Err(error) => Step::Failed(error),
+        }
+    }
+
+    fn advance(&mut self, flags: EpollFlags, now: Instant) -> Result<(), ConnectError> {
+        if self.state == State::Initiated {
+            if !flags.intersects(EpollFlags::OUT | EpollFlags::ERR | EpollFlags::HUP) {
+                return Ok(());
+            }
+            self.stream.outcome().map_err(|error| ConnectError::of(error, self.state, now - self.entered_at))?;
+            self.connect_time = now - self.started_at;
+            self.enter(if self.handshake.is_some() { State::SentHandshake } else { State::Connected }, now);
+        }
+        let Some(Handshake(handshake)) = self.handshake else { return Ok(()) };
+        if self.state == State::SentHandshake {
+            // Who greets shows what it is, and needs no handshake to be told from an echo service.
+            self.done_bytes += self.offer(&handshake, now)?;
+            if self.done_bytes < HANDSHAKE_BYTES {
+                return self.receive(&handshake, 0, now);
+            }
+            self.enter(State::AwaitingAck, now);
+        }
+        self.receive(&handshake, HANDSHAKE_BYTES, now)
+    }
+
+    fn offer(&mut self, handshake: &[u8], now: Instant) -> Result<usize, ConnectError> {
+        match self.stream.send(&handshake[self.done_bytes..]) {
+            Ok(count) => Ok(count),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
+            Err(error) => Err(ConnectError::of(error, self.state, now - self.entered_at)),
+        }
+    }
+
+    /// Reads until there is nothing left, or all has come back, of `sent_bytes` that were sent.
+    fn receive(&mut self, handshake: &[u8], sent_bytes: usize, now: Instant) -> Result<(), ConnectError> {
+        let mut buffer = [0; 256];
+        while self.state != State::Connected {
+            let returned = if self.state == State::AwaitingAck { self.done_bytes } else { 0 };
+            match self.stream.recv(&mut buffer) {
+                Ok(0) => return Err(ConnectError::Closed { state: self.state, returned_bytes: returned }),
+                Ok(count) => {
+                    if !handshake[returned..sent_bytes].starts_with(&buffer[..count]) {
+                        return Err(not_echo(&handshake[returned..sent_bytes], &buffer[..count]));
+                    }
+                    self.done_bytes += count;
+                    if self.done_bytes == HANDSHAKE_BYTES {
+                        self.enter(State::Connected, now);
+                    }
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return Ok(()),
+                    io::ErrorKind::Interrupted => {}
+                    _ => return Err(ConnectError::of(error, self.state, now - self.entered_at)),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, state: State, now: Instant) {
+        self.state = state;
+        self.done_bytes = 0;
+        self.entered_at = now;
+    }
+}
+
+/// Why there is no connection that could be used.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// Nobody listens there.
+    Refused,
+    /// The far end reset the connection.
+    Reset {
+        /// When it did.
+        state: State,
+    },
+    /// The far end closed the connection before it had returned the handshake.
+    Closed {
+        /// When it did.
+        state: State,
+        /// How much of the handshake had come back.
+        returned_bytes: usize,
+    },
+    /// A state lasted too long.
+    TimedOut {
+        /// Which.
+        state: State,
+        /// How long it might.
+        after: Duration,
+        /// How much of the handshake had come back.
+        returned_bytes: usize,
+    },
+    /// There is no way there.
+    Unreachable(io::Error),
+    /// The far end returned the handshake changed.
+    Mangled {
+        /// The first byte that is different, counted from 0.
+        at: usize,
+        /// Its value as it was sent.
+        sent: u8,
+        /// Its value as it came back.
+        received: u8,
+    },
+    /// The far end said something that nobody had sent to it.
+    NotEcho {
+        /// What.
+        bytes: Vec<u8>,
+        /// What it looks like, if that is known.
+        looks_like: Option<&'static str>,
+    },
+    /// This host could not do it.
+    Local(io::Error),
+}
+
+impl ConnectError {
+    /// What an error of a system call means, in a state that has lasted for so long.
+    #[must_use]
+    pub fn of(error: io::Error, state: State, lasted: Duration) -> Self {
+        match error.raw_os_error() {
+            Some(libc::ECONNREFUSED) => Self::Refused,
+            Some(libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED) => Self::Reset { state },
+            Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN | libc::EHOSTDOWN | libc::EACCES | libc::EPERM) => {
+                Self::Unreachable(error)
+            }
+            // The kernel's own patience, by the number of its SYNs (tcp(7), tcp_syn_retries).
+            Some(libc::ETIMEDOUT) => Self::TimedOut { state, after: lasted, returned_bytes: 0 },
+            _ => Self::Local(error),
+        }
+    }
+
+    /// In a word.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Reset { .. } => "reset",
+            Self::Closed { .. } => "closed",
+            Self::TimedOut { .. } => "timed out",
+            Self::Unreachable(_) => "unreachable",
+            Self::Mangled { .. } => "mangled",
+            Self::NotEcho { .. } => "not an echo service",
+            Self::Local(_) => "not started",
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const DURING: &str = "while it was being told from other services";
+        match self {
+            Self::Refused => write!(f, "connection refused: nobody listens there"),
+            Self::Reset { state: State::Initiated } => write!(f, "connection reset while it was being made"),
+            Self::Reset { .. } => write!(f, "connection reset by the peer {DURING}"),
+            Self::Closed { returned_bytes: 0, .. } => {
+                write!(f, "not an echo service: it closed the connection without returning anything of the handshake")
+            }
+            Self::Closed { returned_bytes, .. } => {
+                write!(
+                    f,
+                    "the peer closed the connection after {returned_bytes} of {HANDSHAKE_BYTES} bytes of the handshake"
+                )
+            }
+            Self::TimedOut { state: State::Initiated, after, .. } => {
+                write!(f, "connection timed out: no answer within {after:?}")
+            }
+            Self::TimedOut { returned_bytes: 0, after, .. } => write!(
+                f,
+                "not an echo service, or one that is stuck: it returned nothing of the handshake within {after:?} (--no-handshake goes \
+                on without)"
+            ),
+            Self::TimedOut { returned_bytes, after, .. } => {
+                write!(f, "only {returned_bytes} of {HANDSHAKE_BYTES} bytes of the handshake came back within {after:?}")
+            }
+            Self::Unreachable(error) => write!(f, "host unreachable: {error}"),
+            Self::Mangled { at, sent, received } => write!(
+                f,
+                "not an echo service: byte {at} of the handshake came back as {received:#04x} instead of {sent:#04x} (--no-handshake \
+                goes on all the same)"
+            ),
+            Self::NotEcho { bytes, looks_like: Some(service) } => {
+                write!(f, "not an echo service: this is {service}, it said {}", Quoted(bytes))
+            }
+            Self::NotEcho { bytes, looks_like: None } => {
+                write!(f, "not an echo service: it said {}, which nobody had sent to it", Quoted(bytes))
+            }
+            Self::Local(error) => match error.raw_os_error() {
+                Some(libc::EADDRNOTAVAIL) => write!(
+                    f,
+                    "no free local port: {error}; spread the connections over more source addresses (--source 127.0.0.1-127.0.0.8)"
+                ),
+                Some(libc::EMFILE) => {
+                    write!(
+                        f,
+                        "out of descriptors: {error}; raise the limit with 'ulimit -n', or use more threads (--threads)"
+                    )
+                }
+                _ => write!(f, "cannot connect: {error}"),
+            },
+        }
+    }
+}
+
+/// What the first bytes of some services look like.
+const SERVICES: [(&[u8], &str); 13] = [
+    (b"HTTP/", "an HTTP server"),
+    (b"<!DOCTYPE", "an HTTP server"),
+    (b"<html", "an HTTP server"),
+    (b"SSH-", "an SSH server (RFC 4253)"),
+    (b"220", "an SMTP or FTP server (RFC 5321, RFC 959)"),
+    (b"+OK", "a POP3 server (RFC 1939)"),
+    (b"* OK", "an IMAP server (RFC 9051)"),
+    (b"-ERR", "a Redis server"),
+    (b"ERROR\r\n", "a memcached server"),
+    (b"RFB ", "a VNC server (RFC 6143)"),
+    (b"\x15\x03", "a TLS server (RFC 8446)"),
+    (b"\xff\xfb", "a Telnet server (RFC 854)"),
+    (b"\xff\xfd", "a Telnet server (RFC 854)"),
+];
+
+/// Tells an echo that changes bytes from a service that is something else.
+fn not_echo(expected: &[u8], received: &[u8]) -> ConnectError {
+    let looks_like = SERVICES.iter().find(|(first, _)| received.starts_with(first)).map(|&(_, service)| service);
+    let same = expected.iter().zip(received).filter(|(sent, received)| sent == received).count();
+    match expected.iter().zip(received).enumerate().find(|(_, (sent, received))| sent != received) {
+        // Of 16 random bytes, chance makes 4 the same once in 2 million times.
+        Some((at, (&sent, &received))) if looks_like.is_none() && same >= 4 => ConnectError::Mangled { at, sent, received },
+        _ => ConnectError::NotEcho { bytes: received.to_vec(), looks_like },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::Stream;
+    use std::collections::VecDeque;
+
+    /// A stream of which each call does what the next entry says.
+    #[derive(Default)]
+    struct Script {
+        outcome: Option<i32>,
+        sends: VecDeque<Result<usize, i32>>,
+        recvs: VecDeque<Result<Vec<u8>, i32>>,
+        sent: Vec<u8>,
+    }
+
+    impl Stream for Script {
+        fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let bytes = self.recvs.pop_front().unwrap_or(Err(libc::EAGAIN)).map_err(io::Error::from_raw_os_error)?;
+            buffer[..bytes.len()].copy_from_slice(&bytes);
+            Ok(bytes.len())
+        }
+
+        fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = self.sends.pop_front().unwrap_or(Ok(bytes.len())).map_err(io::Error::from_raw_os_error)?;
+            self.sent.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn shutdown_write(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Connecting for Script {
+        fn outcome(&mut self) -> io::Result<()> {
+            self.outcome.map_or(Ok(()), |number| Err(io::Error::from_raw_os_error(number)))
+        }
+    }
+
+    fn handshake() -> Handshake {
+        Handshake::new(&mut fastrand::Rng::with_seed(1))
+    }
+
+    fn connector(script: Script) -> Connector<Script> {
+        Connector::new(script, Some(handshake()), Timeouts::default(), Instant::now())
+    }
+
+    fn failure(step: Step) -> String {
+        match step {
+            Step::Failed(error) => error.to_string(),
+            step => panic!("{step:?}"),
+        }
+    }
+
+    #[test]
+    fn it_goes_through_its_states_one_by_one_whatever_the_kernel_cuts() {
+        let bytes = handshake().0;
+        let mut script = Script::default();
+        script.sends.extend([Err(libc::EAGAIN), Ok(3), Err(libc::EINTR), Ok(13)]);
+        let mut connector = connector(script);
+        let now = Instant::now();
+        assert!(matches!(connector.on_event(EpollFlags::IN, now), Step::Waiting));
+        assert_eq!(connector.state(), State::Initiated);
+        for _ in 0..3 {
+            assert!(matches!(connector.on_event(EpollFlags::OUT, now), Step::Waiting));
+            assert_eq!(connector.state(), State::SentHandshake);
+        }
+        assert!(matches!(connector.on_event(EpollFlags::OUT, now), Step::Waiting));
+        assert_eq!(connector.state(), State::AwaitingAck);
+        assert_eq!(connector.stream.sent, bytes);
+        connector.stream.recvs.extend([Ok(bytes[..1].to_vec()), Err(libc::EINTR), Ok(bytes[1..9].to_vec())]);
+        assert!(matches!(connector.on_event(EpollFlags::IN, now), Step::Waiting));
+        connector.stream.recvs.push_back(Ok(bytes[9..].to_vec()));
+        assert!(matches!(connector.on_event(EpollFlags::IN | EpollFlags::RDHUP, now), Step::Connected));
+        assert!(connector.into_stream().1, "the FIN that came with it is not forgotten");
+    }
+
+    #[test]
+    fn without_a_handshake_it_is_connected_when_the_far_end_has_accepted() {
+        let mut connector = Connector::new(Script::default(), None, Timeouts::default(), Instant::now());
+        let now = Instant::now();
+        assert!(matches!(connector.on_event(EpollFlags::OUT, now), Step::Connected));
+        assert!(connector.stream.sent.is_empty());
+    }
+
+    #[test]
+    fn each_way_to_fail_has_its_own_message() {
+        let of_connect = |number| {
+            let mut connector = connector(Script { outcome: Some(number), ..Script::default() });
+            failure(connector.on_event(EpollFlags::OUT | EpollFlags::ERR | EpollFlags::HUP, Instant::now()))
+        };
+        assert!(of_connect(libc::ECONNREFUSED).starts_with("connection refused"));
+        assert!(of_connect(libc::EHOSTUNREACH).starts_with("host unreachable"));
+        assert!(of_connect(libc::ENETUNREACH).starts_with("host unreachable"));
+        assert!(of_connect(libc::ETIMEDOUT).starts_with("connection timed out"));
+        assert!(of_connect(libc::ECONNRESET).starts_with("connection reset"));
+        let of_answer = |answer: Result<Vec<u8>, i32>| {
+            let mut script = Script::default();
+            script.recvs.push_back(answer);
+            failure(connector(script).on_event(EpollFlags::IN | EpollFlags::OUT, Instant::now()))
+        };
+        assert!(of_answer(Err(libc::ECONNRESET)).contains("reset by the peer"));
+        assert!(of_answer(Ok(vec![])).contains("closed the connection without returning anything"));
+        assert!(of_answer(Ok(b"HTTP/1.1 400 Bad Request\r\n".to_vec())).contains("an HTTP server"));
+        assert!(of_answer(Ok(b"220 mail.example ESMTP\r\n".to_vec())).contains("SMTP"));
+        assert!(of_answer(Ok(b"who are you?".to_vec())).contains("\"who are you?\""));
+        let mut changed = handshake().0.to_vec();
+        changed[5] ^= 0x20;
+        assert!(of_answer(Ok(changed)).contains("byte 5 of the handshake"));
+        let mut longer = handshake().0.to_vec();
+        longer.push(b'!');
+        assert!(of_answer(Ok(longer)).contains("not an echo service"));
+    }
+
+    #[test]
+    fn a_greeting_is_named_even_when_our_bytes_find_no_room() {
+        let mut script = Script::default();
+        script.sends.push_back(Err(libc::EAGAIN));
+        script.recvs.push_back(Ok(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()));
+        assert!(failure(connector(script).on_event(EpollFlags::IN | EpollFlags::OUT, Instant::now())).contains("SSH"));
+    }
+
+    #[test]
+    fn each_state_has_its_deadline() {
+        let start = Instant::now();
+        let timeouts = Timeouts { connect: Duration::from_secs(1), handshake: Duration::from_secs(5) };
+        let mut connector = Connector::new(Script::default(), Some(handshake()), timeouts, start);
+        assert_eq!(connector.deadline(), start + Duration::from_secs(1));
+        assert!(connector.time_out().to_string().starts_with("connection timed out: no answer within 1s"));
+        let later = start + Duration::from_millis(500);
+        assert!(matches!(connector.on_event(EpollFlags::OUT, later), Step::Waiting));
+        assert_eq!(connector.connect_time(), Duration::from_millis(500));
+        assert_eq!(connector.deadline(), later + Duration::from_secs(5));
+        assert!(connector.time_out().to_string().contains("returned nothing of the handshake within 5s"));
+    }
+}

@@ -1,0 +1,99 @@
+//! When messages are due, where that does not depend on the answers.
+
+/// An open loop: message number k, counted from 0 over all connections, is due k intervals after the start, on connection k modulo
+/// their number. Every message of a connection can be told its time from its number on that connection alone, so nothing has to be
+/// kept for those that wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Schedule {
+    start_ns: u64,
+    interval_ns: f64,
+    connections: u64,
+}
+
+impl Schedule {
+    pub(super) fn new(start_ns: u64, messages_per_second: f64, connections: u64) -> Self {
+        Self { start_ns, interval_ns: 1e9 / messages_per_second, connections }
+    }
+
+    /// When the message number `count`, counted from 0, of connection number `connection` is due.
+    #[inline]
+    pub(super) fn due_ns(&self, connection: u64, count: u64) -> u64 {
+        self.start_ns + ((count * self.connections + connection) as f64 * self.interval_ns) as u64
+    }
+}
+
+/// Goes through the connections of one thread in the order in which their messages are due.
+#[derive(Debug)]
+pub(super) struct Cursor {
+    schedule: Schedule,
+    /// The numbers of the connections, in ascending order.
+    first: u64,
+    step: u64,
+    len: usize,
+    round: u64,
+    place: usize,
+}
+
+impl Cursor {
+    /// For the connections `first`, `first + step` and so on: `len` of them.
+    pub(super) fn new(schedule: Schedule, first: u64, step: u64, len: usize) -> Self {
+        Self { schedule, first, step, len, round: 0, place: 0 }
+    }
+
+    /// When the next message of any of them is due.
+    #[inline]
+    pub(super) fn next_ns(&self) -> u64 {
+        self.schedule.due_ns(self.first + self.place as u64 * self.step, self.round)
+    }
+
+    /// The place, among those of this thread, of the next connection of which a message is due at `now_ns`.
+    #[inline]
+    pub(super) fn take_due(&mut self, now_ns: u64) -> Option<usize> {
+        if self.len == 0 || self.next_ns() > now_ns {
+            return None;
+        }
+        let place = self.place;
+        self.place += 1;
+        if self.place == self.len {
+            self.place = 0;
+            self.round += 1;
+        }
+        Some(place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_due_at_even_intervals_over_all_connections() {
+        let schedule = Schedule::new(1_000, 1e6, 4);
+        let mut due: Vec<u64> =
+            (0..4).flat_map(|connection| (0..3).map(move |count| schedule.due_ns(connection, count))).collect();
+        due.sort_unstable();
+        assert_eq!(due, (0..12).map(|k| 1_000 + k * 1_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn threads_share_the_schedule_without_a_gap() {
+        let schedule = Schedule::new(0, 1e9, 5);
+        let mut cursors = [Cursor::new(schedule, 0, 2, 3), Cursor::new(schedule, 1, 2, 2)];
+        let mut taken = Vec::new();
+        for now in 0..20 {
+            for (thread, cursor) in cursors.iter_mut().enumerate() {
+                while let Some(place) = cursor.take_due(now) {
+                    taken.push(thread as u64 + 2 * place as u64);
+                }
+            }
+        }
+        assert_eq!(taken, (0..20).map(|k| k % 5).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_long_run_does_not_drift() {
+        let schedule = Schedule::new(0, 50_000.0, 50);
+        let day = 24 * 3_600 * 50_000 / 50;
+        assert_eq!(schedule.due_ns(0, day), 24 * 3_600 * 1_000_000_000);
+    }
+}

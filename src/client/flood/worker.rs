@@ -1,0 +1,772 @@
+//! One thread of a flood: its connections on one event loop, from connect(2) to the last byte.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use slotmap::SlotMap;
+
+use super::conversation::{Conversation, End, Evidence, Message, find_elsewhere};
+use super::schedule::{Cursor, Schedule};
+use super::tally::Tally;
+use super::{Load, Options};
+use crate::client::Pattern;
+use crate::client::backoff::Backoff;
+use crate::client::connector::{ConnectError, Connector, HANDSHAKE_BYTES, Handshake, INTEREST, State, Step};
+use crate::client::diagnosis::diagnose;
+use crate::client::dial::dial;
+use crate::event::{EventLoop, Events, Name, Token, Wait};
+use crate::sys::epoll::EpollFlags;
+use crate::sys::thread;
+
+/// What one call of recv(2) or send(2) may move. With the server's read buffer of the same size, both stay in the CPU's cache.
+const BUFFER_BYTES: usize = 32 * 1024;
+
+const EVENTS_A_TURN: usize = 256;
+
+/// How many connections may be on their way at the same time: well under the backlog of any server.
+const CONNECTING_AT_ONCE: usize = 256;
+
+/// How often a thread tells what it has counted, and looks for what has taken too long.
+const HOUSEKEEPING: Duration = Duration::from_millis(50);
+/// The same while connections are being opened or closed.
+const BRISK_HOUSEKEEPING: Duration = Duration::from_millis(2);
+
+/// The system's timers come up to this late (prctl(2), `PR_SET_TIMERSLACK`, and the way out of the sleep): a moment so close is
+/// polled for.
+const TIMERS_ARE_LATE: Duration = Duration::from_micros(100);
+
+/// How often a connection that was once open is tried to be opened again, at least, before it is given up.
+const REOPENINGS: u32 = 5;
+
+/// How many of the latest connections are asked whether bytes are theirs.
+const SUSPECTS: u64 = 100_000;
+
+/// The trouble of a peer that gives everything back after our FIN, and does not send its own.
+pub(super) const NO_FIN: &str = "not closed by the peer";
+
+slotmap::new_key_type! {
+    struct Key;
+}
+
+/// What the threads of a flood and the one that watches them share. Times are nanoseconds since `epoch`.
+pub(super) struct Shared<'a> {
+    pub(super) options: &'a Options,
+    pub(super) address: SocketAddr,
+    pub(super) epoch: Instant,
+    /// Has everybody end early.
+    pub(super) stop: AtomicBool,
+    /// When all begin; 0 until that is known.
+    pub(super) start_ns: AtomicU64,
+    /// How many threads have opened all their connections, or given up those that could not be.
+    pub(super) ready: AtomicUsize,
+    /// How many have ended.
+    pub(super) ended: AtomicUsize,
+    /// The number of the next connection.
+    pub(super) next_number: AtomicU64,
+    /// What each thread has counted since that was last taken.
+    pub(super) published: Vec<Mutex<Tally>>,
+}
+
+impl Shared<'_> {
+    pub(super) fn now_ns(&self) -> u64 {
+        ns(self.epoch.elapsed())
+    }
+
+    /// What a thread has counted and not yet handed over. A thread that has panicked has still counted right until then.
+    pub(super) fn published(&self, thread: usize) -> MutexGuard<'_, Tally> {
+        self.published[thread].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) fn ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// How far a connection has come.
+enum Link {
+    /// Not there, and to be opened when this moment has come.
+    Down {
+        until_ns: u64,
+    },
+    Connecting(Box<Connector<OwnedFd>>),
+    Talking(Conversation<OwnedFd>),
+    /// Its work is done, or it was given up.
+    Done,
+}
+
+/// The place of one connection, and of those that replace it.
+struct Place {
+    link: Link,
+    key: Key,
+    /// The number of the present connection, which its pattern is made of.
+    number: u64,
+    /// How many messages that count may still be issued.
+    quota: u64,
+    /// In an open loop: how many messages are due, and how many of them have been issued.
+    due: u64,
+    issued: u64,
+    /// When the present connection was begun.
+    dialed_ns: u64,
+    backoff: Backoff,
+    was_open: bool,
+    is_queued: bool,
+}
+
+pub(super) struct Worker<'a> {
+    shared: &'a Shared<'a>,
+    options: &'a Options,
+    thread: usize,
+    event_loop: EventLoop,
+    keys: SlotMap<Key, usize>,
+    places: Vec<Place>,
+    /// Those that have more to do than one turn allowed.
+    ready: VecDeque<usize>,
+    buffer: Vec<u8>,
+    scratch: Vec<u8>,
+    random: fastrand::Rng,
+    tally: Tally,
+    cursor: Option<Cursor>,
+    schedule: Option<Schedule>,
+    /// How many places have been tried for the first time, and how many are on their way now.
+    opened: usize,
+    connecting: usize,
+    is_ready: bool,
+    is_started: bool,
+    /// Whether messages may be sent.
+    is_on: bool,
+    has_ended: bool,
+    counting_from_ns: u64,
+    end_ns: u64,
+    housekeeping_ns: u64,
+    busy_until_ns: u64,
+    messages: u64,
+}
+
+impl<'a> Worker<'a> {
+    /// The connections `thread`, `thread + threads` and so on.
+    pub(super) fn new(shared: &'a Shared<'a>, thread: usize) -> io::Result<Self> {
+        let options = shared.options;
+        // A kernel that denies it costs a little speed, and no more.
+        let _ = thread::unshare_descriptors();
+        let numbers = (thread..options.connections).step_by(options.threads);
+        let places = numbers.map(|connection| Place {
+            link: Link::Down { until_ns: 0 },
+            key: Key::default(),
+            number: 0,
+            quota: options.quota(connection),
+            due: 0,
+            issued: 0,
+            dialed_ns: 0,
+            backoff: Backoff::default(),
+            was_open: false,
+            is_queued: false,
+        });
+        let places: Vec<Place> = places.collect();
+        let is_ramped = !options.ramp_up.is_zero() && !options.load.is_open_loop();
+        // Who has a number of messages to send, and none to warm up with, counts from the first on.
+        let counts_all = options.messages.is_some() && options.warmup.is_zero();
+        Ok(Self {
+            shared,
+            options,
+            thread,
+            event_loop: EventLoop::new()?,
+            keys: SlotMap::with_capacity_and_key(places.len()),
+            places,
+            ready: VecDeque::new(),
+            buffer: vec![0; BUFFER_BYTES],
+            scratch: vec![0; BUFFER_BYTES],
+            random: fastrand::Rng::with_seed(options.seed ^ (thread as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            tally: Tally::new(options.load.is_open_loop()),
+            cursor: None,
+            schedule: None,
+            opened: 0,
+            connecting: 0,
+            is_ready: false,
+            is_started: false,
+            is_on: is_ramped,
+            has_ended: false,
+            counting_from_ns: if counts_all && is_ramped { 0 } else { u64::MAX },
+            end_ns: u64::MAX,
+            housekeeping_ns: 0,
+            busy_until_ns: 0,
+            messages: 0,
+        })
+    }
+
+    /// Does its part of the flood.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_A_TURN);
+        loop {
+            let now_ns = self.shared.now_ns();
+            if now_ns >= self.housekeeping_ns {
+                self.keep_house(now_ns);
+                if self.has_ended && self.places.iter().all(|place| matches!(place.link, Link::Done)) {
+                    break;
+                }
+            }
+            if self.opened < self.places.len() {
+                self.open_more(now_ns);
+            }
+            self.issue_due(now_ns);
+            self.serve_ready();
+            let wait = self.wait(now_ns);
+            self.event_loop.wait(&mut events, wait)?;
+            for (token, flags) in events.iter() {
+                if let Name::Key(key) = token.name::<Key>()
+                    && let Some(&index) = self.keys.get(key)
+                {
+                    self.on_event(index, flags);
+                }
+            }
+            if !self.options.busy_poll.is_zero() && !events.is_empty() {
+                self.busy_until_ns = self.shared.now_ns() + ns(self.options.busy_poll);
+            }
+        }
+        self.count_unsent();
+        self.shared.published(self.thread).take(&mut self.tally);
+        Ok(())
+    }
+
+    fn wait(&self, now_ns: u64) -> Wait {
+        if !self.ready.is_empty() || now_ns < self.busy_until_ns {
+            return Wait::Poll;
+        }
+        let mut until_ns = self.housekeeping_ns;
+        if let Some(cursor) = &self.cursor {
+            let due_ns = cursor.next_ns();
+            if due_ns < self.end_ns {
+                if due_ns < now_ns + ns(TIMERS_ARE_LATE) {
+                    return Wait::Poll;
+                }
+                until_ns = until_ns.min(due_ns - ns(TIMERS_ARE_LATE));
+            }
+        }
+        Wait::Exactly(Duration::from_nanos(until_ns.saturating_sub(now_ns)))
+    }
+
+    /// Looks after what does not come as an event: the beginning and the end, what has taken too long, and the figures.
+    fn keep_house(&mut self, now_ns: u64) {
+        if !self.is_started {
+            self.start_if_told(now_ns);
+        }
+        if self.shared.stop.load(Ordering::Relaxed) {
+            self.end_ns = self.end_ns.min(now_ns);
+            self.opened = self.places.len(); // those that were not tried yet are Down, and no longer to be opened
+        }
+        for index in 0..self.places.len() {
+            self.look_after(index, now_ns);
+        }
+        if !self.has_ended {
+            let is_finished = |place: &Place| match &place.link {
+                Link::Done => true,
+                Link::Talking(conversation) => place.quota == 0 && conversation.in_flight() == 0,
+                _ => false,
+            };
+            let is_all_sent = self.is_on && self.opened == self.places.len() && self.places.iter().all(is_finished);
+            if now_ns >= self.end_ns || (self.is_started && is_all_sent) {
+                self.has_ended = true;
+                self.end_ns = self.end_ns.min(now_ns);
+                for index in 0..self.places.len() {
+                    self.finish(index, now_ns);
+                }
+            }
+        }
+        {
+            // Exchanged, not added up: that takes no time. What nobody has fetched yet stays, and this is handed over later.
+            let mut published = self.shared.published(self.thread);
+            if published.is_empty() {
+                std::mem::swap(&mut *published, &mut self.tally);
+            }
+        }
+        let is_brisk = !self.is_started || self.has_ended;
+        let interval = if is_brisk { BRISK_HOUSEKEEPING } else { HOUSEKEEPING };
+        let start_ns = self.shared.start_ns.load(Ordering::Acquire);
+        let next_ns = if now_ns < start_ns { start_ns } else { self.end_ns.max(now_ns + 1) };
+        self.housekeeping_ns = next_ns.min(now_ns + ns(interval));
+    }
+
+    fn start_if_told(&mut self, now_ns: u64) {
+        let is_settled = |place: &Place| matches!(place.link, Link::Talking(_) | Link::Done);
+        if !self.is_ready && self.opened == self.places.len() && self.places.iter().all(is_settled) {
+            self.is_ready = true;
+            self.shared.ready.fetch_add(1, Ordering::Release);
+        }
+        let start_ns = self.shared.start_ns.load(Ordering::Acquire);
+        if start_ns == 0 || now_ns < start_ns {
+            return;
+        }
+        self.is_started = true;
+        let from_ns = start_ns + ns(self.options.warmup);
+        self.counting_from_ns = self.counting_from_ns.min(from_ns);
+        if let Some(duration) = self.options.duration {
+            self.end_ns = from_ns + ns(duration);
+        }
+        if let Load::Open { rate, .. } = self.options.load {
+            let schedule = Schedule::new(start_ns, rate, self.options.connections as u64);
+            self.schedule = Some(schedule);
+            let (first, step) = (self.thread as u64, self.options.threads as u64);
+            self.cursor = Some(Cursor::new(schedule, first, step, self.places.len()));
+        }
+        if !self.is_on {
+            self.is_on = true;
+            for index in 0..self.places.len() {
+                self.begin(index, now_ns);
+            }
+        }
+    }
+
+    /// Opens those that have not been tried yet, as fast as is wanted.
+    fn open_more(&mut self, now_ns: u64) {
+        let ramp_ns = ns(self.options.ramp_up);
+        while self.opened < self.places.len() && self.connecting < CONNECTING_AT_ONCE {
+            let due_ns = ramp_ns as f64 * self.opened as f64 / self.places.len() as f64;
+            if now_ns < due_ns as u64 {
+                break;
+            }
+            self.opened += 1;
+            self.open(self.opened - 1);
+        }
+    }
+
+    /// Where the connections of a place come from.
+    fn source(&self, index: usize) -> Option<IpAddr> {
+        let sources = &self.options.sources;
+        (!sources.is_empty()).then(|| sources[(self.thread + index * self.options.threads) % sources.len()])
+    }
+
+    fn open(&mut self, index: usize) {
+        let (now, source) = (Instant::now(), self.source(index));
+        let place = &mut self.places[index];
+        place.number = self.shared.next_number.fetch_add(1, Ordering::Relaxed);
+        place.dialed_ns = ns(now - self.shared.epoch);
+        let watched = dial(&self.shared.address, source).and_then(|stream| {
+            let key = self.keys.insert(index);
+            self.places[index].key = key;
+            match self.event_loop.watch(&stream, Token::of_key(key), INTEREST) {
+                Ok(()) => Ok(stream),
+                Err(error) => {
+                    self.keys.remove(key);
+                    Err(ConnectError::of(error, State::Initiated, Duration::ZERO))
+                }
+            }
+        });
+        match watched {
+            Ok(stream) => {
+                let handshake = self.options.has_handshake().then(|| Handshake::new(&mut self.random));
+                let connector = Connector::new(stream, handshake, self.options.connect, now);
+                self.places[index].link = Link::Connecting(Box::new(connector));
+                self.connecting += 1;
+            }
+            Err(error) => self.on_connect_error(index, &error),
+        }
+    }
+
+    fn on_connect_error(&mut self, index: usize, error: &ConnectError) {
+        self.close(index);
+        let place = &mut self.places[index];
+        let is_refused = matches!(error, ConnectError::Refused);
+        let attempts = if place.was_open { self.options.retry.max(REOPENINGS) } else { self.options.retry };
+        if !self.has_ended && (is_refused || place.was_open) && place.backoff.attempts() < attempts {
+            let pause_ns = ns(place.backoff.pause(&mut self.random));
+            place.link = Link::Down { until_ns: self.shared.now_ns() + pause_ns };
+            if is_refused && !place.was_open {
+                return; // it is only early
+            }
+        } else {
+            place.link = Link::Done;
+        }
+        self.tally.counts.failed += 1;
+        let number = place.number;
+        self.tally.trouble(error.name(), 1, || format!("connection {number}: {error}"));
+    }
+
+    /// Closes the connection of a place, if there is one.
+    fn close(&mut self, index: usize) {
+        let place = &mut self.places[index];
+        match &place.link {
+            Link::Connecting(_) => self.connecting -= 1,
+            Link::Talking(conversation) => {
+                let (sent, received) = conversation.bytes();
+                self.tally.counts.sent_bytes += sent;
+                self.tally.counts.received_bytes += received;
+            }
+            Link::Down { .. } | Link::Done => {}
+        }
+        place.link = Link::Done; // close(2)
+        self.keys.remove(place.key);
+    }
+
+    #[inline]
+    fn on_event(&mut self, index: usize, flags: EpollFlags) {
+        match &mut self.places[index].link {
+            Link::Talking(conversation) => {
+                conversation.on_event(flags);
+                self.advance(index);
+            }
+            Link::Connecting(connector) => match connector.on_event(flags, Instant::now()) {
+                Step::Waiting => {}
+                Step::Connected => self.on_connected(index),
+                Step::Failed(error) => self.on_connect_error(index, &error),
+            },
+            Link::Down { .. } | Link::Done => {}
+        }
+    }
+
+    fn on_connected(&mut self, index: usize) {
+        let place = &mut self.places[index];
+        let Link::Connecting(connector) = std::mem::replace(&mut place.link, Link::Done) else { return };
+        self.connecting -= 1;
+        self.tally.connect.saturating_record(ns(connector.connect_time()));
+        self.tally.counts.opened += 1;
+        if self.options.has_handshake() {
+            self.tally.counts.handshake_bytes += HANDSHAKE_BYTES as u64;
+        }
+        let (stream, is_ended) = connector.into_stream();
+        let pattern = Pattern::new(self.options.seed, place.number);
+        place.link = Link::Talking(Conversation::new(stream, pattern, is_ended));
+        place.was_open = true;
+        place.backoff = Backoff::default();
+        if self.is_on {
+            self.begin(index, self.shared.now_ns());
+        }
+    }
+
+    /// Has a connection that is open start with what it is there for.
+    fn begin(&mut self, index: usize, now_ns: u64) {
+        let place = &mut self.places[index];
+        if let Link::Talking(conversation) = &mut place.link {
+            if self.has_ended {
+                return self.finish(index, now_ns);
+            }
+            if self.options.load == Load::Bulk {
+                conversation.stream(true);
+            }
+            self.issue(index, now_ns);
+            self.advance(index);
+        }
+    }
+
+    /// Issues as many messages as may be on their way.
+    #[inline]
+    fn issue(&mut self, index: usize, now_ns: u64) {
+        let place = &mut self.places[index];
+        let Link::Talking(conversation) = &mut place.link else { return };
+        if conversation.is_closing() || conversation.is_gathering() {
+            return;
+        }
+        let depth = match self.options.load {
+            Load::Closed { pipeline } | Load::Open { pipeline, .. } => pipeline,
+            Load::Churn => 1,
+            Load::Bulk => return,
+        };
+        while conversation.in_flight() < depth {
+            let due_ns = match &self.schedule {
+                Some(_) if place.issued >= place.due => break,
+                Some(schedule) => {
+                    let connection = (self.thread + index * self.options.threads) as u64;
+                    schedule.due_ns(connection, place.issued)
+                }
+                None if now_ns >= self.end_ns => break,
+                None if self.options.load == Load::Churn => place.dialed_ns,
+                None => now_ns,
+            };
+            if due_ns >= self.counting_from_ns {
+                if place.quota == 0 {
+                    break;
+                }
+                place.quota -= 1;
+                self.tally.counts.sent += 1;
+            }
+            let size = self.options.sizes.get(self.messages, &mut self.random);
+            self.messages += 1;
+            place.issued += 1;
+            conversation.issue(size, due_ns, now_ns);
+        }
+    }
+
+    /// In an open loop, issues what has become due.
+    #[inline]
+    fn issue_due(&mut self, now_ns: u64) {
+        let last_ns = now_ns.min(self.end_ns.saturating_sub(1));
+        while let Some(index) = self.cursor.as_mut().and_then(|cursor| cursor.take_due(last_ns)) {
+            self.places[index].due += 1;
+            self.issue(index, now_ns);
+            self.advance(index);
+        }
+    }
+
+    /// Goes on with those whose last turn was not enough, each once.
+    fn serve_ready(&mut self) {
+        for _ in 0..self.ready.len() {
+            let Some(index) = self.ready.pop_front() else { break };
+            self.places[index].is_queued = false;
+            self.advance(index);
+        }
+    }
+
+    /// Reads once, takes what has come back, and writes once.
+    #[inline]
+    fn advance(&mut self, index: usize) {
+        let place = &mut self.places[index];
+        let Link::Talking(conversation) = &mut place.link else { return };
+        let received = conversation.receive(&mut self.buffer, self.options.verify, || self.shared.now_ns());
+        let mut is_done = false;
+        if !matches!(received, Ok(0)) {
+            let now_ns = self.shared.now_ns();
+            if let Ok(count) = received
+                && (self.counting_from_ns..self.end_ns).contains(&now_ns)
+            {
+                self.tally.counts.measured_bytes += count as u64;
+            }
+            while let Some(message) = conversation.take_returned() {
+                if self.options.load != Load::Bulk {
+                    record(&mut self.tally, &message, now_ns, self.counting_from_ns, self.end_ns, self.options.timeout);
+                }
+                is_done = self.options.load == Load::Churn;
+            }
+            if is_done && self.options.half_close && !self.has_ended {
+                conversation.close();
+                is_done = false;
+            } else if !is_done && received.is_ok() {
+                self.issue(index, now_ns);
+            }
+        }
+        let place = &mut self.places[index];
+        let Link::Talking(conversation) = &mut place.link else { return };
+        match received.and_then(|_| conversation.send(&mut self.scratch)) {
+            Ok(()) if is_done => self.renew(index),
+            Ok(()) => {
+                if conversation.has_more() && !place.is_queued {
+                    place.is_queued = true;
+                    self.ready.push_back(index);
+                }
+            }
+            Err(end) => self.on_end(index, end),
+        }
+    }
+
+    /// Of a churn: closes a connection that has done its work, and opens the next.
+    fn renew(&mut self, index: usize) {
+        self.close(index);
+        let now_ns = self.shared.now_ns();
+        if (self.counting_from_ns..self.end_ns).contains(&now_ns) {
+            self.tally.counts.cycles += 1;
+        }
+        if !self.has_ended && now_ns < self.end_ns && self.places[index].quota > 0 {
+            self.open(index);
+        }
+    }
+
+    fn on_end(&mut self, index: usize, end: End) {
+        let place = &mut self.places[index];
+        let Link::Talking(conversation) = &mut place.link else { return };
+        let number = place.number;
+        match end {
+            End::InOrder if self.options.load == Load::Churn => return self.renew(index),
+            End::InOrder => return self.close(index),
+            End::Corrupt(evidence) => {
+                let description = describe(&evidence, conversation, number, self.options.seed, self.shared);
+                self.tally.counts.corrupt += 1;
+                let is_counted = conversation.oldest().is_none_or(|message| message.due_ns >= self.counting_from_ns);
+                self.tally.counts.sent += u64::from(!is_counted);
+                let behind = conversation.in_flight().saturating_sub(1);
+                self.tally.trouble(description.0, 1, || description.1);
+                self.abandon(index, behind, "a connection was given up after corruption");
+            }
+            End::ByPeer | End::Failed(_) => {
+                let in_flight = conversation.in_flight();
+                let (sent, received) = conversation.bytes();
+                let what = match &end {
+                    End::Failed(error) => format!("ended: {error}"),
+                    _ if conversation.is_closing() => "was closed by the peer before it had returned everything".to_owned(),
+                    _ => "was closed by the peer".to_owned(),
+                };
+                let name = match &end {
+                    End::Failed(error) if error.kind() == io::ErrorKind::ConnectionReset => "reset by the peer",
+                    End::Failed(_) => "broken",
+                    _ => "closed by the peer",
+                };
+                self.tally.counts.ended_by_peer += 1;
+                self.tally.trouble(name, 1, || {
+                    format!(
+                        "connection {number} {what}: {received} of {sent} bytes had come back, {in_flight} messages had not"
+                    )
+                });
+                let is_short = self.options.load == Load::Bulk && received < sent;
+                self.tally.counts.lost += u64::from(is_short);
+                self.abandon(index, in_flight, "a connection ended before they had come back");
+            }
+        }
+        self.close(index);
+        let place = &mut self.places[index];
+        if !self.has_ended && place.quota > 0 {
+            place.link = Link::Down { until_ns: self.shared.now_ns() + ns(place.backoff.pause(&mut self.random)) };
+        }
+    }
+
+    /// Counts the last `count` messages of a connection as lost.
+    fn abandon(&mut self, index: usize, count: usize, why: &'static str) {
+        let Link::Talking(conversation) = &self.places[index].link else { return };
+        if count == 0 {
+            return;
+        }
+        let number = self.places[index].number;
+        let lost = count as u64;
+        // Those of the warm-up do not count, unless they are lost.
+        if conversation.oldest().is_some_and(|message| message.due_ns < self.counting_from_ns) {
+            self.tally.counts.sent += lost;
+        }
+        self.tally.counts.lost += lost;
+        self.tally.trouble("lost", lost, || format!("connection {number}: {count} messages: {why}"));
+    }
+
+    /// Does for one connection what is due by the clock.
+    fn look_after(&mut self, index: usize, now_ns: u64) {
+        let place = &mut self.places[index];
+        match &mut place.link {
+            Link::Down { .. } if self.has_ended || now_ns >= self.end_ns => place.link = Link::Done,
+            Link::Down { until_ns } if (1..=now_ns).contains(until_ns) => self.open(index),
+            Link::Connecting(connector) => {
+                if connector.deadline() <= Instant::now() {
+                    let error = connector.time_out();
+                    self.on_connect_error(index, &error);
+                } else if self.has_ended {
+                    self.close(index);
+                }
+            }
+            Link::Talking(conversation) => {
+                if let Some(end) = conversation.on_time(now_ns) {
+                    return self.on_end(index, end);
+                }
+                let timeout_ns = ns(self.options.timeout);
+                let age_ns = conversation.oldest().map_or(0, |message| now_ns.saturating_sub(message.sent_ns));
+                if age_ns > 2 * timeout_ns {
+                    return self.give_up(index, now_ns, age_ns);
+                }
+                let since_ns = if self.has_ended { self.end_ns } else { place.dialed_ns };
+                if conversation.is_closing() && conversation.is_even() && now_ns > since_ns + 2 * timeout_ns {
+                    let number = place.number;
+                    self.tally.trouble(NO_FIN, 1, || {
+                        format!("connection {number}: everything came back, but the peer did not close after our FIN")
+                    });
+                    return self.close(index);
+                }
+                if self.has_ended {
+                    self.finish(index, now_ns);
+                }
+            }
+            Link::Down { .. } | Link::Done => {}
+        }
+    }
+
+    /// A message has not come back, and is no longer waited for.
+    fn give_up(&mut self, index: usize, now_ns: u64, age_ns: u64) {
+        let place = &mut self.places[index];
+        let Link::Talking(conversation) = &mut place.link else { return };
+        let (number, in_flight) = (place.number, conversation.in_flight());
+        let (message, start) = conversation.next_message();
+        let (_, received) = conversation.bytes();
+        let size = conversation.oldest().map_or(0, |message| message.end - start);
+        let missing = format!(
+            "message {message} of connection {number}: {} of {size} bytes have come back within {:.1} s",
+            received - start,
+            age_ns as f64 / 1e9
+        );
+        if conversation.oldest().is_some_and(|message| message.due_ns < self.counting_from_ns) {
+            self.tally.counts.sent += in_flight as u64;
+        }
+        self.tally.counts.lost += in_flight as u64;
+        self.tally.trouble("lost", in_flight as u64, || missing);
+        self.close(index);
+        let place = &mut self.places[index];
+        if !self.has_ended && place.quota > 0 {
+            place.link = Link::Down { until_ns: now_ns.max(1) };
+        }
+    }
+
+    /// Brings a connection to its end: what is on its way is waited for, in an open loop what is due is still sent.
+    fn finish(&mut self, index: usize, now_ns: u64) {
+        let place = &mut self.places[index];
+        match &mut place.link {
+            Link::Talking(conversation) if !conversation.is_closing() => {
+                if self.options.load == Load::Bulk {
+                    conversation.stream(false);
+                }
+                if self.schedule.is_some() && place.issued < place.due && place.quota > 0 {
+                    return; // its turn comes when those before have come back
+                }
+                if self.options.half_close {
+                    conversation.close();
+                    self.advance(index);
+                } else if conversation.is_even() {
+                    self.close(index);
+                } else if self.options.load == Load::Bulk {
+                    // The bytes on their way are a message that is late or lost like any other.
+                    conversation.await_rest(now_ns);
+                }
+            }
+            Link::Talking(_) | Link::Connecting(_) => {}
+            Link::Down { .. } => place.link = Link::Done,
+            Link::Done => {}
+        }
+    }
+
+    /// What was due and has never been sent.
+    fn count_unsent(&mut self) {
+        let Some(schedule) = self.schedule else { return };
+        for (index, place) in self.places.iter().enumerate() {
+            let connection = (self.thread + index * self.options.threads) as u64;
+            let unsent =
+                (place.issued..place.due).filter(|&count| schedule.due_ns(connection, count) >= self.counting_from_ns);
+            self.tally.counts.unsent += (unsent.count() as u64).min(place.quota);
+        }
+    }
+}
+
+/// Counts a message that has come back.
+#[inline]
+fn record(tally: &mut Tally, message: &Message, now_ns: u64, counting_from_ns: u64, end_ns: u64, timeout: Duration) {
+    if message.due_ns < counting_from_ns {
+        return;
+    }
+    tally.counts.returned += 1;
+    tally.counts.returned_in_time += u64::from(now_ns < end_ns);
+    tally.first_due_ns = tally.first_due_ns.min(message.due_ns);
+    tally.last_return_ns = now_ns;
+    tally.latency.saturating_record(now_ns.saturating_sub(message.due_ns));
+    let took_ns = now_ns.saturating_sub(message.sent_ns);
+    if let Some(uncorrected) = &mut tally.uncorrected {
+        uncorrected.saturating_record(took_ns);
+    }
+    if took_ns > ns(timeout) {
+        tally.counts.late += 1;
+        tally.trouble("late", 1, || format!("a message came back after {:.3} s", took_ns as f64 / 1e9));
+    }
+}
+
+/// Says what happened to bytes that came back wrong: in a word, and with its place.
+#[cold]
+fn describe(
+    evidence: &Evidence,
+    conversation: &Conversation<OwnedFd>,
+    number: u64,
+    seed: u64,
+    shared: &Shared<'_>,
+) -> (&'static str, String) {
+    let last = shared.next_number.load(Ordering::Relaxed);
+    let others = (last.saturating_sub(SUSPECTS)..last).rev().filter(|&other| other != number);
+    // The others have come about as far; what is beyond that is a coincidence.
+    let end = evidence.sent_bytes.saturating_mul(4).max(1 << 20);
+    let other = |bytes: &[u8]| find_elsewhere(bytes, seed, others.clone(), end);
+    let corruption = diagnose(&evidence.bytes, conversation.pattern(), evidence.position, evidence.sent_bytes, other);
+    let (message, start) = conversation.next_message();
+    let offset = evidence.position - start;
+    let place =
+        format!("connection {number}, byte {offset} of message {message} (byte {} of its stream)", evidence.position);
+    (corruption.name(), format!("{place}: {corruption}"))
+}

@@ -1,0 +1,67 @@
+//! One connection that shows whether, and at which of its addresses, a far end is an echo service.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use super::backoff::Backoff;
+use super::connector::{ConnectError, Connector, Handshake, INTEREST, State, Step, Timeouts};
+use super::dial::dial;
+use crate::event::{EventLoop, Events, Token, Wait};
+
+/// Connects to the first of `addresses` that lets itself be connected to, and closes the connection. Gives its index, and how long
+/// connect(2) took. When all refuse, they are asked again up to `retry` times.
+pub(super) fn probe(
+    addresses: &[SocketAddr],
+    source: Option<IpAddr>,
+    with_handshake: bool,
+    timeouts: Timeouts,
+    retry: u32,
+    random: &mut fastrand::Rng,
+) -> Result<(usize, Duration), ConnectError> {
+    let mut backoff = Backoff::default();
+    loop {
+        let mut failure = None;
+        for (index, address) in addresses.iter().enumerate() {
+            match connect(address, source, with_handshake.then(|| Handshake::new(random)), timeouts) {
+                Ok(connect_time) => return Ok((index, connect_time)),
+                // What the first that answered at all has said is worth more than that another refused.
+                Err(error) if matches!(failure, None | Some(ConnectError::Refused)) => failure = Some(error),
+                Err(_) => {}
+            }
+        }
+        match failure {
+            Some(ConnectError::Refused) if backoff.attempts() < retry => std::thread::sleep(backoff.pause(random)),
+            Some(error) => return Err(error),
+            None => return Err(ConnectError::Refused),
+        }
+    }
+}
+
+fn connect(
+    address: &SocketAddr,
+    source: Option<IpAddr>,
+    handshake: Option<Handshake>,
+    timeouts: Timeouts,
+) -> Result<Duration, ConnectError> {
+    let local = |error| ConnectError::of(error, State::Initiated, Duration::ZERO);
+    let start = Instant::now();
+    let stream = dial(address, source)?;
+    let event_loop = EventLoop::new().map_err(local)?;
+    event_loop.watch(&stream, Token::fixed(0), INTEREST).map_err(local)?;
+    let mut connector = Connector::new(stream, handshake, timeouts, start);
+    let mut events = Events::with_capacity(1);
+    loop {
+        event_loop.wait(&mut events, Wait::Until(connector.deadline())).map_err(local)?;
+        let now = Instant::now();
+        for (_, flags) in events.iter() {
+            match connector.on_event(flags, now) {
+                Step::Waiting => {}
+                Step::Connected => return Ok(connector.connect_time()),
+                Step::Failed(error) => return Err(error),
+            }
+        }
+        if connector.deadline() <= now {
+            return Err(connector.time_out());
+        }
+    }
+}
