@@ -100,7 +100,7 @@ impl From<Ping> for Options {
 
 pub(super) fn ping(flags: Ping) -> ExitCode {
     match ping::run(&flags.into(), &mut std::io::stdout().lock()) {
-        Ok(summary) if summary.lost() == 0 => ExitCode::SUCCESS,
+        Ok(summary) if summary.lost() == 0 && summary.corrupt == 0 => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(FAILURE),
         // Who closes the pipe has seen enough: `edgecho ping | head`.
         Err(Error::Report(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,

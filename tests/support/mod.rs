@@ -4,6 +4,7 @@
 #![allow(missing_docs, unreachable_pub, reason = "not part of the crate")]
 
 pub mod client;
+pub mod faulty;
 pub mod proc;
 pub mod scripted;
 

@@ -330,9 +330,8 @@ impl<'a> Watch<'a> {
             self.look(now_ns);
         }
         self.collect();
-        let now_ns = self.shared.now_ns();
-        self.end_sample(now_ns);
-        self.end_interval(now_ns);
+        self.end_sample();
+        self.end_interval();
     }
 
     /// Takes over what the threads have counted.
@@ -346,11 +345,11 @@ impl<'a> Watch<'a> {
     fn look(&mut self, now_ns: u64) {
         let options = self.shared.options;
         if self.measuring_from_ns().is_some_and(|from_ns| from_ns <= now_ns) {
-            if now_ns >= self.sample_from_ns + ns(self.sample_length) {
-                self.end_sample(now_ns);
+            if self.sample.until_ns >= self.sample_from_ns + ns(self.sample_length) {
+                self.end_sample();
             }
-            if now_ns >= self.interval_from_ns + 1_000_000_000 {
-                self.end_interval(now_ns);
+            if self.interval.until_ns >= self.interval_from_ns + 1_000_000_000 {
+                self.end_interval();
             }
         }
         let counts = |tally: &Tally| match options.load {
@@ -385,9 +384,11 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn end_sample(&mut self, now_ns: u64) {
+    fn end_sample(&mut self) {
+        // The threads tell when it suits them: what they have told reaches up to here.
+        let until_ns = self.sample.until_ns.max(self.sample_from_ns);
         let start_ns = self.measuring_from_ns().unwrap_or(self.sample_from_ns);
-        let length = Duration::from_nanos(now_ns.saturating_sub(self.sample_from_ns));
+        let length = Duration::from_nanos(until_ns - self.sample_from_ns);
         let counts = &self.sample.counts;
         if counts.returned > 0 || counts.measured_bytes > 0 || length >= self.sample_length {
             self.samples.push(Sample {
@@ -401,30 +402,30 @@ impl<'a> Watch<'a> {
         }
         self.interval.add(&self.sample);
         self.total.take(&mut self.sample);
-        self.sample_from_ns = now_ns;
+        self.sample_from_ns = until_ns;
         if self.samples.len() > SAMPLES {
             self.samples = self.samples.chunks(2).map(together).collect();
             self.sample_length *= 2;
         }
     }
 
-    fn end_interval(&mut self, now_ns: u64) {
-        if self.measuring_from_ns().is_none() || self.interval.latency.is_empty() {
+    fn end_interval(&mut self) {
+        if self.interval.latency.is_empty() || self.interval.until_ns <= self.interval_from_ns {
             return;
         }
         self.observer.interval(&Interval {
             at: Duration::from_nanos(self.interval_from_ns),
-            length: Duration::from_nanos(now_ns.saturating_sub(self.interval_from_ns)),
+            length: Duration::from_nanos(self.interval.until_ns - self.interval_from_ns),
             latency: &self.interval.latency,
             uncorrected: self.interval.uncorrected.as_ref(),
         });
+        self.interval_from_ns = self.interval.until_ns;
         self.interval.reset();
-        self.interval_from_ns = now_ns;
     }
 
     fn conclude(self, address: SocketAddr, started_at: SystemTime) -> Result<Outcome, Error> {
         let options = self.shared.options;
-        let Tally { counts, latency, uncorrected, connect, troubles, first_due_ns, last_return_ns } = self.total;
+        let Tally { counts, latency, uncorrected, connect, troubles, first_due_ns, last_return_ns, .. } = self.total;
         let only_probed = u64::from(!options.has_handshake() && options.handshake);
         if counts.opened <= only_probed && counts.failed > 0 {
             let reason = match troubles.values().find_map(|trouble| trouble.examples.first()) {

@@ -85,6 +85,8 @@ pub(super) struct Tally {
     /// How long connect(2) took.
     pub(super) connect: Histogram<u64>,
     pub(super) troubles: BTreeMap<&'static str, Trouble>,
+    /// Up to when this was counted.
+    pub(super) until_ns: u64,
     /// When the first message was due that counts and came back.
     pub(super) first_due_ns: u64,
     /// When the last message came back that counts.
@@ -99,6 +101,7 @@ impl Tally {
             uncorrected: is_open_loop.then(latencies),
             connect: latencies(),
             troubles: BTreeMap::new(),
+            until_ns: 0,
             first_due_ns: u64::MAX,
             last_return_ns: 0,
         }
@@ -132,6 +135,7 @@ impl Tally {
             let room = EXAMPLES.saturating_sub(trouble.examples.len());
             trouble.examples.extend(other.examples.iter().take(room).cloned());
         }
+        self.until_ns = self.until_ns.max(other.until_ns);
         self.first_due_ns = self.first_due_ns.min(other.first_due_ns);
         self.last_return_ns = self.last_return_ns.max(other.last_return_ns);
     }
@@ -155,7 +159,7 @@ impl Tally {
         reset(&mut self.connect);
         self.uncorrected.as_mut().map(reset);
         self.troubles.clear();
-        (self.first_due_ns, self.last_return_ns) = (u64::MAX, 0);
+        (self.until_ns, self.first_due_ns, self.last_return_ns) = (0, u64::MAX, 0);
     }
 
     /// Adds what another has counted, and leaves that empty.

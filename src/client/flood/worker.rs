@@ -228,6 +228,7 @@ impl<'a> Worker<'a> {
             }
         }
         self.count_unsent();
+        self.tally.until_ns = self.shared.now_ns();
         self.shared.published(self.thread).take(&mut self.tally);
         Ok(())
     }
@@ -280,6 +281,7 @@ impl<'a> Worker<'a> {
             // Exchanged, not added up: that takes no time. What nobody has fetched yet stays, and this is handed over later.
             let mut published = self.shared.published(self.thread);
             if published.is_empty() {
+                self.tally.until_ns = now_ns;
                 std::mem::swap(&mut *published, &mut self.tally);
             }
         }
@@ -302,7 +304,9 @@ impl<'a> Worker<'a> {
         }
         self.is_started = true;
         let from_ns = start_ns + ns(self.options.warmup);
-        self.counting_from_ns = self.counting_from_ns.min(from_ns);
+        // What was sent before this thread heard of the start does not count.
+        let heard_ns = if self.is_on { now_ns } else { start_ns };
+        self.counting_from_ns = self.counting_from_ns.min(from_ns.max(heard_ns));
         if let Some(duration) = self.options.duration {
             self.end_ns = from_ns + ns(duration);
         }

@@ -201,7 +201,7 @@ impl Ping<'_> {
                 }
             }
         }
-        self.give_up("it had not come back at the end")?;
+        self.give_up_all("it had not come back at the end")?;
         let summary = self.summary();
         self.reporter.summary(&self.options.target, &summary).map_err(Error::Report)?;
         Ok(summary)
@@ -352,7 +352,7 @@ impl Ping<'_> {
             }
             return Err(Error::Connect { target: self.options.target.to_string(), error });
         }
-        self.give_up(&error.to_string())
+        self.give_up_all(&error.to_string())
     }
 
     fn on_event(&mut self, flags: EpollFlags) -> Result<(), Error> {
@@ -390,7 +390,9 @@ impl Ping<'_> {
     }
 
     fn send_waiting(&mut self) -> Result<(), Error> {
+        // What is sent while it is being found out what went wrong would be lost with the connection.
         while let Way::Up(link) = &mut self.way
+            && link.deadline().is_none()
             && let Some(sequence) = self.waiting.pop_front()
         {
             if !self.options.busy_poll.is_zero() {
@@ -446,17 +448,22 @@ impl Ping<'_> {
             .map_err(Error::Report)
     }
 
-    /// Drops the connection, if there is one. What is awaited, or waits to be sent, is lost; the next that is due makes a new one.
+    /// Drops the connection, and gives up those that wait for one.
+    fn give_up_all(&mut self, reason: &str) -> Result<(), Error> {
+        self.give_up(reason)?;
+        while let Some(sequence) = self.waiting.pop_front() {
+            self.reporter.lost(sequence, reason).map_err(Error::Report)?;
+        }
+        Ok(())
+    }
+
+    /// Drops the connection, if there is one. What is awaited is lost; what waits to be sent, or is due next, makes a new one.
     fn give_up(&mut self, reason: &str) -> Result<(), Error> {
         self.busy_until = None;
-        let mut lost: Vec<u64> = Vec::new();
-        if let Way::Up(link) = &mut self.way {
-            lost.extend(link.awaited().drain(..).filter(|awaited| !awaited.is_late).map(|awaited| awaited.sequence));
-        }
-        self.way = Way::Down { until: None };
-        lost.extend(self.waiting.drain(..));
-        for sequence in lost {
-            self.reporter.lost(sequence, reason).map_err(Error::Report)?;
+        if let Way::Up(mut link) = std::mem::replace(&mut self.way, Way::Down { until: None }) {
+            for awaited in link.awaited().iter().filter(|awaited| !awaited.is_late) {
+                self.reporter.lost(awaited.sequence, reason).map_err(Error::Report)?;
+            }
         }
         Ok(())
     }

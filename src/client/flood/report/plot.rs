@@ -110,7 +110,7 @@ fn draw_latency(area: &Area<'_>, outcome: &Outcome) -> Result<()> {
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(SeriesLabelPosition::LowerRight)
         .background_style(WHITE.mix(0.9))
         .border_style(GREY)
         .draw()?;
