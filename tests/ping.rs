@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::faulty::{Wrong, serve};
-use support::{Killed, Process, Server, eventually, run};
+use support::{Killed, Process, Server, assert_valid, eventually, run};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_edgecho");
 
@@ -179,6 +179,21 @@ fn timestamps_and_sizes_are_checked() {
         assert!(stderr.starts_with("error: "), "{stderr}");
     }
     process.terminate();
+}
+
+#[test]
+fn each_line_of_json_is_what_the_readme_says() {
+    let mut seen = Vec::new();
+    for wrong in [Wrong::Nothing, Wrong::Flips { at: 70 }, Wrong::Swallows { at: 64 }, Wrong::Closes { at: 96 }] {
+        let (_, stdout, _) = ping(serve(wrong), &["-c", "3", "-i", "10ms", "-W", "0.1", "--json"]);
+        for line in stdout.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            assert_valid(&line, "ping --json");
+            seen.push(line["type"].as_str().expect("a type").to_owned());
+        }
+        assert_eq!(seen.last().expect("a line"), "summary");
+    }
+    assert!(["echo", "lost", "corrupt"].iter().all(|kind| seen.iter().any(|seen| seen == kind)), "{seen:?}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// Measure the Rust server beside the C reference
 #[derive(Debug, Parser)]
 struct Options {
-    /// What to measure: cpu, many, timeouts, bulk, ping, busy-poll, memory, syscalls, instructions; everything if nothing is named
+    /// What to measure: cpu, many, timeouts, bulk, ping, busy-poll, flood, memory, syscalls, instructions; everything if nothing is named
     work: Vec<String>,
 
     /// How often each server gets its turn
@@ -80,6 +80,21 @@ fn main() -> Result<()> {
     if wanted("ping") {
         compare("ms, p99 of a ping beside 8 firehoses", options.rounds, |server| ping_p99(server, window))?;
     }
+    if wanted("flood") {
+        println!("{:44} {:>9} {:>9} {:>7}", "", "flood", "C driver", "ratio");
+        let rate = |driver| move || drive(driver, &["-c", "50"], window).map(|(rate, _)| rate);
+        pair("messages/s driven, 64 B, 50 connections", options.rounds, rate(Driver::Flood), rate(Driver::C))?;
+        let cpu = |driver| move || drive(driver, &["-c", "50"], window).map(|(_, cpu)| cpu);
+        pair("% of the server's CPU in use", options.rounds, cpu(Driver::Flood), cpu(Driver::C))?;
+        println!("{:44} {:>9} {:>9} {:>7}", "", "full", "off", "ratio");
+        let verify =
+            |how: &'static str| move || drive(Driver::Flood, &["-c", "50", "--verify", how], window).map(|(rate, _)| rate);
+        pair("messages/s, --verify full and off", options.rounds, verify("full"), verify("off"))?;
+        let bulk = |how: &'static str| {
+            move || drive(Driver::Flood, &["-c", "8", "--bulk", "--verify", how], window).map(|(rate, _)| rate)
+        };
+        pair("MB/s of --bulk, --verify full and off", options.rounds, bulk("full"), bulk("off"))?;
+    }
     if wanted("memory") {
         compare("bytes of RSS an idle connection, of 5,000", 1, idle_memory)?;
     }
@@ -131,6 +146,48 @@ fn start_with(server: Server, flags: &[&str]) -> Result<Process> {
     let (program, arguments) = server.program().ok_or("the C reference was not compiled: is there a C compiler?")?;
     let mut command = Command::new("taskset");
     Ok(Process::spawn(command.args(["-c", &SERVER_CPU.to_string(), program]).args(arguments).args(flags)))
+}
+
+/// What drives a server.
+#[derive(Debug, Clone, Copy)]
+enum Driver {
+    Flood,
+    /// `scripts/driver.c`, which can do no less.
+    C,
+}
+
+/// Has a driver work on the Rust server, and gives the rate, in messages or megabytes a second, and how much of its CPU, in
+/// percent, the server has used meanwhile.
+fn drive(driver: Driver, arguments: &[&str], window: Duration) -> Result<(f64, f64)> {
+    let process = start(Server::Rust)?;
+    let mut command = Command::new("taskset");
+    command.args(["-c", &DRIVER_CPU.to_string()]);
+    let (address, seconds) = (process.address, window.as_secs_f64().to_string());
+    match driver {
+        Driver::Flood => {
+            command.args(["target/release/edgecho", "flood", &address.to_string(), "-d", &seconds, "--json", "-"])
+        }
+        Driver::C => command.args(["target/driver", &address.port().to_string(), "50", "64", &seconds]),
+    };
+    if matches!(driver, Driver::Flood) {
+        command.args(arguments);
+    }
+    let before = process.cpu_time();
+    let output = command.output()?;
+    let cpu = (process.cpu_time() - before).as_secs_f64() * 100.0 / window.as_secs_f64();
+    if !output.status.success() {
+        return Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    let rate = match driver {
+        Driver::C => String::from_utf8(output.stdout)?.trim().parse()?,
+        Driver::Flood => {
+            let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+            let rate = &report["rate"];
+            let of = |name: &str| rate[name].as_f64().ok_or("the report has no rate");
+            if report["options"]["load"] == "bulk" { of("bytes_per_s")? / 1e6 } else { of("messages_per_s")? }
+        }
+    };
+    Ok((rate, cpu))
 }
 
 /// The median time of a round trip at one connection, in microseconds.

@@ -258,6 +258,31 @@ pub fn run(command: &mut Command) -> (ExitStatus, String, String) {
     (status, text(output), text(errors))
 }
 
+/// A JSON schema of the README, by the heading of its fold.
+pub fn readme_schema(heading: &str) -> serde_json::Value {
+    let readme = std::fs::read_to_string("README.md").expect("the README");
+    let fold = readme
+        .split("<details><summary>")
+        .skip(1)
+        .find(|fold| fold.lines().next().is_some_and(|line| line.contains(heading)))
+        .expect("a schema in the README");
+    let (_, rest) = fold.split_once("```json\n").expect("a block");
+    serde_json::from_str(rest.split("```").next().expect("the end of the block")).expect("JSON")
+}
+
+/// Holds a document to a schema of the README.
+///
+/// # Panics
+/// If it is not what the schema says.
+pub fn assert_valid(document: &serde_json::Value, heading: &str) {
+    let (mut schemas, mut compiler) = (boon::Schemas::new(), boon::Compiler::new());
+    compiler.add_resource("readme.json", readme_schema(heading)).expect("a schema");
+    let schema = compiler.compile("readme.json", &mut schemas).expect("a schema");
+    if let Err(error) = schemas.validate(document, schema) {
+        panic!("{error}: {document:#}");
+    }
+}
+
 /// Asks again and again until there is an answer.
 ///
 /// # Panics

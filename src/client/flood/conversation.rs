@@ -458,6 +458,27 @@ mod tests {
     }
 
     #[test]
+    fn a_sample_is_both_ends_of_a_read_and_nothing_is_nothing() {
+        for (at, verify, is_found) in [
+            (0, Verify::Sample, true),
+            (SAMPLE_BYTES - 1, Verify::Sample, true),
+            (SAMPLE_BYTES, Verify::Sample, false),
+            (99 - SAMPLE_BYTES, Verify::Sample, false),
+            (100 - SAMPLE_BYTES, Verify::Sample, true),
+            (50, Verify::Full, true),
+            (0, Verify::Off, false),
+        ] {
+            let mut conversation = conversation(vec![]);
+            conversation.issue(100, 0, 0);
+            conversation.close();
+            conversation.send(&mut [0; 100]).expect("there is room");
+            conversation.stream.wire[at] ^= 1;
+            let end = to_the_end(&mut conversation, verify).1;
+            assert_eq!(matches!(end, End::Corrupt(_)), is_found, "byte {at}, {verify:?}: {end:?}");
+        }
+    }
+
+    #[test]
     fn an_end_before_everything_has_come_back_is_the_peers() {
         let mut conversation = conversation(vec![]);
         conversation.issue(50, 0, 0);
