@@ -34,6 +34,7 @@ compile_error!("edgecho is built on epoll(7), signalfd(2) and accept4(2): it nee
 #[cfg(feature = "client")]
 pub mod client;
 pub mod event;
+mod name;
 pub mod protocol;
 pub mod server;
 pub mod stream;

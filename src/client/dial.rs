@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use super::connector::{ConnectError, State};
+use super::connect_error::ConnectError;
+use super::connector::State;
 use crate::sys::socket::{self, Domain, SocketFlags, SocketOption};
 
 /// Calls connect(2) without waiting for what comes of it, from `source` if there is one.

@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
-use super::connector::{ConnectError, Connector, Handshake, INTEREST, State, Step, Timeouts};
+use super::connect_error::ConnectError;
+use super::connector::{Connector, Handshake, INTEREST, State, Step, Timeouts};
 use super::dial::dial;
 use crate::event::{EventLoop, Events, Token, Wait};
 

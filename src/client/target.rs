@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+
+use crate::name::{is_name, look_up};
 
 /// The port of `edgecho serve`, which stands where none is given.
 pub const DEFAULT_PORT: u16 = 7777;
@@ -63,17 +65,10 @@ impl FromStr for Target {
         if let Ok(address) = format!("[{host}]:{port}").parse::<SocketAddr>() {
             return Ok(address.into()); // with a scope, such as fe80::1%2
         }
-        let is_name = !host.is_empty()
-            && host.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '.' | '_'))
-            && !host.chars().all(|c| c.is_ascii_digit() || c == '.');
-        if !is_name {
+        if !is_name(host) {
             return Err(TargetError::Malformed);
         }
-        let unknown = |source| TargetError::Unknown { host: host.to_owned(), source };
-        let addresses: Vec<_> = (host, port).to_socket_addrs().map_err(unknown)?.collect();
-        if addresses.is_empty() {
-            return Err(unknown(io::Error::other("it has no address")));
-        }
+        let addresses = look_up(host, port).map_err(|source| TargetError::Unknown { host: host.to_owned(), source })?;
         Ok(Self { text: format!("{host}:{port}"), addresses })
     }
 }

@@ -23,9 +23,6 @@ pub enum Wait {
     Poll,
     /// Until this moment, rounded up to a millisecond so that waking early never turns into a spin.
     Until(Instant),
-    /// For so long, to the nanosecond as far as the system's timers go: for who has a schedule to keep. Before Linux 5.11 it is
-    /// cut to whole milliseconds, and the caller's own loop goes round for the rest.
-    Exactly(Duration),
     /// For as long as nothing happens.
     Forever,
 }
@@ -43,7 +40,6 @@ impl Wait {
             Self::Poll => 0,
             Self::Forever => -1,
             Self::Until(at) => round_up(at.saturating_duration_since(Instant::now())),
-            Self::Exactly(duration) => i32::try_from(duration.as_millis()).unwrap_or(i32::MAX),
         }
     }
 }
@@ -51,6 +47,11 @@ impl Wait {
 /// Whole milliseconds, never less than `duration`.
 fn round_up(duration: Duration) -> i32 {
     i32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+}
+
+/// Whole milliseconds, never more than `duration`.
+fn round_down(duration: Duration) -> i32 {
+    i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
 }
 
 /// What one call of [`EventLoop::wait`] has heard.
@@ -136,11 +137,7 @@ impl EventLoop {
     #[inline]
     pub fn wait(&self, events: &mut Events, wait: Wait) -> io::Result<()> {
         events.count = 0;
-        let result = match wait {
-            Wait::Exactly(duration) => self.wait_exactly(&mut events.buffer, duration),
-            _ => epoll::wait(self.epoll.as_fd(), &mut events.buffer, wait.to_millis()),
-        };
-        match result {
+        match epoll::wait(self.epoll.as_fd(), &mut events.buffer, wait.to_millis()) {
             Ok(count) => events.count = count,
             // SIGSTOP and SIGCONT interrupt even where no handler is set (signal(7)). The caller's own loop goes round.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -149,14 +146,25 @@ impl EventLoop {
         Ok(())
     }
 
-    #[cold]
-    fn wait_exactly(&self, buffer: &mut [Event], duration: Duration) -> io::Result<usize> {
-        match epoll::wait_nanoseconds(self.epoll.as_fd(), buffer, duration) {
+    /// As [`wait`](Self::wait), for `duration` to the nanosecond, as far as the system's timers go: for who has a schedule to keep.
+    /// Before Linux 5.11 it is cut to whole milliseconds, and the caller's own loop goes round for the rest.
+    ///
+    /// # Errors
+    /// As those of [`wait`](Self::wait).
+    pub fn wait_exactly(&self, events: &mut Events, duration: Duration) -> io::Result<()> {
+        events.count = 0;
+        let result = match epoll::wait_nanoseconds(self.epoll.as_fd(), &mut events.buffer, duration) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                epoll::wait(self.epoll.as_fd(), buffer, Wait::Exactly(duration).to_millis())
+                epoll::wait(self.epoll.as_fd(), &mut events.buffer, round_down(duration))
             }
             result => result,
+        };
+        match result {
+            Ok(count) => events.count = count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
+        Ok(())
     }
 }
 
@@ -187,10 +195,10 @@ mod tests {
         let start = Instant::now();
         let waits = 50;
         for _ in 0..waits {
-            event_loop.wait(&mut events, Wait::Exactly(Duration::from_micros(10))).expect("wait");
+            event_loop.wait_exactly(&mut events, Duration::from_micros(10)).expect("wait");
         }
         assert!(start.elapsed() >= waits * Duration::from_micros(10), "it came early");
-        assert_eq!(Wait::Exactly(Duration::from_micros(1_999)).to_millis(), 1, "cut, for a kernel that has no such call");
+        assert_eq!(round_down(Duration::from_micros(1_999)), 1, "cut, for a kernel that has no such call");
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The addresses that a server is told to listen on.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::str::FromStr;
+
+use crate::name::{is_name, look_up};
 
 /// An address to listen on: `127.0.0.1:7777`, `[::1]:7777`, or a name with a port, `localhost:7777`, which may stand for several.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,16 +51,7 @@ impl FromStr for ListenAddress {
             Parsed::Address(address) => return Ok(address.into()),
             Parsed::Name(host, port) => (host, port),
         };
-        let unknown = |source| AddressError::Unknown { host: host.to_owned(), source };
-        let mut addresses = Vec::new();
-        for address in (host, port).to_socket_addrs().map_err(unknown)? {
-            if !addresses.contains(&address) {
-                addresses.push(address);
-            }
-        }
-        if addresses.is_empty() {
-            return Err(unknown(io::Error::other("it has no address")));
-        }
+        let addresses = look_up(host, port).map_err(|source| AddressError::Unknown { host: host.to_owned(), source })?;
         Ok(Self { addresses })
     }
 }
@@ -76,11 +69,7 @@ fn parse(text: &str) -> Result<Parsed<'_>, AddressError> {
     }
     let (host, port) = text.rsplit_once(':').ok_or(AddressError::Malformed)?;
     let port = port.parse().map_err(|_| AddressError::Malformed)?;
-    // What has a colon or a bracket, or only digits and dots, was meant as an address, and is not one.
-    let is_name = !host.is_empty()
-        && host.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '.' | '_'))
-        && !host.chars().all(|c| c.is_ascii_digit() || c == '.');
-    if is_name { Ok(Parsed::Name(host, port)) } else { Err(AddressError::Malformed) }
+    if is_name(host) { Ok(Parsed::Name(host, port)) } else { Err(AddressError::Malformed) }
 }
 
 #[cfg(test)]

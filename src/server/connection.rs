@@ -233,6 +233,7 @@ impl<S: Stream, T> Connection<S, T> {
     }
 
     /// Offers the kernel what is pending.
+    #[inline(never)] // it frees memory, and the path that has none would pay for that with registers
     fn flush(&mut self) -> io::Result<()> {
         if self.readiness.contains(Readiness::WRITABLE) {
             let count = offer(&mut self.stream, &mut self.readiness, self.outbox.pending())?;
@@ -282,6 +283,9 @@ impl<S: Stream> Reply for Answer<'_, S> {
             match offer(self.stream, self.readiness, bytes) {
                 Ok(count) => {
                     *self.sent_bytes += count as u64;
+                    if count == bytes.len() {
+                        return;
+                    }
                     rest = &bytes[count..];
                 }
                 // The connection is over as soon as the protocol returns: there is nobody left to keep bytes for.

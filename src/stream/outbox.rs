@@ -41,6 +41,7 @@ impl Outbox {
     }
 
     #[cold]
+    #[inline(never)] // or its allocations would take registers from the path that needs none
     fn push_some(&mut self, bytes: &[u8]) {
         match &mut self.0 {
             None => self.0 = Some(Box::new(Pending { bytes: bytes.to_vec(), start: 0 })),

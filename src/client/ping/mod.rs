@@ -1,6 +1,7 @@
 //! `edgecho ping`: one echo after the other, by the clock, over one connection; in manners like ping(8).
 
 mod link;
+mod options;
 mod payload;
 mod report;
 
@@ -12,49 +13,20 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
+pub use options::Options;
 pub use report::{Format, Summary};
 
 use super::backoff::Backoff;
-use super::connector::{self, ConnectError, Connector, Handshake, Step};
+use super::connect_error::ConnectError;
+use super::connector::{self, Connector, Handshake, Step};
 use super::dial::dial;
 use super::latency::latencies;
-use super::target::Target;
 use crate::event::{EventLoop, Events, Name, Signals, Token, Wait};
 use crate::sys::epoll::EpollFlags;
 use crate::sys::signal::Signal;
 use link::{Awaited, Link, News};
 use payload::Payloads;
 use report::Reporter;
-
-/// What to do, and how.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The far end.
-    pub target: Target,
-    /// How many echoes to ask for; none for as many as there is time for.
-    pub count: Option<u64>,
-    /// How long from one to the next. Zero sends the next when the last has come back, or its time is up.
-    pub interval: Duration,
-    /// How many bytes each has, from 1 to [`Options::MAX_SIZE`].
-    pub size: usize,
-    /// How long an echo may take before it is reported as lost, and how long the last is waited for.
-    pub timeout: Duration,
-    /// How long to look for an echo again and again before sleeping.
-    pub busy_poll: Duration,
-    /// Whether to ask for a handshake.
-    pub handshake: bool,
-    /// How long connecting may take.
-    pub connect: connector::Timeouts,
-    /// How often to try again when the first connection is refused.
-    pub retry: u32,
-    /// How to report.
-    pub format: Format,
-}
-
-impl Options {
-    /// The largest payload: 16 MiB.
-    pub const MAX_SIZE: usize = 16 << 20;
-}
 
 /// Why a ping could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -189,10 +161,11 @@ impl Ping<'_> {
             if self.is_done() {
                 break;
             }
-            let wait = self.wait();
-            self.event_loop
-                .wait(&mut events, wait)
-                .map_err(|error| Error::System { what: "wait for events (epoll_wait)", error })?;
+            let result = match self.wait() {
+                Some(duration) => self.event_loop.wait_exactly(&mut events, duration),
+                None => self.event_loop.wait(&mut events, Wait::Forever),
+            };
+            result.map_err(|error| Error::System { what: "wait for events (epoll_wait)", error })?;
             for (token, flags) in events.iter() {
                 match token.name::<slotmap::DefaultKey>() {
                     Name::Fixed(0) => self.on_signals()?,
@@ -247,10 +220,11 @@ impl Ping<'_> {
         }
     }
 
-    fn wait(&mut self) -> Wait {
+    /// How long the next wait may take; without end if nothing is due.
+    fn wait(&mut self) -> Option<Duration> {
         let now = Instant::now();
         if self.busy_until.is_some_and(|until| now < until) {
-            return Wait::Poll;
+            return Some(Duration::ZERO);
         }
         let is_more = self.is_more();
         let timeout = self.options.timeout;
@@ -265,10 +239,7 @@ impl Ping<'_> {
         };
         // With no interval the next is sent when none is awaited.
         let next = (is_more && (is_idle || !self.options.interval.is_zero())).then_some(self.next_at);
-        match own.into_iter().chain(next).min() {
-            Some(at) => Wait::Exactly(at.saturating_duration_since(now)),
-            None => Wait::Forever,
-        }
+        own.into_iter().chain(next).min().map(|at| at.saturating_duration_since(now))
     }
 
     /// Does what is due.

@@ -1,8 +1,11 @@
-//! One thread of a flood: its connections on one event loop, from connect(2) to the last byte.
+//! One thread of a flood: its connections on one event loop. This file has the loop; `opening` leads to it, `ending` away from it.
+
+mod ending;
+mod opening;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,16 +13,13 @@ use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
 
-use super::conversation::{Conversation, End, Evidence, Message, find_elsewhere};
+use super::conversation::{Conversation, Message};
 use super::schedule::{Cursor, Schedule};
 use super::tally::Tally;
 use super::{Load, Options};
-use crate::client::Pattern;
 use crate::client::backoff::Backoff;
-use crate::client::connector::{ConnectError, Connector, HANDSHAKE_BYTES, Handshake, INTEREST, State, Step};
-use crate::client::diagnosis::diagnose;
-use crate::client::dial::dial;
-use crate::event::{EventLoop, Events, Name, Token, Wait};
+use crate::client::connector::{Connector, Step};
+use crate::event::{EventLoop, Events, Name};
 use crate::sys::epoll::EpollFlags;
 use crate::sys::thread;
 
@@ -27,9 +27,6 @@ use crate::sys::thread;
 const BUFFER_BYTES: usize = 32 * 1024;
 
 const EVENTS_A_TURN: usize = 256;
-
-/// How many connections may be on their way at the same time: well under the backlog of any server.
-const CONNECTING_AT_ONCE: usize = 256;
 
 /// How often a thread tells what it has counted, and looks for what has taken too long.
 const HOUSEKEEPING: Duration = Duration::from_millis(50);
@@ -39,12 +36,6 @@ const BRISK_HOUSEKEEPING: Duration = Duration::from_millis(2);
 /// The system's timers come up to this late (prctl(2), `PR_SET_TIMERSLACK`, and the way out of the sleep): a moment so close is
 /// polled for.
 const TIMERS_ARE_LATE: Duration = Duration::from_micros(100);
-
-/// How often a connection that was once open is tried to be opened again, at least, before it is given up.
-const REOPENINGS: u32 = 5;
-
-/// How many of the latest connections are asked whether bytes are theirs.
-const SUSPECTS: u64 = 100_000;
 
 /// The trouble of a peer that gives everything back after our FIN, and does not send its own.
 pub(super) const NO_FIN: &str = "not closed by the peer";
@@ -214,8 +205,7 @@ impl<'a> Worker<'a> {
             }
             self.issue_due(now_ns);
             self.serve_ready();
-            let wait = self.wait(now_ns);
-            self.event_loop.wait(&mut events, wait)?;
+            self.event_loop.wait_exactly(&mut events, self.wait(now_ns))?;
             for (token, flags) in events.iter() {
                 if let Name::Key(key) = token.name::<Key>()
                     && let Some(&index) = self.keys.get(key)
@@ -233,21 +223,22 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn wait(&self, now_ns: u64) -> Wait {
+    /// How long the next wait may take.
+    fn wait(&self, now_ns: u64) -> Duration {
         if !self.ready.is_empty() || now_ns < self.busy_until_ns {
-            return Wait::Poll;
+            return Duration::ZERO;
         }
         let mut until_ns = self.housekeeping_ns;
         if let Some(cursor) = &self.cursor {
             let due_ns = cursor.next_ns();
             if due_ns < self.end_ns {
                 if due_ns < now_ns + ns(TIMERS_ARE_LATE) {
-                    return Wait::Poll;
+                    return Duration::ZERO;
                 }
                 until_ns = until_ns.min(due_ns - ns(TIMERS_ARE_LATE));
             }
         }
-        Wait::Exactly(Duration::from_nanos(until_ns.saturating_sub(now_ns)))
+        Duration::from_nanos(until_ns.saturating_sub(now_ns))
     }
 
     /// Looks after what does not come as an event: the beginning and the end, what has taken too long, and the figures.
@@ -324,87 +315,6 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Opens those that have not been tried yet, as fast as is wanted.
-    fn open_more(&mut self, now_ns: u64) {
-        let ramp_ns = ns(self.options.ramp_up);
-        while self.opened < self.places.len() && self.connecting < CONNECTING_AT_ONCE {
-            let due_ns = ramp_ns as f64 * self.opened as f64 / self.places.len() as f64;
-            if now_ns < due_ns as u64 {
-                break;
-            }
-            self.opened += 1;
-            self.open(self.opened - 1);
-        }
-    }
-
-    /// Where the connections of a place come from.
-    fn source(&self, index: usize) -> Option<IpAddr> {
-        let sources = &self.options.sources;
-        (!sources.is_empty()).then(|| sources[(self.thread + index * self.options.threads) % sources.len()])
-    }
-
-    fn open(&mut self, index: usize) {
-        let (now, source) = (Instant::now(), self.source(index));
-        let place = &mut self.places[index];
-        place.number = self.shared.next_number.fetch_add(1, Ordering::Relaxed);
-        place.dialed_ns = ns(now - self.shared.epoch);
-        let watched = dial(&self.shared.address, source).and_then(|stream| {
-            let key = self.keys.insert(index);
-            self.places[index].key = key;
-            match self.event_loop.watch(&stream, Token::of_key(key), INTEREST) {
-                Ok(()) => Ok(stream),
-                Err(error) => {
-                    self.keys.remove(key);
-                    Err(ConnectError::of(error, State::Initiated, Duration::ZERO))
-                }
-            }
-        });
-        match watched {
-            Ok(stream) => {
-                let handshake = self.options.has_handshake().then(|| Handshake::new(&mut self.random));
-                let connector = Connector::new(stream, handshake, self.options.connect, now);
-                self.places[index].link = Link::Connecting(Box::new(connector));
-                self.connecting += 1;
-            }
-            Err(error) => self.on_connect_error(index, &error),
-        }
-    }
-
-    fn on_connect_error(&mut self, index: usize, error: &ConnectError) {
-        self.close(index);
-        let place = &mut self.places[index];
-        let is_refused = matches!(error, ConnectError::Refused);
-        let attempts = if place.was_open { self.options.retry.max(REOPENINGS) } else { self.options.retry };
-        if !self.has_ended && (is_refused || place.was_open) && place.backoff.attempts() < attempts {
-            let pause_ns = ns(place.backoff.pause(&mut self.random));
-            place.link = Link::Down { until_ns: self.shared.now_ns() + pause_ns };
-            if is_refused && !place.was_open {
-                return; // it is only early
-            }
-        } else {
-            place.link = Link::Done;
-        }
-        self.tally.counts.failed += 1;
-        let number = place.number;
-        self.tally.trouble(error.name(), 1, || format!("connection {number}: {error}"));
-    }
-
-    /// Closes the connection of a place, if there is one.
-    fn close(&mut self, index: usize) {
-        let place = &mut self.places[index];
-        match &place.link {
-            Link::Connecting(_) => self.connecting -= 1,
-            Link::Talking(conversation) => {
-                let (sent, received) = conversation.bytes();
-                self.tally.counts.sent_bytes += sent;
-                self.tally.counts.received_bytes += received;
-            }
-            Link::Down { .. } | Link::Done => {}
-        }
-        place.link = Link::Done; // close(2)
-        self.keys.remove(place.key);
-    }
-
     #[inline]
     fn on_event(&mut self, index: usize, flags: EpollFlags) {
         match &mut self.places[index].link {
@@ -418,40 +328,6 @@ impl<'a> Worker<'a> {
                 Step::Failed(error) => self.on_connect_error(index, &error),
             },
             Link::Down { .. } | Link::Done => {}
-        }
-    }
-
-    fn on_connected(&mut self, index: usize) {
-        let place = &mut self.places[index];
-        let Link::Connecting(connector) = std::mem::replace(&mut place.link, Link::Done) else { return };
-        self.connecting -= 1;
-        self.tally.connect.saturating_record(ns(connector.connect_time()));
-        self.tally.counts.opened += 1;
-        if self.options.has_handshake() {
-            self.tally.counts.handshake_bytes += HANDSHAKE_BYTES as u64;
-        }
-        let (stream, is_ended) = connector.into_stream();
-        let pattern = Pattern::new(self.options.seed, place.number);
-        place.link = Link::Talking(Conversation::new(stream, pattern, is_ended));
-        place.was_open = true;
-        place.backoff = Backoff::default();
-        if self.is_on {
-            self.begin(index, self.shared.now_ns());
-        }
-    }
-
-    /// Has a connection that is open start with what it is there for.
-    fn begin(&mut self, index: usize, now_ns: u64) {
-        let place = &mut self.places[index];
-        if let Link::Talking(conversation) = &mut place.link {
-            if self.has_ended {
-                return self.finish(index, now_ns);
-            }
-            if self.options.load == Load::Bulk {
-                conversation.stream(true);
-            }
-            self.issue(index, now_ns);
-            self.advance(index);
         }
     }
 
@@ -553,183 +429,6 @@ impl<'a> Worker<'a> {
             Err(end) => self.on_end(index, end),
         }
     }
-
-    /// Of a churn: closes a connection that has done its work, and opens the next.
-    fn renew(&mut self, index: usize) {
-        self.close(index);
-        let now_ns = self.shared.now_ns();
-        if (self.counting_from_ns..self.end_ns).contains(&now_ns) {
-            self.tally.counts.cycles += 1;
-        }
-        if !self.has_ended && now_ns < self.end_ns && self.places[index].quota > 0 {
-            self.open(index);
-        }
-    }
-
-    fn on_end(&mut self, index: usize, end: End) {
-        let place = &mut self.places[index];
-        let Link::Talking(conversation) = &mut place.link else { return };
-        let number = place.number;
-        match end {
-            End::InOrder if self.options.load == Load::Churn => return self.renew(index),
-            End::InOrder => return self.close(index),
-            End::Corrupt(evidence) => {
-                let description = describe(&evidence, conversation, number, self.options.seed, self.shared);
-                self.tally.counts.corrupt += 1;
-                let is_counted = conversation.oldest().is_none_or(|message| message.due_ns >= self.counting_from_ns);
-                self.tally.counts.sent += u64::from(!is_counted);
-                let behind = conversation.in_flight().saturating_sub(1);
-                self.tally.trouble(description.0, 1, || description.1);
-                self.abandon(index, behind, "a connection was given up after corruption");
-            }
-            End::ByPeer | End::Failed(_) => {
-                let in_flight = conversation.in_flight();
-                let (sent, received) = conversation.bytes();
-                let what = match &end {
-                    End::Failed(error) => format!("ended: {error}"),
-                    _ if conversation.is_closing() => "was closed by the peer before it had returned everything".to_owned(),
-                    _ => "was closed by the peer".to_owned(),
-                };
-                let name = match &end {
-                    End::Failed(error) if error.kind() == io::ErrorKind::ConnectionReset => "reset by the peer",
-                    End::Failed(_) => "broken",
-                    _ => "closed by the peer",
-                };
-                self.tally.counts.ended_by_peer += 1;
-                self.tally.trouble(name, 1, || {
-                    format!(
-                        "connection {number} {what}: {received} of {sent} bytes had come back, {in_flight} messages had not"
-                    )
-                });
-                let is_short = self.options.load == Load::Bulk && received < sent;
-                self.tally.counts.lost += u64::from(is_short);
-                self.abandon(index, in_flight, "a connection ended before they had come back");
-            }
-        }
-        self.close(index);
-        let place = &mut self.places[index];
-        if !self.has_ended && place.quota > 0 {
-            place.link = Link::Down { until_ns: self.shared.now_ns() + ns(place.backoff.pause(&mut self.random)) };
-        }
-    }
-
-    /// Counts the last `count` messages of a connection as lost.
-    fn abandon(&mut self, index: usize, count: usize, why: &'static str) {
-        let Link::Talking(conversation) = &self.places[index].link else { return };
-        if count == 0 {
-            return;
-        }
-        let number = self.places[index].number;
-        let lost = count as u64;
-        // Those of the warm-up do not count, unless they are lost.
-        if conversation.oldest().is_some_and(|message| message.due_ns < self.counting_from_ns) {
-            self.tally.counts.sent += lost;
-        }
-        self.tally.counts.lost += lost;
-        self.tally.trouble("lost", lost, || format!("connection {number}: {count} messages: {why}"));
-    }
-
-    /// Does for one connection what is due by the clock.
-    fn look_after(&mut self, index: usize, now_ns: u64) {
-        let place = &mut self.places[index];
-        match &mut place.link {
-            Link::Down { .. } if self.has_ended || now_ns >= self.end_ns => place.link = Link::Done,
-            Link::Down { until_ns } if (1..=now_ns).contains(until_ns) => self.open(index),
-            Link::Connecting(connector) => {
-                if connector.deadline() <= Instant::now() {
-                    let error = connector.time_out();
-                    self.on_connect_error(index, &error);
-                } else if self.has_ended {
-                    self.close(index);
-                }
-            }
-            Link::Talking(conversation) => {
-                if let Some(end) = conversation.on_time(now_ns) {
-                    return self.on_end(index, end);
-                }
-                let timeout_ns = ns(self.options.timeout);
-                let age_ns = conversation.oldest().map_or(0, |message| now_ns.saturating_sub(message.sent_ns));
-                if age_ns > 2 * timeout_ns {
-                    return self.give_up(index, now_ns, age_ns);
-                }
-                let since_ns = if self.has_ended { self.end_ns } else { place.dialed_ns };
-                if conversation.is_closing() && conversation.is_even() && now_ns > since_ns + 2 * timeout_ns {
-                    let number = place.number;
-                    self.tally.trouble(NO_FIN, 1, || {
-                        format!("connection {number}: everything came back, but the peer did not close after our FIN")
-                    });
-                    return self.close(index);
-                }
-                if self.has_ended {
-                    self.finish(index, now_ns);
-                }
-            }
-            Link::Down { .. } | Link::Done => {}
-        }
-    }
-
-    /// A message has not come back, and is no longer waited for.
-    fn give_up(&mut self, index: usize, now_ns: u64, age_ns: u64) {
-        let place = &mut self.places[index];
-        let Link::Talking(conversation) = &mut place.link else { return };
-        let (number, in_flight) = (place.number, conversation.in_flight());
-        let (message, start) = conversation.next_message();
-        let (_, received) = conversation.bytes();
-        let size = conversation.oldest().map_or(0, |message| message.end - start);
-        let missing = format!(
-            "message {message} of connection {number}: {} of {size} bytes have come back within {:.1} s",
-            received - start,
-            age_ns as f64 / 1e9
-        );
-        if conversation.oldest().is_some_and(|message| message.due_ns < self.counting_from_ns) {
-            self.tally.counts.sent += in_flight as u64;
-        }
-        self.tally.counts.lost += in_flight as u64;
-        self.tally.trouble("lost", in_flight as u64, || missing);
-        self.close(index);
-        let place = &mut self.places[index];
-        if !self.has_ended && place.quota > 0 {
-            place.link = Link::Down { until_ns: now_ns.max(1) };
-        }
-    }
-
-    /// Brings a connection to its end: what is on its way is waited for, in an open loop what is due is still sent.
-    fn finish(&mut self, index: usize, now_ns: u64) {
-        let place = &mut self.places[index];
-        match &mut place.link {
-            Link::Talking(conversation) if !conversation.is_closing() => {
-                if self.options.load == Load::Bulk {
-                    conversation.stream(false);
-                }
-                if self.schedule.is_some() && place.issued < place.due && place.quota > 0 {
-                    return; // its turn comes when those before have come back
-                }
-                if self.options.half_close {
-                    conversation.close();
-                    self.advance(index);
-                } else if conversation.is_even() {
-                    self.close(index);
-                } else if self.options.load == Load::Bulk {
-                    // The bytes on their way are a message that is late or lost like any other.
-                    conversation.await_rest(now_ns);
-                }
-            }
-            Link::Talking(_) | Link::Connecting(_) => {}
-            Link::Down { .. } => place.link = Link::Done,
-            Link::Done => {}
-        }
-    }
-
-    /// What was due and has never been sent.
-    fn count_unsent(&mut self) {
-        let Some(schedule) = self.schedule else { return };
-        for (index, place) in self.places.iter().enumerate() {
-            let connection = (self.thread + index * self.options.threads) as u64;
-            let unsent =
-                (place.issued..place.due).filter(|&count| schedule.due_ns(connection, count) >= self.counting_from_ns);
-            self.tally.counts.unsent += (unsent.count() as u64).min(place.quota);
-        }
-    }
 }
 
 /// Counts a message that has come back.
@@ -751,26 +450,4 @@ fn record(tally: &mut Tally, message: &Message, now_ns: u64, counting_from_ns: u
         tally.counts.late += 1;
         tally.trouble("late", 1, || format!("a message came back after {:.3} s", took_ns as f64 / 1e9));
     }
-}
-
-/// Says what happened to bytes that came back wrong: in a word, and with its place.
-#[cold]
-fn describe(
-    evidence: &Evidence,
-    conversation: &Conversation<OwnedFd>,
-    number: u64,
-    seed: u64,
-    shared: &Shared<'_>,
-) -> (&'static str, String) {
-    let last = shared.next_number.load(Ordering::Relaxed);
-    let others = (last.saturating_sub(SUSPECTS)..last).rev().filter(|&other| other != number);
-    // The others have come about as far; what is beyond that is a coincidence.
-    let end = evidence.sent_bytes.saturating_mul(4).max(1 << 20);
-    let other = |bytes: &[u8]| find_elsewhere(bytes, seed, others.clone(), end);
-    let corruption = diagnose(&evidence.bytes, conversation.pattern(), evidence.position, evidence.sent_bytes, other);
-    let (message, start) = conversation.next_message();
-    let offset = evidence.position - start;
-    let place =
-        format!("connection {number}, byte {offset} of message {message} (byte {} of its stream)", evidence.position);
-    (corruption.name(), format!("{place}: {corruption}"))
 }
