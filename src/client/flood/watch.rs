@@ -119,7 +119,7 @@ impl<'a> Watch<'a> {
             Load::Churn => tally.counts.cycles,
             _ => tally.counts.returned,
         };
-        if now_ns >= self.looked.0 + 500_000_000 {
+        if now_ns >= self.looked.0 + 200_000_000 {
             let count = counts(&self.total) + counts(&self.sample);
             self.rate = (count - self.looked.1) as f64 * 1e9 / (now_ns - self.looked.0) as f64;
             self.looked = (now_ns, count);
