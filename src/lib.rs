@@ -40,3 +40,4 @@ pub mod server;
 pub mod stream;
 #[allow(unsafe_code, reason = "the one place where it is at home")]
 pub mod sys;
+mod throttle;

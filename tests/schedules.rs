@@ -9,7 +9,9 @@ mod support;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use edgecho::protocol::Echo;
+use std::net::SocketAddr;
+
+use edgecho::protocol::{Echo, Post, SessionId};
 use edgecho::server::{Connection, Ending, Progress};
 use edgecho::sys::epoll::EpollFlags;
 use proptest::prelude::*;
@@ -66,7 +68,9 @@ impl World {
             kernel.calls_this_turn = 0;
             kernel.read_this_turn = 0;
         }
-        let progress = self.connection.advance(&Echo, &mut [0; BUFFER_BYTES], BUDGET_BYTES);
+        let (peer, mut post) = (SocketAddr::from(([127, 0, 0, 1], 9)), Post::default());
+        let mut turn = edgecho::server::Turn { id: SessionId::default(), peer: &peer, post: &mut post };
+        let progress = self.connection.advance(&mut Echo, &mut [0; BUFFER_BYTES], BUDGET_BYTES, &mut turn);
         let mut kernel = self.kernel.0.borrow_mut();
         assert!(kernel.read_this_turn < BUDGET_BYTES + BUFFER_BYTES, "invariant 4: {} bytes", kernel.read_this_turn);
         self.is_ready = matches!(progress, Progress::More);

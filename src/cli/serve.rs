@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::Args;
-use edgecho::protocol::Echo;
+use clap::{Args, ValueEnum};
+use edgecho::protocol::{Echo, Frame, Line, Protocol};
 use edgecho::server::{Config, Error, Keepalive, Limits, ListenAddress, Server, SocketOptions, Timeouts};
 use edgecho::sys::signal;
 use tracing::warn;
 
-use super::values::{OrOff, buffer_size, duration, duration_or_off, keepalive, linger};
+use super::values::{OrOff, buffer_size, duration, duration_or_off, keepalive, linger, piece_size};
 use super::{FAILURE, WRONG_FLAG};
 
 #[derive(Debug, Args)]
@@ -27,6 +27,9 @@ pub(super) struct Serve {
     listen: Vec<ListenAddress>,
 
     #[command(flatten)]
+    protocol: ProtocolFlags,
+
+    #[command(flatten)]
     limits: LimitFlags,
 
     #[command(flatten)]
@@ -34,6 +37,30 @@ pub(super) struct Serve {
 
     #[command(flatten)]
     sockets: SocketFlags,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Protocol")]
+struct ProtocolFlags {
+    /// What to do with the bytes: echo returns them as they come; line returns whole lines, and ends after 'quit'; frame returns whole
+    /// frames, each a length (4 bytes, the most significant first) and as many bytes
+    #[arg(long, value_name = "NAME", env = "EDGECHO_PROTOCOL", value_enum, default_value_t = Name::Echo)]
+    protocol: Name,
+
+    /// Of line: the longest line, in bytes without its end, up to 1GiB
+    #[arg(long, value_name = "BYTES", env = "EDGECHO_MAX_LINE", value_parser = piece_size, default_value = "64KiB")]
+    max_line: usize,
+
+    /// Of frame: the longest frame, in bytes without its length, up to 1GiB
+    #[arg(long, value_name = "BYTES", env = "EDGECHO_MAX_FRAME", value_parser = piece_size, default_value = "64KiB")]
+    max_frame: usize,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Name {
+    Echo,
+    Line,
+    Frame,
 }
 
 #[derive(Debug, Args)]
@@ -56,6 +83,11 @@ struct LimitFlags {
     /// Bytes that all pending-write buffers together may hold, from 64KiB; at the limit less is read [default: no limit]
     #[arg(long, value_name = "BYTES", env = "EDGECHO_MEMORY_LIMIT")]
     memory_limit: Option<ByteSize>,
+
+    /// Bytes that may be pending for a connection when it is sent something that is no answer to it, such as a heartbeat, from 1KiB;
+    /// what does not fit is skipped
+    #[arg(long, value_name = "BYTES", env = "EDGECHO_OUTBOX_LIMIT", default_value = "256KiB")]
+    outbox_limit: ByteSize,
 
     /// Clients that may wait in the kernel's queue, from 1; net.core.somaxconn may cut it
     #[arg(long, value_name = "N", env = "EDGECHO_BACKLOG", default_value_t = 4096)]
@@ -88,6 +120,14 @@ struct TimeFlags {
     /// Log the statistics so often, from 100ms to 20days [default: never]
     #[arg(long, value_name = "DURATION", env = "EDGECHO_STATS_INTERVAL", value_parser = duration)]
     stats_interval: Option<Duration>,
+
+    /// Tell every connection so often how many there are, from 100ms to 20days [default: never]
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_STATUS_INTERVAL", value_parser = duration)]
+    status_interval: Option<Duration>,
+
+    /// Send HEARTBEAT to a connection that has been quiet for so long, from 100ms to 20days [default: never]
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_HEARTBEAT", value_parser = duration)]
+    heartbeat: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -136,7 +176,7 @@ struct SocketFlags {
 }
 
 impl From<Serve> for Config {
-    fn from(Serve { listen, limits, times, sockets }: Serve) -> Self {
+    fn from(Serve { listen, protocol: _, limits, times, sockets }: Serve) -> Self {
         Self {
             listen,
             limits: Limits {
@@ -144,6 +184,7 @@ impl From<Serve> for Config {
                 max_per_ip: limits.max_per_ip,
                 rate_limit: limits.rate_limit.map(|rate| rate.as_u64()),
                 memory_limit: limits.memory_limit.map(|bytes| bytes.as_u64()),
+                outbox_limit: usize::try_from(limits.outbox_limit.as_u64()).unwrap_or(usize::MAX),
             },
             timeouts: Timeouts {
                 idle: times.idle_timeout,
@@ -166,12 +207,25 @@ impl From<Serve> for Config {
             },
             busy_poll: times.busy_poll,
             stats_interval: times.stats_interval,
+            status_interval: times.status_interval,
+            heartbeat: times.heartbeat,
+            signals: true,
         }
     }
 }
 
 pub(super) fn serve(options: Serve) -> ExitCode {
-    let result = Server::bind(Echo, &options.into()).and_then(|server| {
+    let ProtocolFlags { protocol, max_line, max_frame } = options.protocol;
+    let config = options.into();
+    match protocol {
+        Name::Echo => serve_protocol(Echo, &config),
+        Name::Line => serve_protocol(Line::new(max_line), &config),
+        Name::Frame => serve_protocol(Frame::new(max_frame), &config),
+    }
+}
+
+fn serve_protocol(protocol: impl Protocol, config: &Config) -> ExitCode {
+    let result = Server::bind(protocol, config).and_then(|server| {
         announce(&server);
         server.run()
     });
@@ -196,7 +250,7 @@ pub(super) fn serve(options: Serve) -> ExitCode {
 }
 
 /// Says on stdout where the server listens, a line an address: whoever has started it waits for that.
-fn announce(server: &Server<Echo>) {
+fn announce(server: &Server<impl Protocol>) {
     let mut stdout = std::io::stdout().lock();
     for address in server.local_addresses() {
         if let Err(failure) = writeln!(stdout, "listening on {address}").and_then(|()| stdout.flush()) {

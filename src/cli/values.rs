@@ -52,6 +52,12 @@ pub(super) fn buffer_size(text: &str) -> Result<u32, String> {
         .ok_or("expected a size from 1KiB to 1GiB".to_owned())
 }
 
+/// The largest size of a line or a frame.
+pub(super) fn piece_size(text: &str) -> Result<usize, String> {
+    let size: ByteSize = text.parse().map_err(|error| format!("{error}; expected a size such as 64KiB"))?;
+    usize::try_from(size.as_u64()).ok().filter(|&size| size <= 1 << 30).ok_or("expected a size up to 1GiB".to_owned())
+}
+
 /// A duration, or a bare number of seconds, as ping(8) takes it.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {

@@ -9,10 +9,12 @@ pub struct Echo;
 impl Protocol for Echo {
     type Session = ();
 
-    fn open(&self) {}
+    const ONLY_ANSWERS: bool = true;
+
+    fn open(&mut self, _reply: &mut impl Reply) {}
 
     #[inline]
-    fn receive(&self, (): &mut (), input: &[u8], reply: &mut impl Reply) {
+    fn receive(&mut self, (): &mut (), input: &[u8], reply: &mut impl Reply) {
         reply.send(input);
     }
 }

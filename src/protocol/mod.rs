@@ -1,26 +1,150 @@
 //! What is done with the bytes of a connection. The server is compiled anew for each protocol, so that echo pays nothing for
 //! what others need.
+//!
+//! A protocol is one value for the whole server, which has state of its own if it likes, and a [`Session`](Protocol::Session) for
+//! each connection. All of its methods are called from the one thread of the loop, one after the other, and none may block.
+//!
+//! ```
+//! use edgecho::protocol::{Protocol, Reply};
+//!
+//! /// Returns what it is sent in upper case.
+//! struct Shout;
+//!
+//! impl Protocol for Shout {
+//!     type Session = ();
+//!
+//!     fn open(&mut self, _reply: &mut impl Reply) {}
+//!
+//!     fn receive(&mut self, (): &mut (), input: &[u8], reply: &mut impl Reply) {
+//!         reply.send(&input.to_ascii_uppercase());
+//!     }
+//! }
+//! ```
 
+mod decode;
 mod echo;
+mod frame;
+mod line;
+mod post;
 
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+
+pub use decode::{Decoder, Frames, Lines, TooLong};
 pub use echo::Echo;
+pub use frame::Frame;
+pub use line::Line;
+pub(crate) use post::Request;
+pub use post::{Mail, Post, Recipients, Timer};
 
-/// A protocol: what to answer to what was received.
+use crate::sys::epoll::EpollFlags;
+
+slotmap::new_key_type! {
+    /// The name of a connection, for as long as it is open. It is never given to another: what is sent to one that has gone goes
+    /// nowhere.
+    pub struct SessionId;
+}
+
+/// A protocol: what to answer to what was received, and what to do of one's own accord.
 pub trait Protocol {
     /// What a connection remembers between two calls.
     type Session;
 
+    /// Whether [`Reply::send`] is all that is ever used, in [`receive`](Self::receive) alone. The server then leaves out what only the
+    /// rest needs.
+    const ONLY_ANSWERS: bool = false;
+
     /// A connection has been accepted.
-    fn open(&self) -> Self::Session;
+    fn open(&mut self, reply: &mut impl Reply) -> Self::Session;
 
     /// Takes all of `input`, the next bytes of the stream, cut wherever the kernel cut them. Called only while nothing that was
     /// answered before is still pending.
-    fn receive(&self, session: &mut Self::Session, input: &[u8], reply: &mut impl Reply);
+    fn receive(&mut self, session: &mut Self::Session, input: &[u8], reply: &mut impl Reply);
+
+    /// The peer has sent its FIN: nothing more will be received, and what is sent now is the last. Not called with
+    /// [`ONLY_ANSWERS`](Self::ONLY_ANSWERS).
+    fn finish(&mut self, session: &mut Self::Session, reply: &mut impl Reply) {
+        let _ = (session, reply);
+    }
+
+    /// The connection is closed, in whatever way.
+    fn close(&mut self, session: Self::Session, id: SessionId, post: &mut Post) {
+        let _ = (session, id, post);
+    }
+
+    /// A timer of the connection, set by [`Reply::set_timer`], has come.
+    fn on_timer(&mut self, session: &mut Self::Session, timer: u32, reply: &mut impl Reply) {
+        let _ = (session, timer, reply);
+    }
+
+    /// The server is about to serve: the time to set timers of its own.
+    fn start(&mut self, post: &mut Post) {
+        let _ = post;
+    }
+
+    /// A timer of the server, set by [`Post::set_timer`], has come.
+    fn on_server_timer(&mut self, timer: u32, post: &mut Post) {
+        let _ = (timer, post);
+    }
+
+    /// Whether `session` may be given input now. If not, the connection is not read, so that TCP slows the peer, until
+    /// [`Post::resume`] is called for it.
+    fn can_receive(&self, session: &Self::Session) -> bool {
+        let _ = session;
+        true
+    }
+
+    /// How a line that the server itself has to say, such as a heartbeat, is put for the peer.
+    fn notice(&self, text: &str) -> Vec<u8> {
+        text.as_bytes().to_vec()
+    }
+
+    /// A descriptor of the protocol's own, which the loop is to watch, edge-triggered, for reading and writing.
+    fn source(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Something has happened to the [`source`](Self::source).
+    fn on_source(&mut self, flags: EpollFlags, post: &mut Post) {
+        let _ = (flags, post);
+    }
+
+    /// Whether the server may end, once all connections have: whether nothing is left to be done.
+    fn is_idle(&self) -> bool {
+        true
+    }
+
+    /// The server ends: this is the last call. The one that may block.
+    fn end(&mut self) {}
 }
 
-/// The way back to the peer.
+/// The way back to the peer whose turn it is, and on to everybody else.
 pub trait Reply {
     /// Sends `bytes` behind all that was sent before. Nothing is lost: what the peer is not ready to take waits in memory until
     /// it is.
     fn send(&mut self, bytes: &[u8]);
+
+    /// Closes the connection in order: what was sent before still goes out, then our FIN. Nothing more is received.
+    fn close(&mut self);
+
+    /// Whose turn it is.
+    fn id(&self) -> SessionId;
+
+    /// The peer's address.
+    fn peer(&self) -> SocketAddr;
+
+    /// What goes elsewhere than to this peer, or happens later than now.
+    fn post(&mut self) -> &mut Post;
+
+    /// Has a timer of this connection come, which replaces one that it has under the same number. It goes with the connection.
+    fn set_timer(&mut self, timer: Timer) {
+        let id = self.id();
+        self.post().set(Some(id), timer);
+    }
+
+    /// Takes a timer of this connection back.
+    fn cancel_timer(&mut self, timer: u32) {
+        let id = self.id();
+        self.post().cancel(Some(id), timer);
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tracing::{debug, warn};
 
-use super::connection::Connection;
+use super::connection::{Connection, Turn};
 use super::error::Error;
 use super::fault::Fault;
 use super::kernel::Kernel;
@@ -99,8 +99,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             return Ok(());
         }
         let now_ms = self.clock.read();
-        let key = self.clients.insert(Client {
-            connection: Connection::new(stream, self.protocol.open()),
+        let (protocol, post) = (&mut self.protocol, &mut self.post);
+        let key = self.clients.insert_with_key(|id| Client {
+            connection: Connection::open(stream, protocol, &mut Turn { id, peer: &peer, post }),
             peer,
             since_ms: now_ms,
             active_ms: now_ms as u32,
@@ -117,10 +118,18 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             return Err(error);
         }
         self.gates.open(key, now_ms);
-        if self.timeouts.idle.is_some() || self.timeouts.lifetime.is_some() {
+        self.heartbeats.open(key, now_ms);
+        if self.timeouts.idle.is_some() || self.timeouts.lifetime.is_some() || self.heartbeats.are_there() {
             self.set_timer(key);
         }
+        // What the protocol has said of its own accord may not have found room.
+        if !P::ONLY_ANSWERS && self.clients[key].connection.pending_bytes() > 0 {
+            self.count_pending(key);
+        }
         debug!(%peer, "opened");
+        if !P::ONLY_ANSWERS && !self.post.is_empty() {
+            self.do_requests();
+        }
         Ok(())
     }
 

@@ -21,6 +21,14 @@ pub struct Config {
     pub busy_poll: Duration,
     /// How often the statistics are logged; never by default.
     pub stats_interval: Option<Duration>,
+    /// How often every connection is told how many there are; never by default.
+    pub status_interval: Option<Duration>,
+    /// How long a connection may be quiet, with no byte either way, before it is sent a heartbeat, and another each time that it has
+    /// been quiet for so long again; none are sent by default.
+    pub heartbeat: Option<Duration>,
+    /// Whether SIGINT, SIGTERM and SIGUSR1 are read by the loop, as they are by default. Without, a program that has its own way with
+    /// signals uses a [`Handle`](super::Handle).
+    pub signals: bool,
 }
 
 impl Default for Config {
@@ -32,12 +40,15 @@ impl Default for Config {
             sockets: SocketOptions::default(),
             busy_poll: Duration::ZERO,
             stats_interval: None,
+            status_interval: None,
+            heartbeat: None,
+            signals: true,
         }
     }
 }
 
 /// How much a server may take on. Where a limit is reached, those concerned wait; nothing that was accepted or read is dropped.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Limits {
     /// How many connections may be open; at the limit new clients wait in the kernel's queue. By default as many as
     /// `RLIMIT_NOFILE` leaves descriptors for.
@@ -51,6 +62,15 @@ pub struct Limits {
     /// How many bytes all outboxes together may hold; when they do, nothing is read from those whose outbox is empty until some
     /// have been sent. It is passed by one read at most. No limit by default: each outbox has its own.
     pub memory_limit: Option<u64>,
+    /// How many bytes may be pending for one connection when it is sent something that is no answer to it: a message of another, a
+    /// status, a heartbeat. What does not fit is skipped as a whole, and counted. By default 256 KiB.
+    pub outbox_limit: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_connections: None, max_per_ip: None, rate_limit: None, memory_limit: None, outbox_limit: 256 * 1024 }
+    }
 }
 
 /// How long things may take.
@@ -189,6 +209,7 @@ impl Config {
             "from 100 B to 1 TiB a second",
         )?;
         bounds(limits.memory_limit.is_none_or(|bytes| bytes >= 65_536), "memory-limit", "at least 64KiB, two read buffers")?;
+        bounds(limits.outbox_limit >= 1024, "outbox-limit", "at least 1KiB")?;
         bounds(is_timeout(timeouts.idle), "idle-timeout", "from 10ms to 20days")?;
         bounds(is_timeout(timeouts.write), "write-timeout", "from 10ms to 20days, or 'off'")?;
         bounds(is_timeout(timeouts.lifetime), "max-lifetime", "from 10ms to 20days")?;
@@ -197,6 +218,12 @@ impl Config {
         bounds(self.busy_poll <= Duration::from_secs(1), "busy-poll", "from 0s to 1s")?;
         let intervals = Duration::from_millis(100)..=Timeouts::MAX;
         bounds(self.stats_interval.is_none_or(|time| intervals.contains(&time)), "stats-interval", "from 100ms to 20days")?;
+        bounds(
+            self.status_interval.is_none_or(|time| intervals.contains(&time)),
+            "status-interval",
+            "from 100ms to 20days",
+        )?;
+        bounds(self.heartbeat.is_none_or(|time| intervals.contains(&time)), "heartbeat", "from 100ms to 20days")?;
         let whole_seconds = |time: Duration| (1..=32_767).contains(&time.as_secs()) && time.subsec_nanos() == 0;
         bounds(sockets.defer_accept.is_none_or(whole_seconds), "defer-accept", "whole seconds, from 1s to 32767s")?;
         if let Some(Keepalive { idle, interval, count }) = sockets.keepalive {

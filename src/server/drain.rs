@@ -14,6 +14,8 @@ enum Stage {
     Draining,
     /// The drain's time is up. Each who is still there is sent what is pending, and then our FIN.
     Closing,
+    /// That has taken too long, too: whatever is left is cut off.
+    Over,
 }
 
 /// The drain.
@@ -43,6 +45,11 @@ impl Drain {
         self.stage != Stage::Serving
     }
 
+    /// Whether nothing is waited for any longer.
+    pub(super) fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
     /// A signal has come at `now`. Gives the deadline of the drain that it begins; or none if there is a drain already, and this
     /// signal means that all is to end at once.
     pub(super) fn on_signal(&mut self, now: Instant) -> Option<Instant> {
@@ -55,7 +62,8 @@ impl Drain {
 
     /// The deadline that was given last has come, at `now`.
     pub(super) fn on_deadline(&mut self, now: Instant) -> Due {
-        if self.stage == Stage::Closing {
+        if matches!(self.stage, Stage::Closing | Stage::Over) {
+            self.stage = Stage::Over;
             return Due::CutOff;
         }
         self.stage = Stage::Closing;

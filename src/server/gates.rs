@@ -9,15 +9,15 @@ use super::config::Limits;
 use super::kernel::Kernel;
 use super::rate::Bucket;
 use super::serving::BYTES_A_TURN;
-use super::{ClientKey, READ_BUFFER_BYTES, Server};
+use super::{READ_BUFFER_BYTES, Server};
 use crate::event::Token;
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, SessionId};
 
 /// The gates of a server. Without a limit there are none, and a turn costs one look at that.
 #[derive(Debug)]
 pub(super) struct Gates {
     rate: Option<u64>,
-    buckets: SecondaryMap<ClientKey, Bucket>,
+    buckets: SecondaryMap<SessionId, Bucket>,
     memory_limit: Option<u64>,
     /// Those who wait for memory, in the order in which they came.
     waiting: VecDeque<Token>,
@@ -37,7 +37,7 @@ impl Gates {
     }
 
     /// A connection has come.
-    pub(super) fn open(&mut self, key: ClientKey, now_ms: u64) {
+    pub(super) fn open(&mut self, key: SessionId, now_ms: u64) {
         if let Some(rate) = self.rate {
             self.buckets.insert(key, Bucket::full(rate, now_ms));
         }
@@ -47,7 +47,7 @@ impl Gates {
 impl<P: Protocol, K: Kernel> Server<P, K> {
     /// What a connection may read in this turn, and into how much of the buffer.
     #[cold]
-    pub(super) fn allowance(&mut self, key: ClientKey) -> (usize, usize) {
+    pub(super) fn allowance(&mut self, key: SessionId) -> (usize, usize) {
         let now_ms = self.clock.read();
         let Some(client) = self.clients.get(key) else { return (0, 1) };
         // Who is being closed is no longer answered: what it sends is discarded, and takes neither memory nor time.
@@ -66,7 +66,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     /// A connection has more to read. It waits for memory, for its rate, or only for the others.
     #[cold]
-    pub(super) fn hold_back(&mut self, key: ClientKey) {
+    pub(super) fn hold_back(&mut self, key: SessionId) {
         let now_ms = self.clock.last_read();
         let is_memory_full = self.is_memory_full();
         let Some(client) = self.clients.get_mut(key).filter(|client| client.closing.is_none()) else {

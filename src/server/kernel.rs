@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::event::{EventLoop, Events, Signals, Token, Wait};
 use crate::stream::Stream;
@@ -40,6 +40,15 @@ pub trait Kernel {
     /// Those of accept4(2).
     fn accept(&mut self, listener: &Self::Listener) -> io::Result<(Self::Stream, SocketAddr)>;
 
+    /// Watches a descriptor of the protocol's own for reading and writing. A scripted kernel has none.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    fn watch_source(&mut self, source: BorrowedFd<'_>, token: Token) -> io::Result<()> {
+        let _ = (source, token);
+        Ok(())
+    }
+
     /// The number of the next signal that has come, or none.
     ///
     /// # Errors
@@ -51,7 +60,8 @@ pub trait Kernel {
 #[derive(Debug)]
 pub struct Linux {
     pub(super) event_loop: EventLoop,
-    pub(super) signals: Signals,
+    /// None of a server that leaves them to its program.
+    pub(super) signals: Option<Signals>,
 }
 
 impl Kernel for Linux {
@@ -75,7 +85,11 @@ impl Kernel for Linux {
         socket::accept4(listener.as_fd(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
     }
 
+    fn watch_source(&mut self, source: BorrowedFd<'_>, token: Token) -> io::Result<()> {
+        self.event_loop.watch(source, token, EpollFlags::IN | EpollFlags::OUT)
+    }
+
     fn next_signal(&mut self) -> io::Result<Option<i32>> {
-        self.signals.next()
+        self.signals.as_ref().map_or(Ok(None), Signals::next)
     }
 }

@@ -231,10 +231,10 @@ impl AsFd for Listener<OwnedFd> {
 mod tests {
     use super::super::kernel::Linux;
     use super::*;
-    use crate::event::{EventLoop, Signals};
+    use crate::event::EventLoop;
 
     fn kernel() -> Linux {
-        Linux { event_loop: EventLoop::new().expect("epoll"), signals: Signals::new(&[]).expect("signalfd") }
+        Linux { event_loop: EventLoop::new().expect("epoll"), signals: None }
     }
 
     fn listener(address: &str, options: &SocketOptions) -> Listener<OwnedFd> {

@@ -14,20 +14,23 @@
 
 mod accepting;
 mod address;
+mod builder;
 mod config;
 mod connection;
 mod drain;
 mod error;
 mod fault;
 mod gates;
+mod handle;
 mod kernel;
 mod listener;
 mod per_ip;
 mod rate;
+mod requests;
 mod serving;
 mod startup;
 mod statistics;
-mod throttle;
+mod timers;
 mod timing;
 
 use std::collections::VecDeque;
@@ -38,21 +41,26 @@ use slotmap::SlotMap;
 use tracing::info;
 
 pub use address::{AddressError, ListenAddress};
+pub use builder::Builder;
 pub use config::{Config, ConfigError, Keepalive, Limits, SocketOptions, Timeouts};
-pub use connection::{Connection, Ending, Progress};
+pub use connection::{Connection, Ending, Progress, Turn};
 pub use error::Error;
 pub use fault::Fault;
+pub use handle::Handle;
 pub use kernel::{Kernel, Linux};
 pub use statistics::{Reason, Statistics};
 
 use crate::event::{Deadlines, Events, Name, Token, Wait, Wheel};
-use crate::protocol::Protocol;
+use crate::protocol::{Post, Protocol, SessionId};
+use crate::sys::epoll::EpollFlags;
+use crate::throttle::Throttle;
 use drain::Drain;
 use gates::Gates;
+use handle::HandleEnd;
 use listener::Listener;
 use per_ip::PerIp;
-use throttle::Throttle;
-use timing::Clock;
+use timers::Timers;
+use timing::{Clock, Heartbeats};
 
 /// The read buffer, one for the whole loop: it stays in the CPU's cache. Twice as much no longer would.
 const READ_BUFFER_BYTES: usize = 32 * 1024;
@@ -66,11 +74,10 @@ const SHORT_TURN_EVENTS: usize = 8;
 const SIGNALS: u32 = 0;
 const DRAIN: u32 = 1;
 const STATISTICS: u32 = 2;
-const FIRST_LISTENER: u32 = 3;
-
-slotmap::new_key_type! {
-    struct ClientKey;
-}
+const STATUS: u32 = 3;
+const HANDLE: u32 = 4;
+const SOURCE: u32 = 5;
+const FIRST_LISTENER: u32 = 6;
 
 /// A connection, and what the server keeps about it. Times are the clock's milliseconds, where 32 bits are enough: of differences
 /// up to [`Timeouts::MAX`].
@@ -113,7 +120,7 @@ pub struct Summary {
 /// A server that is listening.
 pub struct Server<P: Protocol, K: Kernel = Linux> {
     protocol: P,
-    clients: SlotMap<ClientKey, Client<K::Stream, P::Session>>,
+    clients: SlotMap<SessionId, Client<K::Stream, P::Session>>,
     max_connections: usize,
     per_ip: Option<PerIp>,
     gates: Gates,
@@ -126,14 +133,26 @@ pub struct Server<P: Protocol, K: Kernel = Linux> {
     deadlines: Deadlines,
     /// The deadlines of connections.
     wheel: Wheel,
+    /// Whether each turn begins with a look at the clock, for it has to be known when connections were last active.
+    reads_clock: bool,
     timeouts: Timeouts,
     drain: Drain,
     busy_poll: Duration,
     stats_interval: Option<Duration>,
+    /// How often everybody is told how many there are, and when next.
+    status: Option<(Duration, Instant)>,
+    heartbeats: Heartbeats,
+    /// What the protocol has asked for and was not yet done.
+    post: Post,
+    timers: Timers,
+    outbox_limit: usize,
     read_buffer: Box<ReadBuffer>,
     accept_trouble: Throttle,
     statistics: Statistics,
     interrupted_by: Option<i32>,
+    /// A handle has asked for the end.
+    is_stopped: bool,
+    handle_end: HandleEnd,
     kernel: K,
 }
 
@@ -163,14 +182,18 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     pub fn run(mut self) -> Result<Summary, Error> {
         let mut events = Events::with_capacity(EVENTS_A_TURN);
         let mut busy_until = None;
+        self.begin()?;
         loop {
             self.serve_leftovers()?;
-            if self.is_drained() || self.interrupted_by.is_some() {
+            if !P::ONLY_ANSWERS && !self.post.is_empty() {
+                self.do_requests();
+            }
+            if self.is_drained() || self.interrupted_by.is_some() || self.is_stopped {
                 return Ok(self.end());
             }
             let wait = self.wait(busy_until);
             self.kernel.wait(&mut events, wait).map_err(Error::system("wait for events (epoll_wait)"))?;
-            if self.timeouts.idle.is_some() {
+            if self.reads_clock {
                 self.clock.read();
             }
             let start = (events.len() > SHORT_TURN_EVENTS).then(Instant::now);
@@ -178,6 +201,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 match token.name() {
                     Name::Key(key) => self.on_client_event(key, flags),
                     Name::Fixed(SIGNALS) => self.on_signals()?,
+                    Name::Fixed(SOURCE) => self.on_source(flags),
+                    Name::Fixed(HANDLE) => self.on_handle()?,
                     Name::Fixed(name) => self.on_listener_event(name)?,
                 }
             }
@@ -190,6 +215,27 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 busy_until = Some(Instant::now() + self.busy_poll);
             }
             self.keep_deadlines();
+            if !P::ONLY_ANSWERS {
+                self.keep_timers();
+            }
+        }
+    }
+
+    /// What comes before the first turn.
+    fn begin(&mut self) -> Result<(), Error> {
+        self.clock.read();
+        if let Some(source) = self.protocol.source() {
+            let watch = Error::system("watch what the protocol writes to (epoll_ctl)");
+            self.kernel.watch_source(source, Token::fixed(SOURCE)).map_err(watch)?;
+        }
+        self.protocol.start(&mut self.post);
+        Ok(())
+    }
+
+    fn on_source(&mut self, flags: EpollFlags) {
+        self.protocol.on_source(flags, &mut self.post);
+        if !self.post.is_empty() {
+            self.do_requests();
         }
     }
 
@@ -200,7 +246,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             return Wait::Poll;
         }
         let wheel = self.wheel.next_ms().map(|at| self.clock.instant(at));
-        Wait::until([self.deadlines.next(), wheel].into_iter().flatten().min())
+        let timers = if P::ONLY_ANSWERS { None } else { self.timers.next() };
+        Wait::until([self.deadlines.next(), wheel, timers].into_iter().flatten().min())
     }
 
     /// Goes on with those whose last turn was not enough, each once, in the order in which they stand.
@@ -223,9 +270,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// The end of a run: whoever is still there is cut off.
     fn end(mut self) -> Summary {
         let aborted = self.cut_off();
+        self.protocol.end();
         let mut statistics = self.statistics();
         statistics.open = 0;
-        if self.interrupted_by.is_none() {
+        if self.interrupted_by.is_none() && !self.is_stopped {
             info!(accepted = statistics.accepted, aborted, "drained");
         }
         Summary { aborted, interrupted_by: self.interrupted_by, statistics }

@@ -4,13 +4,13 @@ use std::fmt::Display;
 
 use tracing::debug;
 
-use super::connection::{Ending, Progress};
+use super::connection::{Ending, Progress, Turn};
 use super::fault::Fault;
 use super::kernel::Kernel;
 use super::statistics::Reason;
-use super::{Client, ClientKey, READ_BUFFER_BYTES, Server};
+use super::{Client, READ_BUFFER_BYTES, Server};
 use crate::event::Token;
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, SessionId};
 use crate::stream::Stream;
 use crate::sys::epoll::EpollFlags;
 
@@ -24,7 +24,7 @@ pub(super) const INTEREST: EpollFlags = EpollFlags::IN.union(EpollFlags::RDHUP).
 impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Tells a connection what has happened to it, and gives it its turn.
     #[inline]
-    pub(super) fn on_client_event(&mut self, key: ClientKey, flags: EpollFlags) {
+    pub(super) fn on_client_event(&mut self, key: SessionId, flags: EpollFlags) {
         let (budget_bytes, buffer_bytes) =
             if self.gates.are_there() { self.allowance(key) } else { (BYTES_A_TURN, READ_BUFFER_BYTES) };
         // An event of this turn may be for a connection that this turn has closed; its key finds nothing.
@@ -35,7 +35,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             return; // its turn comes
         }
         let buffer = &mut self.read_buffer.0[..buffer_bytes];
-        let progress = client.connection.advance(&self.protocol, buffer, budget_bytes);
+        let mut turn = Turn { id: key, peer: &client.peer, post: &mut self.post };
+        let progress = client.connection.advance(&mut self.protocol, buffer, budget_bytes, &mut turn);
         if client.connection.pending_bytes() != client.counted_bytes as usize {
             self.count_pending(key);
         }
@@ -45,10 +46,13 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             Progress::More => self.queue_client(key),
             Progress::Ended(ending) => self.close(key, &ending),
         }
+        if !P::ONLY_ANSWERS && !self.post.is_empty() {
+            self.do_requests();
+        }
     }
 
     /// Gives a connection that was in a queue its turn.
-    pub(super) fn resume_client(&mut self, key: ClientKey) {
+    pub(super) fn resume_client(&mut self, key: SessionId) {
         if let Some(client) = self.clients.get_mut(key) {
             client.is_queued = false;
             self.on_client_event(key, EpollFlags::empty());
@@ -56,7 +60,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     /// Puts a connection behind the others.
-    pub(super) fn queue_client(&mut self, key: ClientKey) {
+    pub(super) fn queue_client(&mut self, key: SessionId) {
         if let Some(client) = self.clients.get_mut(key)
             && !client.is_queued
         {
@@ -67,7 +71,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     /// The outbox holds more than before, or less. That the peer takes nothing, or that it has taken something, is known from here.
     #[cold]
-    pub(super) fn count_pending(&mut self, key: ClientKey) {
+    pub(super) fn count_pending(&mut self, key: SessionId) {
         let now_ms = self.clock.read();
         let Some(client) = self.clients.get_mut(key) else { return };
         let (before, after) = (client.counted_bytes as usize, client.connection.pending_bytes());
@@ -87,7 +91,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     /// Asks to be told when there is room to write. Most connections never run out of it, and save themselves a wake-up: a
     /// connection that is watched for it from the start is told so as soon as it is open.
-    fn watch_for_room(&mut self, key: ClientKey) {
+    fn watch_for_room(&mut self, key: SessionId) {
         let Some(client) = self.clients.get_mut(key) else { return };
         if client.is_watched_for_room {
             return;
@@ -100,7 +104,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     /// Closes a connection that has come to its end.
-    fn close(&mut self, key: ClientKey, ending: &Ending) {
+    pub(super) fn close(&mut self, key: SessionId, ending: &Ending) {
         let Some(client) = self.clients.get(key) else { return };
         let reason = match (ending, client.closing) {
             (Ending::Failed(error), None) => {
@@ -114,7 +118,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     /// Closes a connection as it is, and counts why.
-    pub(super) fn forget(&mut self, key: ClientKey, reason: Reason) {
+    pub(super) fn forget(&mut self, key: SessionId, reason: Reason) {
         let Some(client) = self.clients.remove(key) else { return };
         if reason != Reason::Reset {
             client.log_closed(self.clock.read(), reason);
@@ -126,7 +130,13 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         if let Some(per_ip) = &mut self.per_ip {
             per_ip.release(client.peer.ip());
         }
-        drop(client); // close(2): before the listeners ask for its descriptor
+        // close(2): before the listeners ask for its descriptor.
+        let session = client.connection.into_session();
+        if !P::ONLY_ANSWERS {
+            self.timers.forget(key);
+            self.protocol.close(session, key, &mut self.post);
+        }
+        self.heartbeats.forget(key);
         self.release_memory();
         self.resume_listeners();
     }

@@ -16,18 +16,20 @@ use super::drain::Drain;
 use super::error::Error;
 use super::fault::Fault;
 use super::gates::Gates;
+use super::handle::HandleEnd;
 use super::kernel::{Kernel, Linux};
 use super::listener::Listener;
 use super::per_ip::PerIp;
 use super::statistics::Statistics;
-use super::throttle::Throttle;
-use super::timing::{Clock, wheel_step_ms};
-use super::{READ_BUFFER_BYTES, ReadBuffer, SIGNALS, STATISTICS, Server, listener_token};
+use super::timers::Timers;
+use super::timing::{Clock, Heartbeats, wheel_step_ms};
+use super::{READ_BUFFER_BYTES, ReadBuffer, SIGNALS, STATISTICS, STATUS, Server, listener_token};
 use crate::event::{Deadlines, EventLoop, Signals, Token, Wheel};
-use crate::protocol::Protocol;
+use crate::protocol::{Post, Protocol};
 use crate::sys::epoll::EpollFlags;
 use crate::sys::limits::{self, Limit};
 use crate::sys::signal::Signal;
+use crate::throttle::Throttle;
 
 /// For how many connections there is room in the table from the start, if as many can be open. Room costs address space only,
 /// until it is used; growing later would copy the table within a turn, and leave the old one behind as a hole in the heap.
@@ -44,11 +46,14 @@ impl<P: Protocol> Server<P, Linux> {
         config.check()?;
         let limit = raise_descriptor_limit();
         warn_if_backlog_is_cut(config.sockets.backlog);
-        let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1];
-        let signals = Signals::new(&signals).map_err(Error::system("read signals (signalfd4)"))?;
+        let names = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1];
+        let signals = config.signals.then(|| Signals::new(&names)).transpose();
+        let signals = signals.map_err(Error::system("read signals (signalfd4)"))?;
         let event_loop = EventLoop::new().map_err(Error::system("make an event loop (epoll_create1)"))?;
-        let watch = Error::system("watch for signals (epoll_ctl)");
-        event_loop.watch(&signals, Token::fixed(SIGNALS), EpollFlags::IN).map_err(watch)?;
+        if let Some(signals) = &signals {
+            let watch = Error::system("watch for signals (epoll_ctl)");
+            event_loop.watch(signals, Token::fixed(SIGNALS), EpollFlags::IN).map_err(watch)?;
+        }
 
         let mut listeners = Vec::new();
         for address in &config.listen {
@@ -104,6 +109,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         if let Some(interval) = config.stats_interval {
             deadlines.set(Instant::now() + interval, Token::fixed(STATISTICS));
         }
+        let status = config.status_interval.map(|interval| (interval, Instant::now() + interval));
+        if let Some((_, at)) = status {
+            deadlines.set(at, Token::fixed(STATUS));
+        }
         Self {
             protocol,
             clients: SlotMap::with_capacity_and_key(max_connections.min(CONNECTIONS_WITHOUT_GROWTH)),
@@ -114,15 +123,23 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             ready: VecDeque::new(),
             clock: Clock::start(),
             deadlines,
-            wheel: Wheel::new(wheel_step_ms(&config.timeouts)),
+            wheel: Wheel::new(wheel_step_ms(&config.timeouts, config.heartbeat)),
+            reads_clock: config.timeouts.idle.is_some() || config.heartbeat.is_some(),
             timeouts: config.timeouts.clone(),
             drain: Drain::new(config.timeouts.drain),
             busy_poll: config.busy_poll,
             stats_interval: config.stats_interval,
+            status,
+            heartbeats: Heartbeats::new(config.heartbeat),
+            post: Post::default(),
+            timers: Timers::default(),
+            outbox_limit: config.limits.outbox_limit,
             read_buffer: Box::new(ReadBuffer([0; READ_BUFFER_BYTES])),
             accept_trouble: Throttle::default(),
             statistics: Statistics::default(),
             interrupted_by: None,
+            is_stopped: false,
+            handle_end: HandleEnd::default(),
             kernel,
         }
     }

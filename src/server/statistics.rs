@@ -18,6 +18,8 @@ pub enum Reason {
     WriteStalled,
     /// `--max-lifetime`.
     Lifetime,
+    /// The protocol closed it, in order.
+    Protocol,
     /// `--max-per-ip`.
     Limit,
     /// The drain's time was up, and it was closed in order.
@@ -28,8 +30,17 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 8] =
-        [Self::Peer, Self::Reset, Self::Idle, Self::WriteStalled, Self::Lifetime, Self::Limit, Self::Drained, Self::Aborted];
+    pub const ALL: [Self; 9] = [
+        Self::Peer,
+        Self::Reset,
+        Self::Idle,
+        Self::WriteStalled,
+        Self::Lifetime,
+        Self::Protocol,
+        Self::Limit,
+        Self::Drained,
+        Self::Aborted,
+    ];
 
     /// Its name in the statistics and in log lines.
     #[must_use]
@@ -40,6 +51,7 @@ impl Reason {
             Self::Idle => "idle",
             Self::WriteStalled => "write_stalled",
             Self::Lifetime => "lifetime",
+            Self::Protocol => "protocol",
             Self::Limit => "limit",
             Self::Drained => "drained",
             Self::Aborted => "aborted",
@@ -56,6 +68,7 @@ impl fmt::Display for Reason {
             Self::Idle => "idle for too long",
             Self::WriteStalled => "the peer took nothing for too long",
             Self::Lifetime => "open for too long",
+            Self::Protocol => "the protocol ended it",
             Self::Limit => "its source has as many connections as it may",
             Self::Drained => "the drain's time was up",
             Self::Aborted => "cut off",
@@ -80,6 +93,8 @@ pub struct Statistics {
     pub pending_bytes: u64,
     /// The most bytes that there have been in all outboxes together.
     pub most_pending_bytes: u64,
+    /// Messages of others, notices and heartbeats that were not sent to a peer because too much was pending for it.
+    pub skipped: u64,
     /// Errors of accept4(2), by errno.
     pub accept_errors: BTreeMap<i32, u64>,
     /// Turns of the loop.
@@ -119,6 +134,7 @@ impl fmt::Display for Statistics {
         writeln!(f, "sent_bytes {}", self.sent_bytes)?;
         writeln!(f, "pending_bytes {}", self.pending_bytes)?;
         writeln!(f, "most_pending_bytes {}", self.most_pending_bytes)?;
+        writeln!(f, "skipped {}", self.skipped)?;
         for (&errno, count) in &self.accept_errors {
             let name = nix::errno::Errno::from_raw(errno);
             writeln!(f, "accept_errors_{name:?} {count}")?;

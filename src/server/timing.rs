@@ -4,6 +4,7 @@ use std::io::Write;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
+use slotmap::SecondaryMap;
 use tracing::{info, warn};
 
 use super::config::Timeouts;
@@ -11,9 +12,9 @@ use super::drain::Due;
 use super::error::Error;
 use super::kernel::Kernel;
 use super::statistics::Reason;
-use super::{Client, ClientKey, DRAIN, STATISTICS, Server, listener_index};
+use super::{Client, DRAIN, STATISTICS, STATUS, Server, listener_index};
 use crate::event::{Name, Token};
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, SessionId};
 use crate::stream::Stream;
 use crate::sys::signal::{self, Signal};
 
@@ -52,8 +53,8 @@ impl Clock {
 
 /// The step of the wheel: an eighth of the shortest timeout, so that none is late by more, and at most a second. A second is also
 /// the longest step where no timeout asks for less, so that the loop wakes for its timers no more than once a second.
-pub(super) fn wheel_step_ms(timeouts: &Timeouts) -> u64 {
-    let shortest = [timeouts.idle, timeouts.write, timeouts.lifetime].into_iter().flatten().min();
+pub(super) fn wheel_step_ms(timeouts: &Timeouts, heartbeat: Option<Duration>) -> u64 {
+    let shortest = [timeouts.idle, timeouts.write, timeouts.lifetime, heartbeat].into_iter().flatten().min();
     shortest.map_or(1_000, |shortest| (shortest.as_millis() as u64 / 8).clamp(1, 1_000))
 }
 
@@ -61,6 +62,8 @@ pub(super) fn wheel_step_ms(timeouts: &Timeouts) -> u64 {
 enum Verdict {
     /// Its time is up.
     Due(Reason),
+    /// It has been quiet for long enough to be sent a heartbeat.
+    Heartbeat,
     /// Not yet: there is so much left.
     Later(u64),
     /// Nothing has a time.
@@ -69,26 +72,67 @@ enum Verdict {
 
 impl Timeouts {
     /// What is due for a connection at `now_ms`, or how long until something is.
-    fn verdict<S: Stream, T>(&self, client: &Client<S, T>, now_ms: u64) -> Verdict {
+    fn verdict<S: Stream, T>(&self, client: &Client<S, T>, heartbeat: Option<(Duration, u32)>, now_ms: u64) -> Verdict {
         let since = |then: u32| u64::from((now_ms as u32).wrapping_sub(then));
         // Both ends of what has passed are whole milliseconds, cut off: a millisecond more, so that nothing is due early.
         let left = |timeout: Duration, passed: u64| (timeout.as_millis() as u64 + 1).saturating_sub(passed);
-        let waits: [(Reason, Option<u64>); 3] = match client.closing {
-            Some(reason) => [(reason, Some(left(LINGER, since(client.stalled_ms)))), (reason, None), (reason, None)],
+        let waits: [(Verdict, Option<u64>); 4] = match client.closing {
+            Some(reason) => [
+                (Verdict::Due(reason), Some(left(LINGER, since(client.stalled_ms)))),
+                (Verdict::Never, None),
+                (Verdict::Never, None),
+                (Verdict::Never, None),
+            ],
             None => [
                 (
-                    Reason::WriteStalled,
+                    Verdict::Due(Reason::WriteStalled),
                     self.write.filter(|_| client.connection.needs_room()).map(|t| left(t, since(client.stalled_ms))),
                 ),
-                (Reason::Idle, self.idle.map(|t| left(t, since(client.active_ms)))),
-                (Reason::Lifetime, self.lifetime.map(|t| left(t, now_ms - client.since_ms))),
+                (Verdict::Due(Reason::Idle), self.idle.map(|t| left(t, since(client.active_ms)))),
+                (Verdict::Due(Reason::Lifetime), self.lifetime.map(|t| left(t, now_ms - client.since_ms))),
+                // Quiet since the last bytes, or since the last heartbeat.
+                (Verdict::Heartbeat, heartbeat.map(|(every, last)| left(every, since(last).min(since(client.active_ms))))),
             ],
         };
-        match waits.into_iter().filter_map(|(reason, left)| Some((left?, reason))).min_by_key(|&(left, _)| left) {
+        match waits.into_iter().filter_map(|(verdict, left)| Some((left?, verdict))).min_by_key(|&(left, _)| left) {
             None => Verdict::Never,
-            Some((0, reason)) => Verdict::Due(reason),
+            Some((0, verdict)) => verdict,
             Some((left, _)) => Verdict::Later(left),
         }
+    }
+}
+
+/// When connections that are quiet were last sent a heartbeat; nothing if none are sent.
+#[derive(Debug, Default)]
+pub(super) struct Heartbeats {
+    every: Option<Duration>,
+    last_ms: SecondaryMap<SessionId, u32>,
+}
+
+impl Heartbeats {
+    pub(super) fn new(every: Option<Duration>) -> Self {
+        Self { every, last_ms: SecondaryMap::new() }
+    }
+
+    pub(super) fn are_there(&self) -> bool {
+        self.every.is_some()
+    }
+
+    /// A connection has come, or was sent one.
+    pub(super) fn open(&mut self, id: SessionId, now_ms: u64) {
+        if self.are_there() {
+            self.last_ms.insert(id, now_ms as u32);
+        }
+    }
+
+    pub(super) fn forget(&mut self, id: SessionId) {
+        if self.are_there() {
+            self.last_ms.remove(id);
+        }
+    }
+
+    fn of(&self, id: SessionId) -> Option<(Duration, u32)> {
+        Some((self.every?, *self.last_ms.get(id)?))
     }
 }
 
@@ -114,6 +158,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             match token.name() {
                 Name::Fixed(DRAIN) => self.on_drain_deadline(now),
                 Name::Fixed(STATISTICS) => self.log_statistics(now),
+                Name::Fixed(STATUS) => self.on_status(now),
                 Name::Fixed(name) => {
                     let index = listener_index(name);
                     if let Some(listener) = &mut self.listeners[index] {
@@ -127,10 +172,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     /// Has the wheel come back for a connection when its next timeout is due, unless it does so sooner.
-    pub(super) fn set_timer(&mut self, key: ClientKey) {
+    pub(super) fn set_timer(&mut self, key: SessionId) {
         let now_ms = self.clock.last_read();
         let Some(client) = self.clients.get_mut(key) else { return };
-        let Verdict::Later(left) = self.timeouts.verdict(client, now_ms) else { return };
+        let Verdict::Later(left) = self.timeouts.verdict(client, self.heartbeats.of(key), now_ms) else { return };
         let is_sooner = |timer: NonZeroU32| i64::from(timer.get().wrapping_sub(now_ms as u32) as i32) <= left as i64;
         if !client.timer_ms.is_some_and(is_sooner) {
             // What is out of the wheel's reach comes sooner, and is then set again.
@@ -140,7 +185,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     /// The wheel has come back for a connection.
-    fn on_timer(&mut self, key: ClientKey) {
+    fn on_timer(&mut self, key: SessionId) {
         let now_ms = self.clock.last_read();
         let Some(client) = self.clients.get_mut(key) else { return };
         // A sooner timer was set after this one, and has been kept.
@@ -148,9 +193,14 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             return;
         }
         client.timer_ms = None;
-        match self.timeouts.verdict(client, now_ms) {
+        match self.timeouts.verdict(client, self.heartbeats.of(key), now_ms) {
             Verdict::Never => {}
             Verdict::Later(_) => self.set_timer(key),
+            Verdict::Heartbeat => {
+                self.heartbeats.open(key, now_ms);
+                self.say_heartbeat(key);
+                self.set_timer(key);
+            }
             Verdict::Due(reason @ (Reason::Idle | Reason::Lifetime)) if client.closing.is_none() => {
                 self.begin_close(key, reason);
                 self.set_timer(key);
@@ -165,7 +215,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     /// From here on a connection is being closed, in order, for a reason. It is to be given a turn.
-    fn begin_close(&mut self, key: ClientKey, reason: Reason) {
+    pub(super) fn begin_close(&mut self, key: SessionId, reason: Reason) {
         let now_ms = self.clock.last_read();
         if let Some(client) = self.clients.get_mut(key) {
             client.connection.close();
@@ -184,19 +234,35 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 continue;
             }
             let name = signal::name(number);
-            if let Some(deadline) = self.drain.on_signal(Instant::now()) {
-                info!(open = self.clients.len(), "{name}: draining; a second signal ends at once");
-                self.deadlines.set(deadline, Token::fixed(DRAIN));
-                // Those that the kernel has accepted for us are served, too. The last of them closes the listener.
-                for index in 0..self.listeners.len() {
-                    self.queue_listener(index);
-                }
-            } else {
+            if self.drain.has_begun() {
                 warn!(open = self.clients.len(), "{name} again: ending at once");
                 self.interrupted_by = Some(number);
+            } else {
+                self.begin_drain(name);
             }
         }
         Ok(())
+    }
+
+    /// Begins the drain: who is in the accept queue is let in, and nobody else.
+    pub(super) fn begin_drain(&mut self, why: &str) {
+        let Some(deadline) = self.drain.on_signal(Instant::now()) else { return };
+        info!(open = self.clients.len(), "{why}: draining; a second signal ends at once");
+        self.deadlines.set(deadline, Token::fixed(DRAIN));
+        // Those that the kernel has accepted for us are served, too. The last of them closes the listener.
+        for index in 0..self.listeners.len() {
+            self.queue_listener(index);
+        }
+    }
+
+    /// Tells everybody how many there are, by a schedule that being late does not shift.
+    fn on_status(&mut self, now: Instant) {
+        let Some((interval, at)) = &mut self.status else { return };
+        while *at <= now {
+            *at += *interval;
+        }
+        self.deadlines.set(*at, Token::fixed(STATUS));
+        self.say_status();
     }
 
     fn log_statistics(&mut self, now: Instant) {
@@ -218,7 +284,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     /// Whether a drain has come to its end: nobody can come any more, and all have left.
     pub(super) fn is_drained(&self) -> bool {
-        self.drain.has_begun() && self.clients.is_empty() && self.listeners.iter().all(Option::is_none)
+        self.drain.has_begun()
+            && self.clients.is_empty()
+            && self.listeners.iter().all(Option::is_none)
+            && (P::ONLY_ANSWERS || self.protocol.is_idle() || self.drain.is_over())
     }
 
     fn on_drain_deadline(&mut self, now: Instant) {

@@ -8,6 +8,7 @@
 
 pub mod address;
 pub mod epoll;
+pub mod eventfd;
 pub mod limits;
 pub mod signal;
 pub mod socket;

@@ -1,0 +1,289 @@
+//! Cutting a stream into lines or frames, wherever the kernel cut it before. On both ends of the wire: neither knows of sockets.
+
+use super::Reply;
+
+/// What a decoder does.
+pub trait Decoder {
+    /// Takes all of `input`, and gives `take` each piece that is whole, as it stands on the wire: with its line end, or its length in
+    /// front; `false` from it says that this was the last, and what is left of the input is dropped. What is whole within `input`
+    /// is not copied.
+    ///
+    /// # Errors
+    /// [`TooLong`] for a piece that is longer than it may be. Those before it have been given; nothing is to follow.
+    fn decode(&mut self, input: &[u8], take: impl FnMut(&[u8]) -> bool) -> Result<(), TooLong>;
+
+    /// What stands behind the last whole piece.
+    fn rest(&self) -> &[u8];
+}
+
+/// Answers with every piece that is whole, with as few calls as there can be: pieces that stand one behind the other in `input` go
+/// out together. `goes_on` says of each whether it is not the last.
+pub(super) fn echo_whole(
+    decoder: &mut impl Decoder,
+    input: &[u8],
+    reply: &mut impl Reply,
+    mut goes_on: impl FnMut(&[u8]) -> bool,
+) -> Result<(), TooLong> {
+    let mut together = 0..0;
+    let result = decoder.decode(input, |piece| {
+        // One that was begun in front of the input is first, and stands elsewhere.
+        let from = (piece.as_ptr() as usize).wrapping_sub(input.as_ptr() as usize);
+        if from < input.len() {
+            together = if together.is_empty() { from } else { together.start }..from + piece.len();
+        } else {
+            reply.send(piece);
+        }
+        goes_on(piece)
+    });
+    if !together.is_empty() {
+        reply.send(&input[together]);
+    }
+    result
+}
+
+/// A piece is longer than it may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLong {
+    /// How long: of a frame, what it says in front; of a line, how much of it has come.
+    pub length: u64,
+}
+
+/// Lines, which end with LF. A CR in front of it belongs to the end, too (RFC 5198 and Telnet write both).
+#[derive(Debug)]
+pub struct Lines {
+    max: usize,
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    /// Lines of up to `max` bytes, not counting their ends.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self { max, rest: Vec::new() }
+    }
+
+    /// How long a line is without its end.
+    fn length(line: &[u8]) -> usize {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        line.strip_suffix(b"\r").unwrap_or(line).len()
+    }
+
+    fn check(&self, line: &[u8]) -> Result<(), TooLong> {
+        let length = Self::length(line);
+        if length > self.max { Err(TooLong { length: length as u64 }) } else { Ok(()) }
+    }
+}
+
+impl Decoder for Lines {
+    fn decode(&mut self, mut input: &[u8], mut take: impl FnMut(&[u8]) -> bool) -> Result<(), TooLong> {
+        while let Some(end) = input.iter().position(|&byte| byte == b'\n') {
+            let (line, behind) = input.split_at(end + 1);
+            input = behind;
+            let goes_on = if self.rest.is_empty() {
+                self.check(line)?;
+                take(line)
+            } else {
+                self.rest.extend_from_slice(line);
+                let line = std::mem::take(&mut self.rest);
+                self.check(&line)?;
+                take(&line)
+            };
+            if !goes_on {
+                return Ok(());
+            }
+        }
+        // A CR at the end may belong to an LF that is still to come: it makes no line too long.
+        let length = self.rest.len() + input.len();
+        let last = input.last().or(self.rest.last());
+        if length - usize::from(last == Some(&b'\r')) > self.max {
+            return Err(TooLong { length: length as u64 });
+        }
+        self.rest.extend_from_slice(input);
+        Ok(())
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.rest
+    }
+}
+
+/// How many bytes say how long a frame is.
+const LENGTH_BYTES: usize = 4;
+
+/// Frames: a length, as an unsigned number of 4 bytes with the most significant first, and as many bytes. 0 is a length.
+#[derive(Debug)]
+pub struct Frames {
+    max: usize,
+    rest: Vec<u8>,
+}
+
+impl Frames {
+    /// Frames of up to `max` bytes, not counting their lengths.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self { max, rest: Vec::new() }
+    }
+
+    /// The frame of a payload.
+    ///
+    /// # Panics
+    /// If the payload has 2^32 bytes or more.
+    #[must_use]
+    pub fn encode(payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).expect("a payload of less than 2^32 bytes");
+        let mut frame = Vec::with_capacity(LENGTH_BYTES + payload.len());
+        frame.extend_from_slice(&length.to_be_bytes());
+        frame.extend_from_slice(payload);
+        frame
+    }
+
+    /// How long the frame is that `bytes` begin with, its length included; none if too few of them are there to tell.
+    fn whole(&self, bytes: &[u8]) -> Result<Option<usize>, TooLong> {
+        let Some((length, _)) = bytes.split_first_chunk() else { return Ok(None) };
+        let length = u32::from_be_bytes(*length);
+        if length as usize > self.max {
+            Err(TooLong { length: length.into() })
+        } else {
+            Ok(Some(LENGTH_BYTES + length as usize))
+        }
+    }
+}
+
+impl Decoder for Frames {
+    fn decode(&mut self, mut input: &[u8], mut take: impl FnMut(&[u8]) -> bool) -> Result<(), TooLong> {
+        // First the frame that was begun before: it is filled up, and never by more than it has.
+        while !self.rest.is_empty() {
+            let wanted = self.whole(&self.rest)?;
+            let missing = wanted.unwrap_or(LENGTH_BYTES) - self.rest.len();
+            if missing == 0 {
+                let frame = std::mem::take(&mut self.rest);
+                if !take(&frame) {
+                    return Ok(());
+                }
+                break;
+            }
+            if input.is_empty() {
+                return Ok(());
+            }
+            let (part, behind) = input.split_at(missing.min(input.len()));
+            self.rest.reserve_exact(missing);
+            self.rest.extend_from_slice(part);
+            input = behind;
+        }
+        while let Some(length) = self.whole(input)? {
+            let Some((frame, behind)) = input.split_at_checked(length) else { break };
+            input = behind;
+            if !take(frame) {
+                return Ok(());
+            }
+        }
+        if !input.is_empty() {
+            let length = self.whole(input)?.unwrap_or(LENGTH_BYTES);
+            self.rest.reserve_exact(length);
+            self.rest.extend_from_slice(input);
+        }
+        Ok(())
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.rest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What a decoder makes of a stream that is cut into parts.
+    fn pieces(decoder: &mut impl Decoder, stream: &[u8], cuts: &[usize]) -> (Vec<Vec<u8>>, Result<(), TooLong>) {
+        let mut pieces = Vec::new();
+        let mut from = 0;
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (stream.len() + 1)).chain([stream.len()]).collect();
+        cuts.sort_unstable();
+        for to in cuts {
+            let result = decoder.decode(&stream[from..to], |piece| {
+                pieces.push(piece.to_vec());
+                true
+            });
+            if result.is_err() {
+                return (pieces, result);
+            }
+            from = to;
+        }
+        (pieces, Ok(()))
+    }
+
+    proptest! {
+        #[test]
+        fn lines_are_the_same_however_they_are_cut(
+            lines in prop::collection::vec("[a-c\r]{0,12}", 0..20), last in "[a-c]{0,12}", cuts in prop::collection::vec(0_usize..400, 0..40),
+        ) {
+            let whole: Vec<Vec<u8>> = lines.iter().map(|line| format!("{line}\n").into_bytes()).collect();
+            let stream = [whole.concat(), last.clone().into_bytes()].concat();
+            let mut decoder = Lines::new(16);
+            prop_assert_eq!(pieces(&mut decoder, &stream, &cuts), (whole, Ok(())));
+            prop_assert_eq!(decoder.rest(), last.as_bytes());
+        }
+
+        #[test]
+        fn frames_are_the_same_however_they_are_cut(
+            payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..20), kept in 0_usize..20,
+            cuts in prop::collection::vec(0_usize..400, 0..40),
+        ) {
+            let whole: Vec<Vec<u8>> = payloads.iter().map(|payload| Frames::encode(payload)).collect();
+            let last = Frames::encode(&[7; 16])[..kept].to_vec();
+            let mut decoder = Frames::new(40);
+            let (found, result) = pieces(&mut decoder, &[whole.concat(), last.clone()].concat(), &cuts);
+            prop_assert_eq!((found, result), (whole, Ok(())));
+            prop_assert_eq!(decoder.rest(), &last[..]);
+            prop_assert!(decoder.rest.capacity() <= LENGTH_BYTES + 40, "{}", decoder.rest.capacity());
+        }
+
+        #[test]
+        fn whatever_comes_is_decoded_or_too_long(stream in prop::collection::vec(any::<u8>(), 0..200), cuts in prop::collection::vec(0_usize..200, 0..8)) {
+            let whole = pieces(&mut Frames::new(9), &stream, &[]);
+            prop_assert_eq!(pieces(&mut Frames::new(9), &stream, &cuts), whole);
+        }
+    }
+
+    #[test]
+    fn a_line_may_have_just_as_many_bytes_as_it_may() {
+        for end in ["\n", "\r\n"] {
+            for cut in 0..8 {
+                let line = format!("abcd{end}");
+                assert_eq!(pieces(&mut Lines::new(4), line.as_bytes(), &[cut]).1, Ok(()), "{line:?} cut at {cut}");
+                let line = format!("abcde{end}");
+                assert!(pieces(&mut Lines::new(4), line.as_bytes(), &[cut]).1.is_err(), "{line:?} cut at {cut}");
+            }
+        }
+        assert!(Lines::new(4).decode(b"abcde", |_| true).is_err(), "it need not end to be too long");
+        assert!(Lines::new(4).decode(b"abcd\r", |_| true).is_ok(), "an LF may follow");
+        assert!(Lines::new(0).decode(b"\n\r\n", |_| true).is_ok());
+    }
+
+    #[test]
+    fn a_frame_that_is_too_long_is_known_by_its_length_alone() {
+        assert_eq!(Frames::new(4).decode(&5_u32.to_be_bytes(), |_| true), Err(TooLong { length: 5 }));
+        assert_eq!(Frames::new(4).decode(&u32::MAX.to_be_bytes(), |_| true), Err(TooLong { length: u32::MAX.into() }));
+        let mut decoder = Frames::new(1 << 20);
+        let frame = Frames::encode(&vec![1; 1 << 20]);
+        for part in frame.chunks(1_000) {
+            decoder.decode(part, |whole| whole == frame).expect("within bounds");
+            assert!(decoder.rest.capacity() <= frame.len(), "never more than the frame");
+        }
+        assert!(decoder.rest().is_empty());
+    }
+
+    #[test]
+    fn nothing_follows_the_last_that_is_wanted() {
+        let mut seen = 0;
+        Lines::new(9)
+            .decode(b"a\nquit\nb\n", |line| {
+                seen += 1;
+                line != b"quit\n"
+            })
+            .expect("short lines");
+        assert_eq!(seen, 2);
+    }
+}

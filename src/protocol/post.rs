@@ -1,0 +1,118 @@
+//! What a protocol sends to others than the one who has just spoken, and what it wants to be reminded of. It is collected while a
+//! connection has its turn, and done right afterwards.
+
+use std::time::Duration;
+
+use super::SessionId;
+
+/// A timer: when it is to come, and under what number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timer {
+    /// The number that it is told by.
+    pub number: u32,
+    /// How long from now. It comes never sooner, and as much later as the loop takes to come to it.
+    pub after: Duration,
+    /// How long from one to the next, if it is to come again and again. They follow a schedule: one that comes late does not
+    /// delay the next, and those that were missed altogether are left out. At least a millisecond.
+    pub every: Option<Duration>,
+}
+
+impl Timer {
+    /// A timer that comes once.
+    #[must_use]
+    pub fn once(number: u32, after: Duration) -> Self {
+        Self { number, after, every: None }
+    }
+
+    /// A timer that comes over and over.
+    #[must_use]
+    pub fn every(number: u32, interval: Duration) -> Self {
+        let interval = interval.max(Duration::from_millis(1));
+        Self { number, after: interval, every: Some(interval) }
+    }
+}
+
+/// Who is to be sent something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recipients {
+    /// One connection.
+    One(SessionId),
+    /// All but one.
+    Others(SessionId),
+    /// All.
+    All,
+}
+
+/// Bytes on their way to somebody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mail {
+    /// To whom.
+    pub to: Recipients,
+    /// What.
+    pub bytes: Box<[u8]>,
+}
+
+/// What was asked for, in the order in which it was.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Deliver(Mail),
+    /// For a connection, or for the server.
+    SetTimer(Option<SessionId>, Timer),
+    CancelTimer(Option<SessionId>, u32),
+    Resume(SessionId),
+    /// To be closed in order.
+    Close(SessionId),
+}
+
+/// What a protocol asks of the server. What is sent to a connection follows what was sent there before, in order. A connection that
+/// takes nothing is not sent more than fits into `outbox_limit` (see [`Limits`](crate::server::Limits)): what does not is skipped as a
+/// whole, and counted.
+#[derive(Debug, Default)]
+pub struct Post {
+    requests: Vec<Request>,
+}
+
+impl Post {
+    /// Sends `bytes` to one connection, to all, or to all but one.
+    pub fn send(&mut self, to: Recipients, bytes: &[u8]) {
+        self.requests.push(Request::Deliver(Mail { to, bytes: bytes.into() }));
+    }
+
+    /// Closes a connection in order: what was sent before still goes out, then our FIN.
+    pub fn close(&mut self, id: SessionId) {
+        self.requests.push(Request::Close(id));
+    }
+
+    /// Has a timer of the server come, which replaces one that it has under the same number.
+    pub fn set_timer(&mut self, timer: Timer) {
+        self.set(None, timer);
+    }
+
+    /// Takes a timer of the server back.
+    pub fn cancel_timer(&mut self, timer: u32) {
+        self.cancel(None, timer);
+    }
+
+    /// Reads on from a connection for which [`can_receive`](super::Protocol::can_receive) has said no.
+    pub fn resume(&mut self, id: SessionId) {
+        self.requests.push(Request::Resume(id));
+    }
+
+    pub(super) fn set(&mut self, owner: Option<SessionId>, timer: Timer) {
+        self.requests.push(Request::SetTimer(owner, timer));
+    }
+
+    pub(super) fn cancel(&mut self, owner: Option<SessionId>, timer: u32) {
+        self.requests.push(Request::CancelTimer(owner, timer));
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// Takes what was asked for; what is asked for meanwhile comes in the next turn.
+    pub(crate) fn take(&mut self) -> Vec<Request> {
+        std::mem::take(&mut self.requests)
+    }
+}

@@ -1,0 +1,115 @@
+//! Putting a server together, word by word.
+
+use std::time::Duration;
+
+use super::Server;
+use super::address::ListenAddress;
+use super::config::{Config, Limits, SocketOptions, Timeouts};
+use super::error::Error;
+use super::kernel::Linux;
+use crate::protocol::Protocol;
+
+/// A [`Config`] in the making.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use edgecho::protocol::Line;
+/// use edgecho::server::{Server, Timeouts};
+///
+/// let server = Server::builder()
+///     .listen("127.0.0.1:7777".parse()?)
+///     .listen("[::1]:7777".parse()?)
+///     .timeouts(Timeouts { idle: Some(Duration::from_secs(60)), ..Timeouts::default() })
+///     .bind(Line::default())?;
+/// server.run()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Builder {
+    config: Config,
+    listens: bool,
+}
+
+impl Server<crate::protocol::Echo, Linux> {
+    /// Begins with the defaults of [`Config`]. The protocol is named at the end, by [`Builder::bind`].
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+}
+
+impl Builder {
+    /// An address to listen on, beside those named before. The default holds only if none is named.
+    #[must_use]
+    pub fn listen(mut self, address: ListenAddress) -> Self {
+        if !std::mem::replace(&mut self.listens, true) {
+            self.config.listen.clear();
+        }
+        self.config.listen.push(address);
+        self
+    }
+
+    /// How much it may take on.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.config.limits = limits;
+        self
+    }
+
+    /// How long things may take.
+    #[must_use]
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.config.timeouts = timeouts;
+        self
+    }
+
+    /// What is set on its sockets.
+    #[must_use]
+    pub fn sockets(mut self, sockets: SocketOptions) -> Self {
+        self.config.sockets = sockets;
+        self
+    }
+
+    /// See [`Config::busy_poll`].
+    #[must_use]
+    pub fn busy_poll(mut self, duration: Duration) -> Self {
+        self.config.busy_poll = duration;
+        self
+    }
+
+    /// See [`Config::status_interval`].
+    #[must_use]
+    pub fn status_interval(mut self, interval: Duration) -> Self {
+        self.config.status_interval = Some(interval);
+        self
+    }
+
+    /// See [`Config::heartbeat`].
+    #[must_use]
+    pub fn heartbeat(mut self, quiet: Duration) -> Self {
+        self.config.heartbeat = Some(quiet);
+        self
+    }
+
+    /// See [`Config::signals`].
+    #[must_use]
+    pub fn signals(mut self, are_read: bool) -> Self {
+        self.config.signals = are_read;
+        self
+    }
+
+    /// What has been put together.
+    #[must_use]
+    pub fn config(self) -> Config {
+        self.config
+    }
+
+    /// Listens, and serves `protocol` from [`Server::run`] on.
+    ///
+    /// # Errors
+    /// As those of [`Server::bind`].
+    pub fn bind<P: Protocol>(self, protocol: P) -> Result<Server<P, Linux>, Error> {
+        Server::bind(protocol, &self.config)
+    }
+}

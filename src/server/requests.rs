@@ -1,0 +1,107 @@
+//! Doing what a protocol has asked for: bytes to others, timers, closing. And the lines that the server itself has to say.
+
+use std::time::Instant;
+
+use super::Server;
+use super::connection::{Ending, Turn};
+use super::kernel::Kernel;
+use super::statistics::Reason;
+use crate::protocol::{Mail, Protocol, Recipients, Request, SessionId};
+
+impl<P: Protocol, K: Kernel> Server<P, K> {
+    /// Does what was asked for, until nothing is left.
+    #[cold]
+    pub(super) fn do_requests(&mut self) {
+        while !self.post.is_empty() {
+            let now = Instant::now();
+            self.clock.read();
+            for request in self.post.take() {
+                match request {
+                    Request::Deliver(mail) => self.deliver(&mail),
+                    Request::SetTimer(owner, timer) => {
+                        if owner.is_none_or(|id| self.clients.contains_key(id)) {
+                            self.timers.set(owner, timer, now);
+                        }
+                    }
+                    Request::CancelTimer(owner, number) => self.timers.cancel(owner, number),
+                    Request::Resume(id) => self.queue_client(id),
+                    Request::Close(id) => {
+                        self.begin_close(id, Reason::Protocol);
+                        self.set_timer(id);
+                        self.queue_client(id);
+                    }
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, mail: &Mail) {
+        let but = match mail.to {
+            Recipients::One(id) => return self.deliver_to(id, &mail.bytes),
+            Recipients::Others(id) => Some(id),
+            Recipients::All => None,
+        };
+        for id in self.clients.keys().collect::<Vec<_>>() {
+            if Some(id) != but {
+                self.deliver_to(id, &mail.bytes);
+            }
+        }
+    }
+
+    /// Sends bytes to a connection, if it is there and takes what it is sent.
+    pub(super) fn deliver_to(&mut self, id: SessionId, bytes: &[u8]) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        match client.connection.deliver(bytes, self.outbox_limit) {
+            Ok(true) => {
+                if client.connection.pending_bytes() != client.counted_bytes as usize {
+                    self.count_pending(id);
+                }
+            }
+            Ok(false) => self.statistics.skipped += u64::from(client.closing.is_none()),
+            Err(error) => self.close(id, &Ending::Failed(error)),
+        }
+    }
+
+    /// Tells the protocol of the timers that have come.
+    pub(super) fn keep_timers(&mut self) {
+        if self.timers.next().is_none() {
+            return; // and save the look at the clock
+        }
+        let now = Instant::now();
+        while let Some((owner, number)) = self.timers.take_due(now) {
+            match owner {
+                None => self.protocol.on_server_timer(number, &mut self.post),
+                Some(id) => self.on_protocol_timer(id, number),
+            }
+            if !self.post.is_empty() {
+                self.do_requests();
+            }
+        }
+    }
+
+    fn on_protocol_timer(&mut self, id: SessionId, number: u32) {
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let mut turn = Turn { id, peer: &client.peer, post: &mut self.post };
+        match client.connection.on_timer(&mut self.protocol, number, &mut turn) {
+            Ok(()) => {
+                if client.connection.pending_bytes() != client.counted_bytes as usize {
+                    self.count_pending(id);
+                }
+            }
+            Err(error) => self.close(id, &Ending::Failed(error)),
+        }
+    }
+
+    /// Tells every connection how many there are.
+    pub(super) fn say_status(&mut self) {
+        let text = format!("Server status: {} active connections\n", self.clients.len());
+        let bytes = self.protocol.notice(&text).into();
+        self.deliver(&Mail { to: Recipients::All, bytes });
+    }
+
+    /// Shows a quiet connection that the server is still there.
+    pub(super) fn say_heartbeat(&mut self, id: SessionId) {
+        let bytes = self.protocol.notice("HEARTBEAT\n");
+        self.deliver_to(id, &bytes);
+    }
+}
