@@ -1,12 +1,13 @@
 //! `edgecho serve`: its flags, and what its end means.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
-use edgecho::protocol::{Echo, Frame, Line, Protocol};
+use edgecho::protocol::{Collect, Echo, Frame, Line, Protocol};
 use edgecho::server::{Config, Error, Keepalive, Limits, ListenAddress, Server, SocketOptions, Timeouts};
 use edgecho::sys::signal;
 use tracing::warn;
@@ -43,7 +44,7 @@ pub(super) struct Serve {
 #[command(next_help_heading = "Protocol")]
 struct ProtocolFlags {
     /// What to do with the bytes: echo returns them as they come; line returns whole lines, and ends after 'quit'; frame returns whole
-    /// frames, each a length (4 bytes, the most significant first) and as many bytes
+    /// frames, each a length (4 bytes, the most significant first) and as many bytes; collect takes frames, and writes them as JSON Lines
     #[arg(long, value_name = "NAME", env = "EDGECHO_PROTOCOL", value_enum, default_value_t = Name::Echo)]
     protocol: Name,
 
@@ -51,9 +52,17 @@ struct ProtocolFlags {
     #[arg(long, value_name = "BYTES", env = "EDGECHO_MAX_LINE", value_parser = piece_size, default_value = "64KiB")]
     max_line: usize,
 
-    /// Of frame: the longest frame, in bytes without its length, up to 1GiB
+    /// Of frame and collect: the longest frame, in bytes without its length, up to 1GiB
     #[arg(long, value_name = "BYTES", env = "EDGECHO_MAX_FRAME", value_parser = piece_size, default_value = "64KiB")]
     max_frame: usize,
+
+    /// Of collect: frames that may wait for the output; while there are more, nothing is read
+    #[arg(long, value_name = "N", env = "EDGECHO_QUEUE", default_value_t = Collect::QUEUE)]
+    queue: usize,
+
+    /// Of collect: where the lines go, appended to what is there [default: stdout]
+    #[arg(long, value_name = "FILE", env = "EDGECHO_OUTPUT")]
+    output: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -61,6 +70,7 @@ enum Name {
     Echo,
     Line,
     Frame,
+    Collect,
 }
 
 #[derive(Debug, Args)]
@@ -215,18 +225,41 @@ impl From<Serve> for Config {
 }
 
 pub(super) fn serve(options: Serve) -> ExitCode {
-    let ProtocolFlags { protocol, max_line, max_frame } = options.protocol;
+    let ProtocolFlags { protocol, max_line, max_frame, queue, ref output } = options.protocol;
+    let collect = matches!(protocol, Name::Collect).then(|| Collect::new(output.as_deref(), queue, max_frame)).transpose();
+    let collect = match collect {
+        Ok(collect) => collect,
+        Err(failure) => {
+            let name = output.as_deref().map_or("stdout".to_owned(), |path| path.display().to_string());
+            let _ = writeln!(std::io::stderr(), "error: cannot write to {name}: {failure}");
+            return ExitCode::from(FAILURE);
+        }
+    };
+    let has_output = output.is_some();
     let config = options.into();
+    if let Some(collect) = collect {
+        // What is collected goes to stdout alone.
+        return if has_output {
+            serve_protocol(collect, &config)
+        } else {
+            serve_on(collect, &config, &mut std::io::stderr())
+        };
+    }
     match protocol {
-        Name::Echo => serve_protocol(Echo, &config),
+        Name::Echo | Name::Collect => serve_protocol(Echo, &config),
         Name::Line => serve_protocol(Line::new(max_line), &config),
         Name::Frame => serve_protocol(Frame::new(max_frame), &config),
     }
 }
 
 fn serve_protocol(protocol: impl Protocol, config: &Config) -> ExitCode {
+    serve_on(protocol, config, &mut std::io::stdout())
+}
+
+/// Serves, and says to `out` where.
+fn serve_on(protocol: impl Protocol, config: &Config, out: &mut dyn Write) -> ExitCode {
     let result = Server::bind(protocol, config).and_then(|server| {
-        announce(&server);
+        announce(&server, out);
         server.run()
     });
     match result {
@@ -249,12 +282,11 @@ fn serve_protocol(protocol: impl Protocol, config: &Config) -> ExitCode {
     }
 }
 
-/// Says on stdout where the server listens, a line an address: whoever has started it waits for that.
-fn announce(server: &Server<impl Protocol>) {
-    let mut stdout = std::io::stdout().lock();
+/// Says where the server listens, a line an address: whoever has started it waits for that.
+fn announce(server: &Server<impl Protocol>, out: &mut dyn Write) {
     for address in server.local_addresses() {
-        if let Err(failure) = writeln!(stdout, "listening on {address}").and_then(|()| stdout.flush()) {
-            warn!("listening on {address}, but cannot say so on stdout: {failure}");
+        if let Err(failure) = writeln!(out, "listening on {address}").and_then(|()| out.flush()) {
+            warn!("listening on {address}, but cannot say so: {failure}");
         }
     }
 }

@@ -137,6 +137,12 @@ impl Frames {
         frame
     }
 
+    /// The payload of a whole frame.
+    #[must_use]
+    pub fn payload(frame: &[u8]) -> &[u8] {
+        frame.get(LENGTH_BYTES..).unwrap_or_default()
+    }
+
     /// How long the frame is that `bytes` begin with, its length included; none if too few of them are there to tell.
     fn whole(&self, bytes: &[u8]) -> Result<Option<usize>, TooLong> {
         let Some((length, _)) = bytes.split_first_chunk() else { return Ok(None) };

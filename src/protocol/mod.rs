@@ -21,6 +21,8 @@
 //! }
 //! ```
 
+#[cfg(feature = "collect")]
+mod collect;
 mod decode;
 mod echo;
 mod frame;
@@ -30,6 +32,8 @@ mod post;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
+#[cfg(feature = "collect")]
+pub use collect::Collect;
 pub use decode::{Decoder, Frames, Lines, TooLong};
 pub use echo::Echo;
 pub use frame::Frame;
@@ -89,8 +93,8 @@ pub trait Protocol {
 
     /// Whether `session` may be given input now. If not, the connection is not read, so that TCP slows the peer, until
     /// [`Post::resume`] is called for it.
-    fn can_receive(&self, session: &Self::Session) -> bool {
-        let _ = session;
+    fn can_receive(&mut self, session: &mut Self::Session, id: SessionId) -> bool {
+        let _ = (session, id);
         true
     }
 
@@ -114,8 +118,13 @@ pub trait Protocol {
         true
     }
 
-    /// The server ends: this is the last call. The one that may block.
-    fn end(&mut self) {}
+    /// The server ends: this is the last call, and the one that may block.
+    ///
+    /// # Errors
+    /// What could not be done, in words.
+    fn end(&mut self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// The way back to the peer whose turn it is, and on to everybody else.

@@ -62,6 +62,8 @@ pub(crate) enum Request {
     Resume(SessionId),
     /// To be closed in order.
     Close(SessionId),
+    /// The server cannot go on.
+    Fail(String),
 }
 
 /// What a protocol asks of the server. What is sent to a connection follows what was sent there before, in order. A connection that
@@ -96,6 +98,11 @@ impl Post {
     /// Reads on from a connection for which [`can_receive`](super::Protocol::can_receive) has said no.
     pub fn resume(&mut self, id: SessionId) {
         self.requests.push(Request::Resume(id));
+    }
+
+    /// Ends the server, for a reason in words: the protocol cannot go on.
+    pub fn fail(&mut self, reason: String) {
+        self.requests.push(Request::Fail(reason));
     }
 
     pub(super) fn set(&mut self, owner: Option<SessionId>, timer: Timer) {

@@ -184,9 +184,6 @@ impl<S: Stream, T> Connection<S, T> {
                     Err(error) => return Progress::Ended(Ending::Failed(error)),
                 }
             }
-            if !P::ONLY_ANSWERS && self.phase == Phase::PeerFinished && !protocol.can_receive(&self.session) {
-                return Progress::Waiting; // what it has been given is still too much
-            }
             if self.phase != Phase::Open
                 && let Some(ending) = self.proceed_to_the_end()
             {
@@ -198,7 +195,7 @@ impl<S: Stream, T> Connection<S, T> {
             if spent_bytes >= budget_bytes {
                 return Progress::More;
             }
-            if !P::ONLY_ANSWERS && self.phase == Phase::Open && !protocol.can_receive(&self.session) {
+            if !P::ONLY_ANSWERS && self.phase == Phase::Open && !protocol.can_receive(&mut self.session, turn.id) {
                 return Progress::Waiting; // until it says that it can
             }
             match self.stream.recv(buffer) {
@@ -260,7 +257,6 @@ impl<S: Stream, T> Connection<S, T> {
                 self.phase = Phase::PeerFinished;
             }
             self.answer(turn, |session, reply| protocol.receive(session, input, reply))?;
-            // What it has not taken comes first: the end is told when it can take it.
             if !P::ONLY_ANSWERS && self.phase == Phase::PeerFinished {
                 return self.answer(turn, |session, reply| protocol.finish(session, reply));
             }

@@ -33,6 +33,13 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// The protocol could not go on, or could not finish.
+    #[error("{reason}")]
+    Protocol {
+        /// Why.
+        reason: String,
+    },
+
     /// A call failed that nothing can do without.
     #[error("cannot {action}: {source}: {}", Fault::of(.source))]
     System {

@@ -152,6 +152,8 @@ pub struct Server<P: Protocol, K: Kernel = Linux> {
     interrupted_by: Option<i32>,
     /// A handle has asked for the end.
     is_stopped: bool,
+    /// The protocol cannot go on.
+    failure: Option<String>,
     handle_end: HandleEnd,
     kernel: K,
 }
@@ -188,8 +190,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             if !P::ONLY_ANSWERS && !self.post.is_empty() {
                 self.do_requests();
             }
-            if self.is_drained() || self.interrupted_by.is_some() || self.is_stopped {
-                return Ok(self.end());
+            if self.is_drained() || self.interrupted_by.is_some() || self.is_stopped || self.failure.is_some() {
+                return self.end();
             }
             let wait = self.wait(busy_until);
             self.kernel.wait(&mut events, wait).map_err(Error::system("wait for events (epoll_wait)"))?;
@@ -268,15 +270,18 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     /// The end of a run: whoever is still there is cut off.
-    fn end(mut self) -> Summary {
+    fn end(mut self) -> Result<Summary, Error> {
         let aborted = self.cut_off();
-        self.protocol.end();
+        let ended = self.protocol.end();
+        if let Some(reason) = self.failure.take().or(ended.err()) {
+            return Err(Error::Protocol { reason });
+        }
         let mut statistics = self.statistics();
         statistics.open = 0;
         if self.interrupted_by.is_none() && !self.is_stopped {
             info!(accepted = statistics.accepted, aborted, "drained");
         }
-        Summary { aborted, interrupted_by: self.interrupted_by, statistics }
+        Ok(Summary { aborted, interrupted_by: self.interrupted_by, statistics })
     }
 }
 

@@ -25,6 +25,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                     }
                     Request::CancelTimer(owner, number) => self.timers.cancel(owner, number),
                     Request::Resume(id) => self.queue_client(id),
+                    Request::Fail(reason) => self.failure = Some(reason),
                     Request::Close(id) => {
                         self.begin_close(id, Reason::Protocol);
                         self.set_timer(id);

@@ -139,6 +139,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             statistics: Statistics::default(),
             interrupted_by: None,
             is_stopped: false,
+            failure: None,
             handle_end: HandleEnd::default(),
             kernel,
         }

@@ -1,0 +1,365 @@
+//! The protocols, end to end: whole pieces only, whatever the network cuts, with the boundaries of each.
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use edgecho::protocol::Frames;
+use nix::sys::signal::Signal;
+use proptest::prelude::*;
+use serde_json::Value;
+use support::client::{assert_same, connect, finish, pattern, read_to_fin, reset};
+use support::{Killed, Process, Server, eventually};
+
+fn start(arguments: &[&str]) -> Process {
+    Process::start(Server::Rust, arguments).expect("the program")
+}
+
+fn line_server() -> Process {
+    start(&["--protocol", "line", "--max-line", "100"])
+}
+
+fn frame_server() -> Process {
+    start(&["--protocol", "frame", "--max-frame", "100"])
+}
+
+/// Sends in parts, each in a segment of its own as far as that can be had, and then a FIN; gives what came back before the FIN.
+fn exchange(process: &Process, parts: &[&[u8]]) -> Vec<u8> {
+    let stream = connect(process.address);
+    for part in parts {
+        if (&stream).write_all(part).is_err() {
+            break; // it has closed: what it had to say is still to be read
+        }
+    }
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let mut back = Vec::new();
+    // After an orderly close of theirs, a reset may follow what we still sent; what came before it counts.
+    let _ = (&stream).read_to_end(&mut back);
+    back
+}
+
+fn receive(mut stream: &TcpStream, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    stream.read_exact(&mut bytes).expect("receive");
+    bytes
+}
+
+#[test]
+fn lines_come_back_whole_as_they_were_sent() {
+    let process = line_server();
+    for text in ["", "\n", "a\n", "a\r\n", "a\nb\r\n\n\r\nc", "no end", "\r\n", "a\rb\n", "quit now\n"] {
+        assert_same(&exchange(&process, &[text.as_bytes()]), text.as_bytes());
+        let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
+        assert_same(&exchange(&process, &bytes), text.as_bytes());
+    }
+    let many = (0..5_000).map(|number| format!("line {number}\r\n")).collect::<String>();
+    assert_same(&exchange(&process, &[many.as_bytes()]), many.as_bytes());
+    process.terminate();
+}
+
+#[test]
+fn a_part_of_a_line_waits_for_its_end() {
+    let process = line_server();
+    let stream = connect(process.address);
+    (&stream).write_all(b"first\nsec").expect("send");
+    assert_eq!(receive(&stream, 6), b"first\n");
+    process.settle();
+    stream.set_nonblocking(true).expect("a flag");
+    assert!((&stream).read(&mut [0; 1]).is_err(), "nothing more, for now");
+    stream.set_nonblocking(false).expect("a flag");
+    (&stream).write_all(b"ond\n").expect("send");
+    assert_eq!(receive(&stream, 7), b"second\n");
+    drop(stream);
+    process.terminate();
+}
+
+#[test]
+fn quit_is_answered_and_ends_the_connection_in_order() {
+    let process = line_server();
+    for quit in ["quit\n", "quit\r\n"] {
+        for before in ["", "hello\n"] {
+            let stream = connect(process.address);
+            (&stream).write_all(format!("{before}{quit}").as_bytes()).expect("send");
+            assert_same(&read_to_fin(&stream), format!("{before}{quit}").as_bytes());
+        }
+        let stream = connect(process.address);
+        (&stream).write_all(format!("{quit}never\n").as_bytes()).expect("send");
+        assert_same(&read_to_fin(&stream), quit.as_bytes());
+    }
+    process.terminate();
+}
+
+#[test]
+fn a_line_may_be_as_long_as_it_may_and_no_longer() {
+    let process = line_server();
+    for end in ["\n", "\r\n"] {
+        let longest = format!("{}{end}", "x".repeat(100));
+        assert_same(&exchange(&process, &[longest.as_bytes()]), longest.as_bytes());
+        for cut in [1, 50, 100] {
+            let (one, other) = longest.as_bytes().split_at(cut);
+            assert_same(&exchange(&process, &[one, other]), longest.as_bytes());
+        }
+        let too_long = format!("ok\n{}{end}", "x".repeat(101));
+        let stream = connect(process.address);
+        (&stream).write_all(too_long.as_bytes()).expect("send");
+        assert_same(&read_to_fin(&stream), b"ok\nerror: line longer than 100 bytes\n");
+    }
+    let stream = connect(process.address);
+    (&stream).write_all(&[b'x'; 101]).expect("send");
+    assert_same(&read_to_fin(&stream), b"error: line longer than 100 bytes\n");
+    process.terminate();
+}
+
+#[test]
+fn frames_come_back_whole() {
+    let process = frame_server();
+    let payloads = [pattern(1, 0), pattern(2, 1), pattern(3, 100), pattern(4, 0), pattern(5, 99)];
+    let stream: Vec<u8> = payloads.iter().flat_map(|payload| Frames::encode(payload)).collect();
+    assert_same(&exchange(&process, &[&stream]), &stream);
+    for cut in 0..=stream.len() {
+        let (one, other) = stream.split_at(cut);
+        assert_same(&exchange(&process, &[one, other]), &stream);
+    }
+    let many = stream.repeat(500);
+    assert_same(&exchange(&process, &[&many]), &many);
+    process.terminate();
+}
+
+#[test]
+fn an_end_at_any_place_returns_the_frames_before_it() {
+    let process = start(&["--protocol", "frame", "-v"]);
+    let one = Frames::encode(b"hello");
+    let stream = one.repeat(2);
+    for end in 0..=stream.len() {
+        let whole = &stream[..end / one.len() * one.len()];
+        assert_same(&exchange(&process, &[&stream[..end]]), whole);
+    }
+    let within = eventually("all are told", || {
+        let count = process.stderr().matches("the peer ended within a frame").count();
+        (process.stderr().matches("closed: ").count() == stream.len() + 1).then_some(count)
+    });
+    assert_eq!(within, stream.len() + 1 - 3, "{}", process.stderr());
+    process.terminate();
+}
+
+#[test]
+fn a_frame_that_is_too_long_is_a_warning_and_the_end() {
+    let process = frame_server();
+    let stream = connect(process.address);
+    let peer = stream.local_addr().expect("an address");
+    (&stream).write_all(&[Frames::encode(b"ok"), 101_u32.to_be_bytes().to_vec()].concat()).expect("send");
+    assert_same(&read_to_fin(&stream), &Frames::encode(b"ok"));
+    let log = eventually("a warning", || Some(process.stderr()).filter(|log| log.contains("WARN")));
+    assert!(log.contains(&format!("peer={peer}")) && log.contains("length=101"), "{log}");
+    process.terminate();
+}
+
+#[test]
+fn a_frame_larger_than_any_buffer_costs_no_more_than_itself() {
+    let process = start(&["--protocol", "frame", "--max-frame", "8MiB"]);
+    let before = process.rss_bytes();
+    let frame = Frames::encode(&pattern(9, 8 << 20));
+    let stream = connect(process.address);
+    (&stream).write_all(&frame[..frame.len() - 1]).expect("send");
+    eventually("all has been read", || (process.rss_bytes() > before + (8 << 20)).then_some(()));
+    let held = process.rss_bytes() - before;
+    assert!(held < (8 << 20) + (8 << 20) / 4, "{held} bytes for a frame of {}", frame.len());
+    (&stream).write_all(&frame[frame.len() - 1..]).expect("send");
+    assert_same(&receive(&stream, frame.len()), &frame);
+    drop(stream);
+    process.terminate();
+}
+
+#[test]
+fn however_a_stream_is_cut_the_same_comes_back() {
+    let (lines, frames) = (line_server(), frame_server());
+    let parts = |stream: &[u8], cuts: &[usize]| {
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (stream.len() + 1)).chain([0, stream.len()]).collect();
+        cuts.sort_unstable();
+        cuts.windows(2).map(|pair| stream[pair[0]..pair[1]].to_vec()).collect::<Vec<_>>()
+    };
+    let cuts = || prop::collection::vec(0_usize..2_000, 0..12);
+    let config = ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(text in prop::collection::vec("[ab\r]{0,90}\n", 0..20), last in "[ab]{0,90}", cuts in cuts())| {
+        let stream = (text.concat() + &last).into_bytes();
+        let parts = parts(&stream, &cuts);
+        prop_assert_eq!(exchange(&lines, &parts.iter().map(|part| &part[..]).collect::<Vec<_>>()), stream);
+    });
+    let config = ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..100), 0..20), cuts in cuts())| {
+        let stream: Vec<u8> = payloads.iter().flat_map(|payload| Frames::encode(payload)).collect();
+        let parts = parts(&stream, &cuts);
+        prop_assert_eq!(exchange(&frames, &parts.iter().map(|part| &part[..]).collect::<Vec<_>>()), stream);
+    });
+    lines.terminate();
+    frames.terminate();
+}
+
+#[test]
+fn everybody_is_told_how_many_there_are_and_who_does_not_read_is_skipped() {
+    let process = start(&["--status-interval", "100ms", "--outbox-limit", "1KiB", "--write-timeout", "off"]);
+    let (reader, idler) = (connect(process.address), connect(process.address));
+    // Who takes nothing of its own echo is not sent statuses without end.
+    support::client::stuff(&idler, &vec![0; 64 << 20]);
+    let mut lines = BufReader::new(&reader).lines();
+    for _ in 0..3 {
+        assert_eq!(lines.next().expect("a line").expect("a line"), "Server status: 2 active connections");
+    }
+    process.signal(Signal::SIGUSR1);
+    let skipped = eventually("statistics", || {
+        let log = process.stderr();
+        log.lines().find_map(|line| line.strip_prefix("skipped ")?.parse::<u64>().ok())
+    });
+    assert!(skipped >= 2, "{}", process.stderr());
+    reset(idler);
+    drop(reader);
+    process.terminate();
+}
+
+#[test]
+fn who_is_quiet_hears_a_heartbeat_and_who_talks_does_not() {
+    let process = start(&["--heartbeat", "200ms", "--protocol", "frame"]);
+    let (quiet, talker) = (connect(process.address), connect(process.address));
+    let (beat, frame) = (Frames::encode(b"HEARTBEAT\n"), Frames::encode(b"talk"));
+    let start = std::time::Instant::now();
+    let mut beats = 0;
+    while beats < 3 {
+        (&talker).write_all(&frame).expect("send");
+        assert_eq!(receive(&talker, frame.len()), frame, "its own, and no heartbeat");
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+        quiet.set_nonblocking(true).expect("a flag");
+        let has_come = quiet.peek(&mut [0; 1]).is_ok();
+        quiet.set_nonblocking(false).expect("a flag");
+        if has_come {
+            assert_eq!(receive(&quiet, beat.len()), beat);
+            beats += 1;
+            assert!(start.elapsed().as_millis() >= 200 * beats, "never early");
+        }
+    }
+    drop((quiet, talker));
+    process.terminate();
+}
+
+/// A file of this test's own.
+fn scratch(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("edgecho-{name}-{}", std::process::id()))
+}
+
+/// Sends frames of a session, from 1 on, each with its number in it.
+fn send_frames(stream: &TcpStream, session: u64, count: u64) {
+    let mut out = std::io::BufWriter::new(stream);
+    for number in 1..=count {
+        let mut payload = format!("{session}:{number}:").into_bytes();
+        payload.resize(200, b'.');
+        out.write_all(&Frames::encode(&payload)).expect("send");
+    }
+    out.flush().expect("send");
+}
+
+/// Holds what was collected to what was sent: every frame once, and in order for each session.
+fn assert_collected(lines: impl Iterator<Item = String>, sessions: usize, count: u64) {
+    let mut next = std::collections::BTreeMap::<String, (u64, String)>::new();
+    for line in lines {
+        let line: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let name = line["session"].as_str().expect("a session").to_owned();
+        assert!(name.starts_with("gs-") && name.contains("@127.0.0.1:"), "{name}");
+        let payload = line["payload"].as_str().expect("text");
+        let mut parts = payload.split(':');
+        let (sender, number) = (parts.next().expect("a sender").to_owned(), parts.next().expect("a number"));
+        let entry = next.entry(name).or_insert((1, sender.clone()));
+        assert_eq!((number, &sender), (entry.0.to_string().as_str(), &entry.1), "in order, and of one sender");
+        assert_eq!((line["sequence"].as_u64(), line["length"].as_u64()), (Some(entry.0), Some(200)));
+        assert_eq!(line["encoding"], "text");
+        assert!(line["received_at"].as_str().expect("a time").ends_with('Z'));
+        entry.0 += 1;
+    }
+    assert_eq!(next.len(), sessions);
+    assert!(next.values().all(|&(next, _)| next == count + 1), "{next:?}");
+}
+
+#[test]
+fn what_is_collected_is_in_the_file_when_the_server_has_ended() {
+    let path = scratch("collect");
+    let mut process = start(&["--protocol", "collect", "--output", path.to_str().expect("text")]);
+    let binary = connect(process.address);
+    (&binary).write_all(&Frames::encode(&[0xff, 0xfe])).expect("send");
+    finish(&binary);
+    assert_eq!(read_to_fin(&binary), b"", "nothing is echoed");
+    let streams: Vec<_> = (0..5).map(|_| connect(process.address)).collect();
+    for (session, stream) in (0..).zip(&streams) {
+        send_frames(stream, session, 1_000);
+        finish(stream);
+    }
+    for stream in &streams {
+        read_to_fin(stream);
+    }
+    process.signal(Signal::SIGTERM);
+    assert!(process.wait().success(), "{}", process.stderr());
+    let text = fs::read_to_string(&path).expect("a file");
+    let (first, rest) = text.split_once('\n').expect("a line");
+    let first: Value = serde_json::from_str(first).expect("JSON");
+    assert_eq!((first["encoding"].as_str(), first["payload"].as_str()), (Some("base64"), Some("//4=")));
+    assert_collected(rest.lines().map(str::to_owned), 5, 1_000);
+    fs::remove_file(path).expect("our own file");
+}
+
+/// 100,000 frames of 200 bytes from 50 senders, to a consumer that stops for 2 seconds.
+#[test]
+fn a_consumer_that_stops_slows_the_senders_and_loses_nothing() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_edgecho"));
+    command.args(["serve", "--listen", "127.0.0.1:0", "--protocol", "collect", "--write-timeout", "off"]);
+    let mut child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program"));
+    let mut stderr = BufReader::new(child.0.stderr.take().expect("piped"));
+    let mut line = String::new();
+    stderr.read_line(&mut line).expect("a line");
+    let address = line.trim().strip_prefix("listening on ").expect("an announcement").parse().expect("an address");
+    let senders: Vec<_> = (0..50)
+        .map(|session| {
+            std::thread::spawn(move || {
+                let stream = connect(address);
+                send_frames(&stream, session, 2_000);
+                finish(&stream);
+                read_to_fin(&stream);
+            })
+        })
+        .collect();
+    // The consumer: it has not read a byte yet, and stands still for 2 seconds.
+    std::thread::park_timeout(std::time::Duration::from_secs(2));
+    let rss = support::proc::rss_bytes(child.0.id());
+    let stdout = child.0.stdout.take().expect("piped");
+    let consumer = std::thread::spawn(move || {
+        let lines: Vec<String> = BufReader::new(stdout).lines().map(|line| line.expect("text")).collect();
+        lines
+    });
+    for sender in senders {
+        sender.join().expect("a sender");
+    }
+    let later = support::proc::rss_bytes(child.0.id());
+    assert!(rss.max(later) < 32 << 20, "{rss} and {later} bytes resident");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.0.id() as i32), Signal::SIGTERM).expect("it is running");
+    let status = eventually("it ends", || child.0.try_wait().expect("our own child"));
+    assert!(status.success());
+    assert_collected(consumer.join().expect("a consumer").into_iter(), 50, 2_000);
+}
+
+#[test]
+fn a_consumer_that_goes_away_ends_the_server_with_a_reason() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_edgecho"));
+    command.args(["serve", "--listen", "127.0.0.1:0", "--protocol", "collect"]);
+    let mut child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program"));
+    let mut stderr = BufReader::new(child.0.stderr.take().expect("piped"));
+    let mut said = String::new();
+    stderr.read_line(&mut said).expect("a line");
+    drop(child.0.stdout.take());
+    let address = said.trim().strip_prefix("listening on ").expect("an announcement").parse().expect("an address");
+    let stream = connect(address);
+    send_frames(&stream, 0, 10);
+    let status = eventually("it ends", || child.0.try_wait().expect("our own child"));
+    stderr.read_to_string(&mut said).expect("text");
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("error: cannot write what was collected: Broken pipe"), "{said}");
+}
