@@ -244,6 +244,67 @@ fn who_is_quiet_hears_a_heartbeat_and_who_talks_does_not() {
     process.terminate();
 }
 
+/// Runs a client command with this on stdin, and gives its status and stdout; what is on stderr is shown when the status is not as
+/// expected.
+fn client(arguments: &[&str], stdin: &[u8], status: i32) -> Vec<u8> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_edgecho"));
+    let mut child = command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program");
+    let mut input = child.stdin.take().expect("piped");
+    let stdin = stdin.to_vec();
+    let writer = std::thread::spawn(move || input.write_all(&stdin));
+    let output = child.wait_with_output().expect("our own child");
+    let _ = writer.join().expect("no panic");
+    assert_eq!(output.status.code(), Some(status), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+#[test]
+fn ping_and_flood_speak_lines_and_frames() {
+    for (name, process) in [("line", line_server()), ("frame", frame_server())] {
+        let address = process.address.to_string();
+        for size in ["1", "12", "30", "100"] {
+            client(&["ping", &address, "--protocol", name, "-c", "5", "-i", "0", "-s", size], b"", 0);
+            for load in [
+                &["-n", "2000"] as &[_],
+                &["-n", "2000", "--pipeline", "16", "--half-close"],
+                &["-d", "100ms", "--bulk"],
+                &["-n", "100", "--churn"],
+            ] {
+                let size: &[_] = if load.contains(&"--bulk") { &[] } else { &["-s", size] };
+                client(&[&["flood", &address, "--protocol", name, "-c", "5"], load, size].concat(), b"", 0);
+            }
+        }
+        client(&["flood", &address, "--protocol", name, "-s", "1,2"], b"", 2);
+        process.terminate();
+    }
+}
+
+#[test]
+fn send_takes_lines_or_frames_and_gives_back_what_came() {
+    let (lines, frames) = (line_server(), frame_server());
+    let many: String = (0..10_000).map(|number| format!("line {number}\n")).collect();
+    for text in ["", "\n", "one\n", "one\n\ntwo\n", &many] {
+        let text = text.as_bytes();
+        assert_same(&client(&["send", &lines.address.to_string()], text, 0), text);
+        assert_same(&client(&["send", &frames.address.to_string(), "--protocol", "frame"], text, 0), text);
+    }
+    let raw = [Frames::encode(b""), Frames::encode(&[0, 10, 255])].concat();
+    assert_same(&client(&["send", &frames.address.to_string(), "--protocol", "frame", "--raw"], &raw, 0), &raw);
+    assert_same(&client(&["send", &lines.address.to_string()], b"a\nquit\nb\n", 0), b"a\nquit\n");
+    let small = ["send", &frames.address.to_string(), "--protocol", "frame", "--max-frame", "3"];
+    client(&small, b"four\n", 2);
+    lines.terminate();
+    let gone = frames.address.to_string();
+    frames.terminate();
+    client(&["send", &gone], b"", 2);
+}
+
 /// A file of this test's own.
 fn scratch(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("edgecho-{name}-{}", std::process::id()))

@@ -15,7 +15,7 @@ use edgecho::client::flood::report::{self, Assertion, Bar, HdrLog, HdrLogFile, V
 use edgecho::client::flood::{self, Interval, Load, Observer, Options, Outcome, Progress, Sizes};
 use edgecho::sys::signal;
 
-use super::ping::Connecting;
+use super::ping::{Connecting, Wire};
 use super::values::{rate, seconds, sources};
 use super::{FAILURE, TROUBLE};
 
@@ -63,6 +63,10 @@ struct WorkFlags {
     /// Bytes of a message: one size, several to be used in turn, or a range to choose from at random; from 1 to 16MiB
     #[arg(short, long, value_name = "SIZE[,SIZE…]|MIN-MAX", default_value = "64")]
     size: Sizes,
+
+    /// What the far end takes as one message, where that is not just bytes; all are of one size then
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = Wire::Bytes)]
+    protocol: Wire,
 
     /// Messages that may be on their way on each connection
     #[arg(long, value_name = "DEPTH", default_value_t = 1, conflicts_with_all = ["bulk", "churn"])]
@@ -168,6 +172,7 @@ impl Flood {
             duration: work.duration.or(work.messages.is_none().then_some(Duration::from_secs(10))),
             messages: work.messages,
             sizes: work.size.clone(),
+            framing: work.protocol.into(),
             warmup: work.warmup,
             ramp_up: work.ramp_up,
             sources: work.source.as_deref().unwrap_or_default().to_vec(),

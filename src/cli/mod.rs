@@ -3,6 +3,7 @@
 
 mod flood;
 mod ping;
+mod send;
 mod serve;
 mod values;
 
@@ -43,6 +44,9 @@ enum Command {
 
     /// Load an echo service with many connections, and account for every byte
     Flood(flood::Flood),
+
+    /// Send stdin by lines or frames, and write what comes back
+    Send(send::Send),
 }
 
 #[derive(Debug, Args)]
@@ -69,6 +73,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Serve(options) => serve::serve(options),
         Command::Ping(options) => ping::ping(options),
         Command::Flood(options) => flood::flood(options),
+        Command::Send(options) => send::send(options),
     }
 }
 

@@ -4,9 +4,9 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use edgecho::client::ping::{self, Error, Format, Options};
-use edgecho::client::{Target, Timeouts};
+use edgecho::client::{Framing, Target, Timeouts};
 
 use super::values::{message_size, seconds};
 use super::{FAILURE, TROUBLE};
@@ -34,6 +34,10 @@ pub(super) struct Ping {
     #[arg(short, long, value_name = "SIZE", value_parser = message_size, default_value = "64")]
     size: usize,
 
+    /// What the far end takes as one message, where that is not just bytes
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = Wire::Bytes)]
+    protocol: Wire,
+
     /// How long to wait for an echo, in seconds or with a unit
     #[arg(short = 'W', long, value_name = "TIMEOUT", value_parser = seconds, default_value = "3s")]
     timeout: Duration,
@@ -52,6 +56,27 @@ pub(super) struct Ping {
 
     #[command(flatten)]
     connecting: Connecting,
+}
+
+/// What the far end takes as one message.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Wire {
+    /// Bytes, however they are cut
+    Bytes,
+    /// Lines, which end with LF
+    Line,
+    /// Frames: a length in 4 bytes, the most significant first, and as many bytes
+    Frame,
+}
+
+impl From<Wire> for Framing {
+    fn from(wire: Wire) -> Self {
+        match wire {
+            Wire::Bytes => Self::Bytes,
+            Wire::Line => Self::Line,
+            Wire::Frame => Self::Frame,
+        }
+    }
 }
 
 /// The flags that `ping` and `flood` share.
@@ -88,6 +113,7 @@ impl From<Ping> for Options {
             count: (flags.count > 0).then_some(flags.count),
             interval: flags.interval,
             size: flags.size,
+            framing: flags.protocol.into(),
             timeout: flags.timeout,
             busy_poll: flags.busy_poll,
             handshake: !flags.connecting.no_handshake,

@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::connect_error::{ConnectError, not_echo};
+use super::wire::Framing;
 use crate::stream::Connecting;
 use crate::sys::epoll::EpollFlags;
 
@@ -19,12 +20,15 @@ pub const INTEREST: EpollFlags = EpollFlags::IN.union(EpollFlags::OUT).union(Epo
 pub struct Handshake([u8; HANDSHAKE_BYTES]);
 
 impl Handshake {
-    /// A new one.
+    /// A new one. For a far end that takes frames it is one: of its 16 bytes, 4 are the length of the others.
     #[must_use]
-    pub fn new(random: &mut fastrand::Rng) -> Self {
+    pub fn new(random: &mut fastrand::Rng, framing: Framing) -> Self {
         let mut bytes = [0; HANDSHAKE_BYTES];
-        random.fill(&mut bytes[..HANDSHAKE_BYTES - 2]);
-        bytes[HANDSHAKE_BYTES - 2..].copy_from_slice(b"\r\n");
+        random.fill(&mut bytes);
+        match framing {
+            Framing::Bytes | Framing::Line => bytes[HANDSHAKE_BYTES - 2..].copy_from_slice(b"\r\n"),
+            Framing::Frame => bytes[..4].copy_from_slice(&(HANDSHAKE_BYTES as u32 - 4).to_be_bytes()),
+        }
         Self(bytes)
     }
 }
@@ -248,7 +252,7 @@ mod tests {
     }
 
     fn handshake() -> Handshake {
-        Handshake::new(&mut fastrand::Rng::with_seed(1))
+        Handshake::new(&mut fastrand::Rng::with_seed(1), Framing::Bytes)
     }
 
     fn connector(script: Script) -> Connector<Script> {

@@ -13,7 +13,9 @@ mod latency;
 mod pattern;
 pub mod ping;
 mod probe;
+pub mod send;
 mod target;
+mod wire;
 
 pub use backoff::Backoff;
 pub use connect_error::ConnectError;
@@ -21,3 +23,4 @@ pub use connector::{Connector, HANDSHAKE_BYTES, Handshake, INTEREST, State, Step
 pub use diagnosis::Corruption;
 pub use pattern::Pattern;
 pub use target::{DEFAULT_PORT, Target, TargetError};
+pub use wire::Framing;

@@ -7,6 +7,7 @@ use super::backoff::Backoff;
 use super::connect_error::ConnectError;
 use super::connector::{Connector, Handshake, INTEREST, State, Step, Timeouts};
 use super::dial::dial;
+use super::wire::Framing;
 use crate::event::{EventLoop, Events, Token, Wait};
 
 /// Connects to the first of `addresses` that lets itself be connected to, and closes the connection. Gives its index, and how long
@@ -14,7 +15,7 @@ use crate::event::{EventLoop, Events, Token, Wait};
 pub(super) fn probe(
     addresses: &[SocketAddr],
     source: Option<IpAddr>,
-    with_handshake: bool,
+    handshake: Option<Framing>,
     timeouts: Timeouts,
     retry: u32,
     random: &mut fastrand::Rng,
@@ -23,7 +24,7 @@ pub(super) fn probe(
     loop {
         let mut failure = None;
         for (index, address) in addresses.iter().enumerate() {
-            match connect(address, source, with_handshake.then(|| Handshake::new(random)), timeouts) {
+            match connect(address, source, handshake.map(|framing| Handshake::new(random, framing)), timeouts) {
                 Ok(connect_time) => return Ok((index, connect_time)),
                 // What the first that answered at all has said is worth more than that another refused.
                 Err(error) if matches!(failure, None | Some(ConnectError::Refused)) => failure = Some(error),

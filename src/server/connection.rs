@@ -32,6 +32,8 @@ enum Phase {
     Open,
     /// The peer has sent its last byte. When the outbox is empty, the connection is at its end.
     PeerFinished,
+    /// The protocol has asked for the end. What it has asked for before, to be sent here by way of everybody, still comes first.
+    Quitting,
     /// We are to close. Nothing more is given to the protocol; when the outbox is empty, our FIN goes out.
     Closing,
     /// Our FIN is out. What still comes in is discarded until the peer's FIN: closing with unread bytes would send a reset, and
@@ -162,7 +164,7 @@ impl<S: Stream, T> Connection<S, T> {
     /// Starts to close from our side: what is pending is still sent, then our FIN, and then the peer's is waited for. To be
     /// followed by [`advance`](Self::advance).
     pub fn close(&mut self) {
-        if self.phase == Phase::Open {
+        if matches!(self.phase, Phase::Open | Phase::Quitting) {
             self.phase = Phase::Closing;
         }
     }
@@ -183,6 +185,9 @@ impl<S: Stream, T> Connection<S, T> {
                     Ok(()) => return Progress::Waiting,
                     Err(error) => return Progress::Ended(Ending::Failed(error)),
                 }
+            }
+            if !P::ONLY_ANSWERS && self.phase == Phase::Quitting {
+                return Progress::Waiting; // until the server has done what was asked for
             }
             if self.phase != Phase::Open
                 && let Some(ending) = self.proceed_to_the_end()
@@ -230,7 +235,7 @@ impl<S: Stream, T> Connection<S, T> {
     #[cold]
     fn proceed_to_the_end(&mut self) -> Option<Ending> {
         match self.phase {
-            Phase::Open | Phase::Lingering => None,
+            Phase::Open | Phase::Quitting | Phase::Lingering => None,
             Phase::PeerFinished => Some(Ending::ByPeer),
             Phase::Closing => {
                 self.phase = Phase::Lingering;
@@ -300,7 +305,9 @@ impl<S: Stream, T> Connection<S, T> {
     /// # Errors
     /// When the connection is found to be broken.
     pub fn deliver(&mut self, bytes: &[u8], limit_bytes: usize) -> io::Result<bool> {
-        if self.phase != Phase::Open || self.pending_bytes().saturating_add(bytes.len()) > limit_bytes {
+        if !matches!(self.phase, Phase::Open | Phase::Quitting)
+            || self.pending_bytes().saturating_add(bytes.len()) > limit_bytes
+        {
             return Ok(false);
         }
         let mut rest = bytes;
@@ -390,7 +397,7 @@ impl<S: Stream> Reply for Answer<'_, '_, S> {
     fn close(&mut self) {
         // What the peer has finished needs no closing: the connection ends when everything has gone out.
         if *self.phase == Phase::Open {
-            *self.phase = Phase::Closing;
+            *self.phase = Phase::Quitting;
             self.turn.post.close(self.turn.id);
         }
     }

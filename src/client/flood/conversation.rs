@@ -6,6 +6,7 @@ use std::io;
 
 use super::Verify;
 use crate::client::Pattern;
+use crate::client::wire::Wire;
 use crate::stream::Stream;
 use crate::sys::epoll::EpollFlags;
 
@@ -75,7 +76,7 @@ pub(super) enum End {
 #[derive(Debug)]
 pub(super) struct Conversation<S> {
     stream: S,
-    pattern: Pattern,
+    wire: Wire,
     readiness: Readiness,
     /// The position behind the last message, up to which bytes are to be sent.
     issued_bytes: u64,
@@ -93,11 +94,11 @@ pub(super) struct Conversation<S> {
 
 impl<S: Stream> Conversation<S> {
     /// A conversation on a stream that is connected. `is_ended` says that the far end has already sent its FIN, or worse.
-    pub(super) fn new(stream: S, pattern: Pattern, is_ended: bool) -> Self {
+    pub(super) fn new(stream: S, wire: Wire, is_ended: bool) -> Self {
         let told = if is_ended { Readiness::READABLE | Readiness::READ_ON } else { Readiness::empty() };
         Self {
             stream,
-            pattern,
+            wire,
             readiness: Readiness::WRITABLE | told,
             issued_bytes: 0,
             sent_bytes: 0,
@@ -116,8 +117,8 @@ impl<S: Stream> Conversation<S> {
         (self.sent_bytes, self.received_bytes)
     }
 
-    pub(super) fn pattern(&self) -> &Pattern {
-        &self.pattern
+    pub(super) fn wire(&self) -> &Wire {
+        &self.wire
     }
 
     /// How many messages have not come back.
@@ -164,9 +165,10 @@ impl<S: Stream> Conversation<S> {
         self.in_flight.push_back(Message { end: self.issued_bytes, due_ns, sent_ns: now_ns });
     }
 
-    /// Has bytes follow without end, or, to stop that, no more than have been taken.
+    /// Has bytes follow without end, or, to stop that, no more than have been taken, and what is
+    /// missing of the last message.
     pub(super) fn stream(&mut self, is_on: bool) {
-        self.issued_bytes = if is_on { u64::MAX } else { self.sent_bytes };
+        self.issued_bytes = if is_on { u64::MAX } else { self.wire.message_end(self.sent_bytes) };
     }
 
     /// Has the bytes of a stream that are still on their way count as one message, sent now.
@@ -192,7 +194,7 @@ impl<S: Stream> Conversation<S> {
             let left = usize::try_from(self.issued_bytes - self.sent_bytes).unwrap_or(usize::MAX);
             let length = scratch.len().min(left);
             let bytes = &mut scratch[..length];
-            self.pattern.fill(self.sent_bytes, bytes);
+            self.wire.fill(self.sent_bytes, bytes);
             match self.stream.send(bytes) {
                 Ok(count) => {
                     self.sent_bytes += count as u64;
@@ -279,12 +281,11 @@ impl<S: Stream> Conversation<S> {
             return false;
         }
         match verify {
-            Verify::Full => self.pattern.matches(position, bytes),
+            Verify::Full => self.wire.matches(position, bytes),
             Verify::Sample => {
                 let sample = SAMPLE_BYTES.min(bytes.len());
                 let last = bytes.len() - sample;
-                self.pattern.matches(position, &bytes[..sample])
-                    && self.pattern.matches(position + last as u64, &bytes[last..])
+                self.wire.matches(position, &bytes[..sample]) && self.wire.matches(position + last as u64, &bytes[last..])
             }
             Verify::Off => true,
         }
@@ -294,7 +295,7 @@ impl<S: Stream> Conversation<S> {
     fn gather(&mut self, mut bytes: &[u8], now_ns: u64) -> Result<(), End> {
         if self.gathered.is_none() {
             let sent = usize::try_from(self.sent_bytes - self.received_bytes).unwrap_or(usize::MAX);
-            let right = self.pattern.first_difference(self.received_bytes, &bytes[..bytes.len().min(sent)]);
+            let right = self.wire.first_difference(self.received_bytes, &bytes[..bytes.len().min(sent)]);
             let right = right.unwrap_or(bytes.len().min(sent));
             self.received_bytes += right as u64;
             bytes = &bytes[right..];
@@ -339,6 +340,7 @@ pub(super) fn find_elsewhere(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Framing;
     use proptest::prelude::*;
 
     /// A stream that returns what it is sent, cut as a schedule says.
@@ -404,7 +406,7 @@ mod tests {
 
     fn conversation(cuts: Vec<usize>) -> Conversation<Loopback> {
         let stream = Loopback { cuts: cuts.into(), ..Loopback::default() };
-        Conversation::new(stream, Pattern::new(1, 1), false)
+        Conversation::new(stream, Wire::new(Pattern::new(1, 1), Framing::Bytes, 1), false)
     }
 
     proptest! {

@@ -148,7 +148,8 @@ fn find_address(options: &Options, tally: &mut Tally) -> Result<SocketAddr, Erro
     }
     let source = options.sources.first().copied();
     let mut random = fastrand::Rng::new();
-    match probe(addresses, source, options.handshake, options.connect, options.retry, &mut random) {
+    let handshake = options.handshake.then_some(options.framing);
+    match probe(addresses, source, handshake, options.connect, options.retry, &mut random) {
         Ok((index, connect_time)) => {
             tally.counts.opened += 1;
             tally.counts.handshake_bytes += if options.handshake { HANDSHAKE_BYTES as u64 } else { 0 };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::sizes::Sizes;
 use crate::client::connector::Timeouts;
 use crate::client::target::Target;
+use crate::client::wire::Framing;
 
 /// What each connection does.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -73,8 +74,10 @@ pub struct Options {
     pub duration: Option<Duration>,
     /// How many messages to send, over all connections.
     pub messages: Option<u64>,
-    /// How large they are.
+    /// How large they are, without their framing.
     pub sizes: Sizes,
+    /// What the far end takes as one message. With lines and frames, all are of one size.
+    pub framing: Framing,
     /// How long to go on before anything counts.
     pub warmup: Duration,
     /// Over how long to spread the opening of the connections.
@@ -127,6 +130,7 @@ impl Options {
             duration: Some(Duration::from_secs(10)),
             messages: None,
             sizes: Sizes::List(vec![64]),
+            framing: Framing::Bytes,
             warmup: Duration::ZERO,
             ramp_up: Duration::ZERO,
             sources: Vec::new(),
@@ -171,6 +175,9 @@ impl Options {
         }
         if self.load == Load::Bulk && self.messages.is_some() {
             return Err(OptionsError("--bulk has no messages to count: give --duration instead of --messages".to_owned()));
+        }
+        if self.framing != Framing::Bytes && !matches!(&self.sizes, Sizes::List(sizes) if sizes.len() == 1) {
+            return Err(OptionsError(format!("--protocol {} takes one --size", self.framing.name())));
         }
         let families = |is_ipv4: fn(&IpAddr) -> bool| self.sources.iter().any(is_ipv4);
         if let [target] = self.target.addresses()

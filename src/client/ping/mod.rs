@@ -125,7 +125,7 @@ pub fn run(options: &Options, out: &mut dyn io::Write) -> Result<Summary, Error>
         event_loop,
         signals,
         reporter: Reporter { format: options.format, out },
-        payloads: Payloads::new(random.u64(..), options.size),
+        payloads: Payloads::new(random.u64(..), options.size, options.framing),
         random,
         way: Way::Down { until: None },
         name: FIRST_CONNECTION,
@@ -297,7 +297,7 @@ impl Ping<'_> {
         self.event_loop
             .watch(&stream, Token::fixed(self.name), connector::INTEREST)
             .map_err(|error| Error::System { what: "watch the connection (epoll_ctl)", error })?;
-        let handshake = self.options.handshake.then(|| Handshake::new(&mut self.random));
+        let handshake = self.options.handshake.then(|| Handshake::new(&mut self.random, self.options.framing));
         self.way = Way::Connecting(Connector::new(stream, handshake, self.options.connect, start));
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::report::Format;
 use crate::client::connector::Timeouts;
 use crate::client::target::Target;
+use crate::client::wire::Framing;
 
 /// What to do, and how.
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ pub struct Options {
     pub interval: Duration,
     /// How many bytes each has, from 1 to [`Options::MAX_SIZE`].
     pub size: usize,
+    /// What the far end takes as one message; the size is without it.
+    pub framing: Framing,
     /// How long an echo may take before it is reported as lost, and how long the last is waited for.
     pub timeout: Duration,
     /// How long to look for an echo again and again before sleeping.

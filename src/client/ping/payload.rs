@@ -2,6 +2,7 @@
 
 use crate::client::Pattern;
 use crate::client::diagnosis::Original;
+use crate::client::wire::{Framing, wrap};
 
 /// A sequence number (RFC 1700 order: the most significant byte first) and a CRC-32 (IEEE 802.3) of all the rest.
 const HEADER_BYTES: usize = 12;
@@ -10,23 +11,26 @@ const HEADER_BYTES: usize = 12;
 const REMEMBERED_BYTES: u64 = 64 * 1024;
 
 /// The payloads of a run: each of `size` bytes, of which the first 8 are the sequence number, counted from 1, the next 4 a checksum,
-/// and the rest a pattern. A payload too small for that is pattern alone.
+/// and the rest a pattern. A payload too small for that is pattern alone. What goes over the wire has its framing beside it; in a
+/// line, no byte is a line end.
 #[derive(Debug)]
 pub(super) struct Payloads {
     pattern: Pattern,
     size: usize,
+    framing: Framing,
 }
 
 impl Payloads {
-    pub(super) fn new(seed: u64, size: usize) -> Self {
-        Self { pattern: Pattern::new(seed, 0), size }
+    pub(super) fn new(seed: u64, size: usize, framing: Framing) -> Self {
+        Self { pattern: Pattern::new(seed, 0), size, framing }
     }
 
+    /// How many bytes each has on the wire.
     pub(super) fn size(&self) -> usize {
-        self.size
+        self.size + self.framing.overhead() as usize
     }
 
-    /// The payload of a sequence number.
+    /// The payload of a sequence number, as it stands on the wire.
     pub(super) fn make(&self, sequence: u64) -> Vec<u8> {
         let mut bytes = vec![0; self.size];
         self.pattern.fill(sequence.wrapping_mul(self.size as u64), &mut bytes);
@@ -37,7 +41,7 @@ impl Payloads {
             checksum.update(rest);
             header[8..].copy_from_slice(&checksum.finalize().to_be_bytes());
         }
-        bytes
+        wrap(self.framing, bytes)
     }
 }
 
@@ -78,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_payload_carries_its_number_and_its_checksum() {
-        let payloads = Payloads::new(1, 64);
+        let payloads = Payloads::new(1, 64, Framing::Bytes);
         let bytes = payloads.make(0x0102);
         assert_eq!(bytes.len(), 64);
         assert_eq!(bytes[..8], [0, 0, 0, 0, 0, 0, 1, 2]);
@@ -87,14 +91,14 @@ mod tests {
         assert_eq!(bytes[8..12], crc32fast::hash(&covered).to_be_bytes());
         assert_ne!(payloads.make(1)[12..], payloads.make(2)[12..]);
         for size in 0..HEADER_BYTES {
-            assert_eq!(Payloads::new(1, size).make(1).len(), size, "too small for a header");
+            assert_eq!(Payloads::new(1, size, Framing::Bytes).make(1).len(), size, "too small for a header");
         }
     }
 
     #[test]
     fn what_went_wrong_is_told_from_the_bytes() {
         for size in [8, 64, 1_000] {
-            let payloads = Payloads::new(9, size);
+            let payloads = Payloads::new(9, size, Framing::Bytes);
             let carried = Carried { payloads: &payloads, first: 5 };
             let sent: Vec<u8> = (5..8).flat_map(|sequence| payloads.make(sequence)).collect();
             let verdict = |received: &[u8]| {

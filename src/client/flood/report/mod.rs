@@ -15,6 +15,7 @@ pub use text::{Bar, write as write_text};
 use std::time::Duration;
 
 use super::{Load, Options};
+use crate::client::Framing;
 
 /// The quantiles that are shown, and what they are called.
 const QUANTILES: [(f64, &str); 6] =
@@ -35,7 +36,11 @@ fn describe(options: &Options) -> String {
         Load::Bulk => "bulk".to_owned(),
         Load::Churn => "churn".to_owned(),
     };
-    let size = if options.load == Load::Bulk { String::new() } else { format!(", {} bytes", options.sizes) };
+    let size = match options.framing {
+        _ if options.load == Load::Bulk => String::new(),
+        Framing::Bytes => format!(", {} bytes", options.sizes),
+        framing => format!(", {}s of {} bytes", framing.name(), options.sizes),
+    };
     format!(
         "{}, {}, {load}{size}, verify {}",
         plural(options.connections, "connection"),

@@ -206,7 +206,7 @@ fn describe(
     // The others have come about as far; what is beyond that is a coincidence.
     let end = evidence.sent_bytes.saturating_mul(4).max(1 << 20);
     let other = |bytes: &[u8]| find_elsewhere(bytes, seed, others.clone(), end);
-    let corruption = diagnose(&evidence.bytes, conversation.pattern(), evidence.position, evidence.sent_bytes, other);
+    let corruption = diagnose(&evidence.bytes, conversation.wire(), evidence.position, evidence.sent_bytes, other);
     let (message, start) = conversation.next_message();
     let offset = evidence.position - start;
     let place =

@@ -365,7 +365,7 @@ impl<'a> Worker<'a> {
             let size = self.options.sizes.get(self.messages, &mut self.random);
             self.messages += 1;
             place.issued += 1;
-            conversation.issue(size, due_ns, now_ns);
+            conversation.issue(size + self.options.framing.overhead() as u32, due_ns, now_ns);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::client::connector::{Connector, HANDSHAKE_BYTES, Handshake, INTEREST, 
 use crate::client::dial::dial;
 use crate::client::flood::Load;
 use crate::client::flood::conversation::Conversation;
+use crate::client::wire::Wire;
 use crate::event::Token;
 
 /// How many connections may be on their way at the same time: well under the backlog of any server.
@@ -58,7 +59,7 @@ impl Worker<'_> {
         });
         match watched {
             Ok(stream) => {
-                let handshake = self.options.has_handshake().then(|| Handshake::new(&mut self.random));
+                let handshake = self.options.has_handshake().then(|| Handshake::new(&mut self.random, self.options.framing));
                 let connector = Connector::new(stream, handshake, self.options.connect, now);
                 self.places[index].link = Link::Connecting(Box::new(connector));
                 self.connecting += 1;
@@ -113,7 +114,9 @@ impl Worker<'_> {
         }
         let (stream, is_ended) = connector.into_stream();
         let pattern = Pattern::new(self.options.seed, place.number);
-        place.link = Link::Talking(Conversation::new(stream, pattern, is_ended));
+        let size = self.options.sizes.get(0, &mut self.random);
+        let wire = Wire::new(pattern, self.options.framing, size);
+        place.link = Link::Talking(Conversation::new(stream, wire, is_ended));
         place.was_open = true;
         place.backoff = Backoff::default();
         if self.is_on {

@@ -1,0 +1,46 @@
+//! The Discard Protocol of RFC 863, for up to a megabyte a second from each connection, with a report every ten seconds.
+//!
+//!     cargo run --example discard
+
+use std::time::Duration;
+
+use edgecho::protocol::{Post, Protocol, Reply, Timer};
+use edgecho::server::{Builder, Limits, Server};
+
+const REPORT: u32 = 1;
+
+/// Reads, and counts.
+#[derive(Debug, Default)]
+pub(crate) struct Discard {
+    bytes: u64,
+}
+
+impl Protocol for Discard {
+    type Session = ();
+
+    fn start(&mut self, post: &mut Post) {
+        post.set_timer(Timer::every(REPORT, Duration::from_secs(10)));
+    }
+
+    fn open(&mut self, _reply: &mut impl Reply) {}
+
+    fn receive(&mut self, (): &mut (), input: &[u8], _reply: &mut impl Reply) {
+        self.bytes += input.len() as u64;
+    }
+
+    fn on_server_timer(&mut self, _timer: u32, _post: &mut Post) {
+        println!("{} bytes discarded", self.bytes);
+    }
+}
+
+/// The limit is the server's: who sends faster is slowed down by TCP.
+pub(crate) fn limited(builder: Builder, bytes_per_second: u64) -> Builder {
+    builder.limits(Limits { rate_limit: Some(bytes_per_second), ..Limits::default() })
+}
+
+#[allow(dead_code, reason = "the tests have another")]
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let builder = Server::builder().listen("127.0.0.1:7777".parse()?);
+    limited(builder, 1_000_000).bind(Discard::default())?.run()?;
+    Ok(())
+}
