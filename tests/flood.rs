@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use support::faulty::{Wrong, serve};
-use support::{Killed, Process, Server, assert_valid, eventually, run};
+use support::{Killed, Process, Server, assert_valid, eventually, run, skip};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_edgecho");
 
@@ -124,6 +124,39 @@ fn the_servers_own_counters_agree() {
     for figure in [format!("accepted {connections}\n"), format!("received_bytes {bytes}\n"), format!("sent_bytes {bytes}\n")]
     {
         assert!(log.contains(&figure), "{figure} is not in {log}");
+    }
+}
+
+/// A port that nobody listens on, for a program that cannot be told to choose one.
+fn free_port() -> u16 {
+    TcpListener::bind("127.78.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+}
+
+#[test]
+fn other_echo_services_will_do_as_well() {
+    for program in ["socat", "ncat"] {
+        let port = free_port().to_string();
+        let listen = format!("TCP-LISTEN:{port},bind=127.78.0.1,reuseaddr,fork,backlog=128");
+        let mut command = Command::new(program);
+        match program {
+            "socat" => command.args([&listen, "EXEC:cat"]),
+            _ => command.args(["-l", "127.78.0.1", &port, "-k", "-e", "/bin/cat"]),
+        };
+        let Ok(child) = command.stderr(Stdio::null()).spawn() else {
+            skip("other_echo_services_will_do_as_well", &format!("there is no {program}"));
+            continue;
+        };
+        let child = Killed(child);
+        let target = format!("127.78.0.1:{port}");
+        let (status, stdout, stderr) =
+            run(Command::new(PROGRAM).args(["ping", &target, "-c", "3", "-i", "0", "--retry", "20"]));
+        assert_eq!(status.code(), Some(0), "{program}: {stdout}{stderr}");
+        let address = target.parse().expect("an address");
+        for arguments in ["-c 10 -n 1000 -s 1-2000", "-c 10 -n 500 --half-close", "-c 5 -n 200 --rate 2000"] {
+            let (status, report, stderr) = flood(address, &arguments.split(' ').collect::<Vec<_>>());
+            assert_clean(status, &report, &stderr);
+        }
+        drop(child);
     }
 }
 

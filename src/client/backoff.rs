@@ -7,6 +7,16 @@ const LONGEST: Duration = Duration::from_secs(5);
 
 /// Pauses that double from 100 ms to 5 s, each of them shortened at random by up to a half, so that many who failed at the same time
 /// do not try again at the same time.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use edgecho::client::Backoff;
+///
+/// let mut backoff = Backoff::default();
+/// let first = backoff.pause(&mut fastrand::Rng::new());
+/// assert!((Duration::from_millis(50)..=Duration::from_millis(100)).contains(&first));
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Backoff {
     attempts: u32,

@@ -74,6 +74,31 @@ pub enum Step {
 }
 
 /// A connection on its way. Without a [`Handshake`], it is at its end when the far end has accepted.
+///
+/// ```
+/// use std::net::TcpListener;
+/// use std::os::fd::AsFd;
+/// use std::time::Instant;
+///
+/// use edgecho::client::{Connector, INTEREST, Step, Timeouts};
+/// use edgecho::event::{EventLoop, Events, Token, Wait};
+/// use edgecho::sys::socket::{self, Domain, SocketFlags};
+///
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let address = listener.local_addr()?;
+/// let stream = socket::socket(Domain::from(&address), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+/// let _ = socket::connect(stream.as_fd(), &address); // EINPROGRESS: what becomes of it, an event tells
+///
+/// let event_loop = EventLoop::new()?;
+/// event_loop.watch(&stream, Token::fixed(1), INTEREST)?;
+/// let mut connector = Connector::new(stream, None, Timeouts::default(), Instant::now());
+/// let mut events = Events::with_capacity(1);
+/// event_loop.wait(&mut events, Wait::Until(connector.deadline()))?;
+/// for (_, flags) in events.iter() {
+///     assert!(matches!(connector.on_event(flags, Instant::now()), Step::Connected));
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Connector<S> {
     stream: S,

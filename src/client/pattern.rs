@@ -21,6 +21,16 @@ const NEARBY_BYTES: u64 = 4096;
 /// connection is not only seen but named.
 ///
 /// Making it takes an addition, a shift and an exclusive or a word, which compilers turn into vector instructions.
+///
+/// ```
+/// use edgecho::client::Pattern;
+///
+/// let pattern = Pattern::new(1, 42);
+/// let mut part = [0; 16];
+/// pattern.fill(1_000, &mut part);
+/// assert!(pattern.matches(1_000, &part) && !pattern.matches(1_001, &part));
+/// assert_eq!(pattern.find_word(&part, 2_000), Some(1_000));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pattern {
     start: u64,

@@ -11,6 +11,14 @@ use crate::name::{is_name, look_up};
 pub const DEFAULT_PORT: u16 = 7777;
 
 /// `HOST[:PORT]`: a name, an IPv4 address or an IPv6 address, which needs brackets only where a port follows.
+///
+/// ```
+/// use edgecho::client::Target;
+///
+/// let target: Target = "127.0.0.1".parse()?;
+/// assert_eq!(target.addresses(), ["127.0.0.1:7777".parse()?]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     text: String,

@@ -6,6 +6,18 @@ use std::time::Instant;
 use super::Token;
 
 /// A set of moments, each with the token of what is due then. Setting, cancelling and taking cost O(log n).
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// use edgecho::event::{Deadlines, Token};
+///
+/// let now = Instant::now();
+/// let mut deadlines = Deadlines::default();
+/// deadlines.set(now + Duration::from_secs(5), Token::fixed(7));
+/// assert_eq!(deadlines.take_due(now), None);
+/// assert_eq!(deadlines.take_due(now + Duration::from_secs(5)), Some(Token::fixed(7)));
+/// ```
 #[derive(Debug, Default)]
 pub struct Deadlines {
     due: BTreeSet<(Instant, Token)>,

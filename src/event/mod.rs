@@ -17,6 +17,16 @@ pub use wheel::Wheel;
 use crate::sys::epoll::{self, CreateFlags, EpollFlags, Event};
 
 /// How long [`EventLoop::wait`] may sleep.
+///
+/// ```
+/// use std::time::Instant;
+///
+/// use edgecho::event::Wait;
+///
+/// assert_eq!(Wait::until(None), Wait::Forever);
+/// let now = Instant::now();
+/// assert_eq!(Wait::until(Some(now)), Wait::Until(now));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
     /// Not at all: there is work left, and only what is ready is asked for.
@@ -99,6 +109,24 @@ impl Events {
 }
 
 /// An epoll instance.
+///
+/// ```
+/// use std::io::Write;
+/// use std::os::unix::net::UnixStream;
+///
+/// use edgecho::event::{EventLoop, Events, Token, Wait};
+/// use edgecho::sys::epoll::EpollFlags;
+///
+/// let (mut near, far) = UnixStream::pair()?;
+/// let event_loop = EventLoop::new()?;
+/// event_loop.watch(&far, Token::fixed(1), EpollFlags::IN)?;
+/// near.write_all(b"hello")?;
+///
+/// let mut events = Events::with_capacity(64);
+/// event_loop.wait(&mut events, Wait::Forever)?;
+/// assert_eq!(events.iter().collect::<Vec<_>>(), [(Token::fixed(1), EpollFlags::IN)]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct EventLoop {
     epoll: OwnedFd,

@@ -10,6 +10,15 @@ use crate::sys::signal::{self, Signal};
 /// A set of blocked signals and the signalfd(2) that they are read from.
 ///
 /// Make it before any thread is started: a thread that does not block them would take them away (signal(7)).
+///
+/// ```
+/// use edgecho::event::Signals;
+/// use edgecho::sys::signal::Signal;
+///
+/// let signals = Signals::new(&[Signal::SIGUSR2])?;
+/// assert_eq!(signals.next()?, None);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Signals {
     fd: SignalFd,

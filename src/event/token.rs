@@ -7,6 +7,16 @@ use slotmap::{Key, KeyData};
 ///
 /// A slot map's key is an index with a generation, and the generation, in the upper half, is never 0: values under 2^32 are
 /// left for the fixed names, and the key of what has gone finds nothing, even when its slot has been taken again.
+///
+/// ```
+/// use edgecho::event::{Name, Token};
+/// use slotmap::{DefaultKey, SlotMap};
+///
+/// let mut peers = SlotMap::new();
+/// let key = peers.insert("a peer");
+/// assert_eq!(Token::of_key(key).name(), Name::Key(key));
+/// assert_eq!(Token::fixed(3).name::<DefaultKey>(), Name::Fixed(3));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(u64);
 

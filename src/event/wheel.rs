@@ -9,6 +9,15 @@ const SLOTS: usize = 256;
 /// step late; one that is further away than the wheel reaches comes when it has turned, to be set again.
 ///
 /// Time is counted in milliseconds from any moment the owner likes.
+///
+/// ```
+/// use edgecho::event::{Token, Wheel};
+///
+/// let mut wheel = Wheel::new(10);
+/// assert_eq!(wheel.set(25, Token::fixed(1)), 30);
+/// assert_eq!(wheel.take_due(29), None);
+/// assert_eq!(wheel.take_due(30), Some(vec![Token::fixed(1)]));
+/// ```
 #[derive(Debug)]
 pub struct Wheel {
     step_ms: u64,

@@ -3,6 +3,22 @@
 use super::Reply;
 
 /// What a decoder does.
+///
+/// ```
+/// use edgecho::protocol::{Decoder, Lines};
+///
+/// let mut lines = Lines::new(100);
+/// let mut whole = Vec::new();
+/// for part in ["GET a\nGE", "T b\nGET"] {
+///     lines.decode(part.as_bytes(), |line| {
+///         whole.push(line.to_vec());
+///         true
+///     })?;
+/// }
+/// assert_eq!(whole, [b"GET a\n", b"GET b\n"]);
+/// assert_eq!(lines.rest(), b"GET");
+/// # Ok::<(), edgecho::protocol::TooLong>(())
+/// ```
 pub trait Decoder {
     /// Takes all of `input`, and gives `take` each piece that is whole, as it stands on the wire: with its line end, or its length in
     /// front; `false` from it says that this was the last, and what is left of the input is dropped. What is whole within `input`
@@ -42,6 +58,13 @@ pub(super) fn echo_whole(
 }
 
 /// A piece is longer than it may be.
+///
+/// ```
+/// use edgecho::protocol::{Decoder, Frames, TooLong};
+///
+/// // The length is enough: nobody has to wait for the frame, or to make room for it.
+/// assert_eq!(Frames::new(10).decode(&[0, 0, 0, 11], |_| true), Err(TooLong { length: 11 }));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooLong {
     /// How long: of a frame, what it says in front; of a line, how much of it has come.
@@ -49,6 +72,14 @@ pub struct TooLong {
 }
 
 /// Lines, which end with LF. A CR in front of it belongs to the end, too (RFC 5198 and Telnet write both).
+///
+/// ```
+/// use edgecho::protocol::{Decoder, Lines, TooLong};
+///
+/// let mut lines = Lines::new(3);
+/// assert!(lines.decode(b"abc\r\n", |line| line == b"abc\r\n").is_ok());
+/// assert_eq!(lines.decode(b"abcd\n", |_| true), Err(TooLong { length: 4 }));
+/// ```
 #[derive(Debug)]
 pub struct Lines {
     max: usize,
@@ -111,6 +142,20 @@ impl Decoder for Lines {
 const LENGTH_BYTES: usize = 4;
 
 /// Frames: a length, as an unsigned number of 4 bytes with the most significant first, and as many bytes. 0 is a length.
+///
+/// ```
+/// use edgecho::protocol::{Decoder, Frames};
+///
+/// let stream = [Frames::encode(b"one"), Frames::encode(b"")].concat();
+/// assert_eq!(stream, [0, 0, 0, 3, b'o', b'n', b'e', 0, 0, 0, 0]);
+/// let mut payloads = Vec::new();
+/// Frames::new(100).decode(&stream, |frame| {
+///     payloads.push(Frames::payload(frame).to_vec());
+///     true
+/// })?;
+/// assert_eq!(payloads, [&b"one"[..], b""]);
+/// # Ok::<(), edgecho::protocol::TooLong>(())
+/// ```
 #[derive(Debug)]
 pub struct Frames {
     max: usize,

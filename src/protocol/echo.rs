@@ -3,6 +3,15 @@
 use super::{Protocol, Reply};
 
 /// The Echo Protocol of RFC 862, over TCP.
+///
+/// ```
+/// use edgecho::protocol::Echo;
+/// use edgecho::server::Server;
+///
+/// let server = Server::builder().listen("127.0.0.1:0".parse()?).bind(Echo)?;
+/// assert!(server.local_addresses().all(|address| address.port() != 0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Echo;
 

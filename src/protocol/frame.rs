@@ -10,6 +10,15 @@ use crate::throttle::Throttle;
 
 /// Returns whole frames: a length, as an unsigned number of 4 bytes with the most significant first, and as many bytes. A length that
 /// is too large is a warning, and the connection is closed.
+///
+/// ```
+/// use edgecho::protocol::Frame;
+/// use edgecho::server::Server;
+///
+/// let server = Server::builder().listen("127.0.0.1:0".parse()?).bind(Frame::new(1 << 20))?;
+/// # let _ = server;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Frame {
     max: usize,

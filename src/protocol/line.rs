@@ -6,6 +6,15 @@ use super::{Decoder, Lines, Protocol, Reply};
 /// Returns whole lines, as they came, with LF or CRLF; what stands behind the last line end is returned when the peer sends its
 /// FIN. `quit` alone on a line is returned, and then the connection is closed; so it is after a line that is too long, which is
 /// answered by a line that says so.
+///
+/// ```
+/// use edgecho::protocol::Line;
+/// use edgecho::server::Server;
+///
+/// let server = Server::builder().listen("127.0.0.1:0".parse()?).bind(Line::new(1024))?;
+/// # let _ = server;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Line {
     max: usize,

@@ -128,6 +128,25 @@ pub trait Protocol {
 }
 
 /// The way back to the peer whose turn it is, and on to everybody else.
+///
+/// ```
+/// use edgecho::protocol::{Protocol, Reply};
+///
+/// /// Tells who comes from where, and closes.
+/// struct WhoAmI;
+///
+/// impl Protocol for WhoAmI {
+///     type Session = ();
+///
+///     fn open(&mut self, reply: &mut impl Reply) {
+///         let answer = format!("{}\n", reply.peer());
+///         reply.send(answer.as_bytes());
+///         reply.close();
+///     }
+///
+///     fn receive(&mut self, (): &mut (), _input: &[u8], _reply: &mut impl Reply) {}
+/// }
+/// ```
 pub trait Reply {
     /// Sends `bytes` behind all that was sent before. Nothing is lost: what the peer is not ready to take waits in memory until
     /// it is.

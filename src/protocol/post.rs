@@ -6,6 +6,35 @@ use std::time::Duration;
 use super::SessionId;
 
 /// A timer: when it is to come, and under what number.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use edgecho::protocol::{Protocol, Reply, Timer};
+///
+/// /// Closes each connection after a minute, and says so ten seconds before.
+/// struct Minute;
+///
+/// impl Protocol for Minute {
+///     type Session = ();
+///
+///     fn open(&mut self, reply: &mut impl Reply) {
+///         reply.set_timer(Timer::once(1, Duration::from_secs(50)));
+///         reply.set_timer(Timer::once(2, Duration::from_secs(60)));
+///     }
+///
+///     fn receive(&mut self, (): &mut (), input: &[u8], reply: &mut impl Reply) {
+///         reply.send(input);
+///     }
+///
+///     fn on_timer(&mut self, (): &mut (), timer: u32, reply: &mut impl Reply) {
+///         match timer {
+///             1 => reply.send(b"ten seconds left\n"),
+///             _ => reply.close(),
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timer {
     /// The number that it is told by.
@@ -33,6 +62,24 @@ impl Timer {
 }
 
 /// Who is to be sent something.
+///
+/// ```
+/// use edgecho::protocol::{Protocol, Recipients, Reply};
+///
+/// /// What one sends, the others receive.
+/// struct Relay;
+///
+/// impl Protocol for Relay {
+///     type Session = ();
+///
+///     fn open(&mut self, _reply: &mut impl Reply) {}
+///
+///     fn receive(&mut self, (): &mut (), input: &[u8], reply: &mut impl Reply) {
+///         let others = Recipients::Others(reply.id());
+///         reply.post().send(others, input);
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recipients {
     /// One connection.
@@ -44,6 +91,13 @@ pub enum Recipients {
 }
 
 /// Bytes on their way to somebody.
+///
+/// ```
+/// use edgecho::protocol::{Mail, Recipients};
+///
+/// let mail = Mail { to: Recipients::All, bytes: (*b"hello\n").into() };
+/// assert_eq!(mail.bytes.len(), 6);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mail {
     /// To whom.
@@ -69,6 +123,35 @@ pub(crate) enum Request {
 /// What a protocol asks of the server. What is sent to a connection follows what was sent there before, in order. A connection that
 /// takes nothing is not sent more than fits into `outbox_limit` (see [`Limits`](crate::server::Limits)): what does not is skipped as a
 /// whole, and counted.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use edgecho::protocol::{Post, Protocol, Recipients, Reply, Timer};
+///
+/// /// Tells everybody the time that has passed.
+/// #[derive(Default)]
+/// struct Clock {
+///     seconds: u64,
+/// }
+///
+/// impl Protocol for Clock {
+///     type Session = ();
+///
+///     fn start(&mut self, post: &mut Post) {
+///         post.set_timer(Timer::every(1, Duration::from_secs(1)));
+///     }
+///
+///     fn open(&mut self, _reply: &mut impl Reply) {}
+///
+///     fn receive(&mut self, (): &mut (), _input: &[u8], _reply: &mut impl Reply) {}
+///
+///     fn on_server_timer(&mut self, _timer: u32, post: &mut Post) {
+///         self.seconds += 1;
+///         post.send(Recipients::All, format!("{}\n", self.seconds).as_bytes());
+///     }
+/// }
+/// ```
 #[derive(Debug, Default)]
 pub struct Post {
     requests: Vec<Request>,

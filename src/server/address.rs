@@ -7,6 +7,15 @@ use std::str::FromStr;
 use crate::name::{is_name, look_up};
 
 /// An address to listen on: `127.0.0.1:7777`, `[::1]:7777`, or a name with a port, `localhost:7777`, which may stand for several.
+///
+/// ```
+/// use edgecho::server::ListenAddress;
+///
+/// let address: ListenAddress = "[::1]:7777".parse()?;
+/// assert_eq!(address.addresses(), ["[::1]:7777".parse()?]);
+/// assert!("7777".parse::<ListenAddress>().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenAddress {
     addresses: Vec<SocketAddr>,

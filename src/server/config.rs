@@ -6,6 +6,15 @@ use std::time::Duration;
 use super::address::ListenAddress;
 
 /// How a server is to behave.
+///
+/// ```
+/// use edgecho::server::{Config, Limits};
+///
+/// let mut config = Config { limits: Limits { max_per_ip: Some(10), ..Limits::default() }, ..Config::default() };
+/// assert!(config.check().is_ok());
+/// config.sockets.ipv6_only = true;
+/// assert!(config.check().is_err(), "there is no IPv6 address to listen on");
+/// ```
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where to listen. By default `127.0.0.1:7777`.
@@ -48,6 +57,14 @@ impl Default for Config {
 }
 
 /// How much a server may take on. Where a limit is reached, those concerned wait; nothing that was accepted or read is dropped.
+///
+/// ```
+/// use edgecho::server::{Limits, Server};
+///
+/// let limits = Limits { max_per_ip: Some(20), rate_limit: Some(1 << 20), ..Limits::default() };
+/// let builder = Server::builder().limits(limits);
+/// # let _ = builder;
+/// ```
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// How many connections may be open; at the limit new clients wait in the kernel's queue. By default as many as
@@ -74,6 +91,15 @@ impl Default for Limits {
 }
 
 /// How long things may take.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use edgecho::server::{Server, Timeouts};
+///
+/// let timeouts = Timeouts { idle: Some(Duration::from_secs(60)), ..Timeouts::default() };
+/// assert!(Server::builder().timeouts(timeouts).config().check().is_ok());
+/// ```
 #[derive(Debug, Clone)]
 pub struct Timeouts {
     /// How long a connection may neither send nor take bytes before it is closed in order. No limit by default.
@@ -102,6 +128,16 @@ impl Default for Timeouts {
 }
 
 /// What is set on the listening sockets, and inherited by all that they accept.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use edgecho::server::{Keepalive, Server, SocketOptions};
+///
+/// let keepalive = Keepalive { idle: Duration::from_secs(60), interval: None, count: None };
+/// let sockets = SocketOptions { keepalive: Some(keepalive), backlog: 128, ..SocketOptions::default() };
+/// assert!(Server::builder().sockets(sockets).config().check().is_ok());
+/// ```
 #[derive(Debug, Clone)]
 pub struct SocketOptions {
     /// How many connections may wait in the kernel to be accepted (listen(2)); `somaxconn` may cut it. By default 4,096.

@@ -118,6 +118,25 @@ pub struct Summary {
 }
 
 /// A server that is listening.
+///
+/// ```
+/// use edgecho::protocol::Echo;
+/// use edgecho::server::Server;
+///
+/// let mut server = Server::builder().listen("127.0.0.1:0".parse()?).signals(false).bind(Echo)?;
+/// let handle = server.handle()?;
+/// let address = server.local_addresses().next().expect("it listens");
+/// let thread = std::thread::spawn(move || server.run());
+///
+/// let client = std::net::TcpStream::connect(address)?;
+/// std::io::Write::write_all(&mut &client, b"hello")?;
+/// client.shutdown(std::net::Shutdown::Write)?;
+/// assert_eq!(std::io::read_to_string(&client)?, "hello");
+/// handle.drain();
+/// let summary = thread.join().expect("no panic")?;
+/// assert_eq!((summary.aborted, summary.statistics.received_bytes), (0, 5));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Server<P: Protocol, K: Kernel = Linux> {
     protocol: P,
     clients: SlotMap<SessionId, Client<K::Stream, P::Session>>,

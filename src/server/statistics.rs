@@ -77,6 +77,14 @@ impl fmt::Display for Reason {
 }
 
 /// The statistics of a server.
+///
+/// ```
+/// use edgecho::server::{Reason, Statistics};
+///
+/// let statistics = Statistics::default();
+/// assert_eq!(statistics.closed_for(Reason::Idle), 0);
+/// assert!(statistics.to_string().starts_with("accepted 0\n"));
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Statistics {
     /// Connections accepted.

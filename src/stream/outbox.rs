@@ -2,6 +2,16 @@
 
 /// Bytes on their way to a peer, in order. Both ends work in O(1) (amortised), the bytes are in one piece so that one send(2)
 /// can offer them all, and an empty outbox holds no memory: it is a null pointer.
+///
+/// ```
+/// use edgecho::stream::Outbox;
+///
+/// let mut outbox = Outbox::default();
+/// outbox.push(b"hello, ");
+/// outbox.push(b"world");
+/// outbox.consume(3); // the kernel took so many
+/// assert_eq!(outbox.pending(), b"lo, world");
+/// ```
 #[derive(Debug, Default)]
 pub struct Outbox(Option<Box<Pending>>);
 

@@ -4,6 +4,32 @@
 //! nothing: no retry at `EINTR`, no default, no fallback. What a result means is the business of the layers above. Signal
 //! masks, signalfd(2), unshare(2) and resource limits come from the `nix` crate; the rest goes to `libc`.
 //!
+//! ```
+//! use std::os::fd::AsFd;
+//!
+//! use edgecho::sys::epoll::{self, CreateFlags, EpollFlags, Event};
+//! use edgecho::sys::socket::{self, Domain, MessageFlags, SocketFlags};
+//!
+//! let any_port = "127.0.0.1:0".parse().expect("an address");
+//! let listener = socket::socket(Domain::Ipv4, SocketFlags::CLOEXEC)?;
+//! socket::bind(listener.as_fd(), &any_port)?;
+//! socket::listen(listener.as_fd(), 16)?;
+//! let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+//! epoll::add(epoll.as_fd(), listener.as_fd(), EpollFlags::IN | EpollFlags::ET, 1)?;
+//!
+//! let near = socket::socket(Domain::Ipv4, SocketFlags::CLOEXEC)?;
+//! socket::connect(near.as_fd(), &socket::getsockname(listener.as_fd())?)?;
+//! let mut events = [Event::EMPTY; 8];
+//! assert_eq!(epoll::wait(epoll.as_fd(), &mut events, -1)?, 1);
+//! assert_eq!((events[0].flags(), events[0].data()), (EpollFlags::IN, 1));
+//!
+//! let (far, _) = socket::accept4(listener.as_fd(), SocketFlags::CLOEXEC)?;
+//! socket::send(near.as_fd(), b"hello", MessageFlags::NOSIGNAL)?;
+//! let mut buffer = [0; 8];
+//! assert_eq!(socket::recv(far.as_fd(), &mut buffer, MessageFlags::empty())?, 5);
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
 //! All `unsafe` code of the crate is in this folder. What each block relies on stands above it.
 
 pub mod address;

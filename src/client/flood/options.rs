@@ -59,6 +59,14 @@ impl Verify {
 }
 
 /// What to do, and how.
+///
+/// ```
+/// use edgecho::client::flood::{Load, Options};
+///
+/// let options = Options { connections: 8, load: Load::Bulk, ..Options::new("127.0.0.1".parse()?) };
+/// assert!(options.check().is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The far end. The first of its addresses that can be connected to is used.

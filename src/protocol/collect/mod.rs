@@ -34,6 +34,18 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A payload that is not UTF-8 is in base64 (RFC 4648, 4). Sessions are numbered from 1 in the order in which they came, and
 /// frames from 1 within each. While more frames wait than the queue has room for, nothing is read: TCP slows the senders, and nothing is
 /// lost. The queue is passed by what one read holds, 32 KiB, at most.
+///
+/// ```
+/// use std::path::Path;
+///
+/// use edgecho::protocol::Collect;
+/// use edgecho::server::Server;
+///
+/// let collect = Collect::new(Some(Path::new("/dev/null")), Collect::QUEUE, 64 * 1024)?;
+/// let server = Server::builder().listen("127.0.0.1:0".parse()?).bind(collect)?;
+/// # let _ = server;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Collect {
     frame: Frame,
     max_frame: usize,

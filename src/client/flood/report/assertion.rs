@@ -124,6 +124,15 @@ impl Comparison {
 }
 
 /// Something that is to be true of a flood.
+///
+/// ```
+/// use edgecho::client::flood::report::Assertion;
+///
+/// let assertion: Assertion = "p99.9 < 5ms".parse()?;
+/// assert!("p99 < 5".parse::<Assertion>().is_err(), "5 of what?");
+/// # let _ = assertion;
+/// # Ok::<(), edgecho::client::flood::report::AssertionError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assertion {
     text: String,

@@ -1,0 +1,28 @@
+//! Frames are the same however the stream is cut, and no buffer is larger than one may be.
+#![no_main]
+
+use edgecho::protocol::{Decoder, Frames};
+use libfuzzer_sys::fuzz_target;
+
+const MAX: usize = 40;
+
+fuzz_target!(|parts: Vec<Vec<u8>>| {
+    let mut frames = Frames::new(MAX);
+    let mut found = Vec::new();
+    let mut given = Vec::new();
+    for part in &parts {
+        given.extend_from_slice(part);
+        let result = frames.decode(part, |frame| {
+            assert_eq!(frame, Frames::encode(Frames::payload(frame)));
+            assert!(frame.len() <= MAX + 4);
+            found.extend_from_slice(frame);
+            true
+        });
+        if let Err(too_long) = result {
+            assert!(too_long.length > MAX as u64 && given.starts_with(&found));
+            return;
+        }
+        assert!(frames.rest().len() < MAX + 4);
+        assert_eq!([&found[..], frames.rest()].concat(), given, "nothing is lost, and nothing is added");
+    }
+});
