@@ -281,9 +281,8 @@ fn the_library_alone_depends_on_little() {
     let mut crates: Vec<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
     crates.sort_unstable();
     crates.dedup();
-    let procedural = ["proc-macro2", "quote", "syn", "thiserror-impl", "unicode-ident"];
-    crates.retain(|name| !procedural.contains(name));
-    let expected = [
+    // The second list is what thiserror's macro is made of: nothing of it is in the program.
+    let mut expected = vec![
         "bitflags",
         "cfg-if",
         "edgecho",
@@ -299,6 +298,8 @@ fn the_library_alone_depends_on_little() {
         "tracing",
         "tracing-core",
     ];
+    expected.extend(["proc-macro2", "quote", "syn", "thiserror-impl", "unicode-ident"]);
+    expected.sort_unstable();
     assert_eq!(crates, expected);
 }
 

@@ -299,15 +299,16 @@ impl<S: Stream, T> Connection<S, T> {
         self.answer(turn, |session, reply| protocol.on_timer(session, timer, reply))
     }
 
-    /// Sends something that does not come from its own protocol session, if it is still open and not more than `limit_bytes` would
-    /// then be pending. Gives whether it was sent.
+    /// Sends something that is no answer to what the peer has said, if not more than `limit_bytes` would then be pending. Gives false if
+    /// that would be too much. A connection on its way out is sent nothing, and misses nothing.
     ///
     /// # Errors
     /// When the connection is found to be broken.
     pub fn deliver(&mut self, bytes: &[u8], limit_bytes: usize) -> io::Result<bool> {
-        if !matches!(self.phase, Phase::Open | Phase::Quitting)
-            || self.pending_bytes().saturating_add(bytes.len()) > limit_bytes
-        {
+        if !matches!(self.phase, Phase::Open | Phase::Quitting) {
+            return Ok(true);
+        }
+        if self.pending_bytes().saturating_add(bytes.len()) > limit_bytes {
             return Ok(false);
         }
         let mut rest = bytes;

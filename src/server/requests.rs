@@ -58,7 +58,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                     self.count_pending(id);
                 }
             }
-            Ok(false) => self.statistics.skipped += u64::from(client.closing.is_none()),
+            Ok(false) => self.statistics.skipped += 1,
             Err(error) => self.close(id, &Ending::Failed(error)),
         }
     }
