@@ -43,8 +43,9 @@ impl Framing {
     }
 }
 
-/// How many bytes of a run are tried as the first that tell where it is from: some in front may be a length or a line end.
-const TRIED_BYTES: usize = 24;
+/// A word of the pattern tells where a run is from. So many places are tried for one: where a length, a line end or a byte that would
+/// have been one stands within a word, it does not tell.
+const TRIED_BYTES: usize = 64;
 
 /// The bytes of one connection. Messages are of one size, so that each byte is known from its position alone.
 #[derive(Debug, Clone, Copy)]
@@ -145,8 +146,7 @@ impl Original for Wire {
         let last = end.checked_sub(bytes.len() as u64)?;
         let fits = |position: &u64| *position <= last && self.matches(*position, bytes);
         let at = |skipped: usize| {
-            let part = bytes.get(skipped..)?;
-            let found = self.pattern.find_word(&part[..part.len().min(16)], u64::MAX)?;
+            let found = self.pattern.find_word(bytes.get(skipped..skipped + size_of::<u64>())?, u64::MAX)?;
             found.checked_sub(skipped as u64).filter(fits)
         };
         let nearby = || {
@@ -195,7 +195,7 @@ mod tests {
             prop_assert_eq!(&bytes(&wire, 0, position as usize + length)[position as usize..], &part[..]);
             prop_assert!(wire.matches(position, &part));
             prop_assert_eq!(wire.first_difference(position, &part), None);
-            if length >= 40 && size >= 32 {
+            if length >= 80 && size >= 32 {
                 prop_assert_eq!(wire.find(&part, position + 999, u64::MAX), Some(position));
             }
         }
