@@ -1,0 +1,35 @@
+// Go's net, a goroutine a connection.
+package main
+
+import (
+	"net"
+	"os"
+)
+
+func main() {
+	listener, err := net.Listen("tcp", os.Args[1])
+	if err != nil {
+		os.Exit(1)
+	}
+	for {
+		connection, err := listener.Accept()
+		if err != nil {
+			continue
+		}
+		go echo(connection)
+	}
+}
+
+func echo(connection net.Conn) {
+	defer connection.Close()
+	buffer := make([]byte, 8*1024)
+	for {
+		count, err := connection.Read(buffer)
+		if err != nil {
+			return
+		}
+		if _, err := connection.Write(buffer[:count]); err != nil {
+			return
+		}
+	}
+}

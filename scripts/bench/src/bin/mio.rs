@@ -1,0 +1,76 @@
+//! mio, with a buffer for what could not be written, after the pattern of its own TCP example.
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, Read, Write};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+
+const LISTENER: Token = Token(0);
+
+struct Connection {
+    stream: TcpStream,
+    pending: Vec<u8>,
+    start: usize,
+    is_finished: bool,
+}
+
+fn main() -> std::io::Result<()> {
+    let mut poll = Poll::new()?;
+    let mut events = Events::with_capacity(256);
+    let mut listener = TcpListener::bind(std::env::args().nth(1).expect("an address").parse().expect("an address"))?;
+    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    let mut connections = HashMap::new();
+    let mut next = 1;
+    let mut buffer = vec![0; 32 * 1024];
+    loop {
+        poll.poll(&mut events, None)?;
+        for event in &events {
+            if event.token() == LISTENER {
+                while let Ok((mut stream, _)) = listener.accept() {
+                    stream.set_nodelay(true)?;
+                    let token = Token(next);
+                    next += 1;
+                    poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+                    connections.insert(token, Connection { stream, pending: Vec::new(), start: 0, is_finished: false });
+                }
+            } else if let Some(connection) = connections.get_mut(&event.token())
+                && !connection.advance(&mut buffer)
+            {
+                connections.remove(&event.token());
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Reads and writes until neither can go on. Gives whether the connection lives on.
+    fn advance(&mut self, buffer: &mut [u8]) -> bool {
+        loop {
+            while self.start < self.pending.len() {
+                match self.stream.write(&self.pending[self.start..]) {
+                    Ok(count) => self.start += count,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(_) => return false,
+                }
+            }
+            self.pending.clear();
+            self.start = 0;
+            if self.is_finished {
+                return false;
+            }
+            match self.stream.read(buffer) {
+                Ok(0) => self.is_finished = true,
+                Ok(count) => match self.stream.write(&buffer[..count]) {
+                    Ok(written) => self.pending.extend_from_slice(&buffer[written..count]),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => self.pending.extend_from_slice(&buffer[..count]),
+                    Err(_) => return false,
+                },
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+    }
+}

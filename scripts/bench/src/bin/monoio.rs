@@ -1,0 +1,29 @@
+//! monoio, on io_uring.
+
+use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
+use monoio::net::{TcpListener, TcpStream};
+
+#[monoio::main(driver = "iouring", entries = 4096)]
+async fn main() -> std::io::Result<()> {
+    let listener = TcpListener::bind(std::env::args().nth(1).expect("an address"))?;
+    loop {
+        if let Ok((stream, _)) = listener.accept().await {
+            drop(monoio::spawn(echo(stream)));
+        }
+    }
+}
+
+async fn echo(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut buffer = Vec::with_capacity(8 * 1024);
+    loop {
+        let (result, read) = stream.read(buffer).await;
+        if result? == 0 {
+            return Ok(());
+        }
+        let (result, written) = stream.write_all(read).await;
+        result?;
+        buffer = written;
+        buffer.clear();
+    }
+}

@@ -1,0 +1,135 @@
+//! What a server has to do before it is measured: a fast server that loses bytes is shown as what it is.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::Result;
+use crate::peer::Peer;
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// What is checked, and how.
+type Check = (&'static str, fn(&Peer) -> Result<()>);
+
+/// In the order of the report's columns.
+pub const CHECKS: [Check; 5] = [
+    ("integrity", integrity),
+    ("half-close", half_close),
+    ("bounded stall", bounded_stall),
+    ("descriptors", descriptors),
+    ("orderly stop", orderly_stop),
+];
+
+fn connect(address: std::net::SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// Bytes that are not all the same.
+fn bytes(length: usize) -> Vec<u8> {
+    (0..length).map(|place| (place.wrapping_mul(0x9e37_79b1) >> 13) as u8).collect()
+}
+
+/// Every byte comes back, in order, in messages of all sizes.
+fn integrity(peer: &Peer) -> Result<()> {
+    let server = peer.start(None)?;
+    let connections = peer.most_connections.min(10).to_string();
+    let address = server.address.to_string();
+    let arguments =
+        ["flood", &address, "-c", &connections, "-n", "2000", "-s", "1-20000", "--pipeline", "4", "--timeout", "2s"];
+    let output = Command::new("target/release/edgecho").args(arguments).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find(|line| line.contains("connection ")).unwrap_or("not everything came back");
+    Err(line.trim().to_owned().into())
+}
+
+/// A client that has sent everything, and its FIN, before it begins to read gets everything, and then the FIN.
+fn half_close(peer: &Peer) -> Result<()> {
+    let server = peer.start(None)?;
+    let stream = connect(server.address)?;
+    let sent = bytes(8 << 20);
+    let back = thread::scope(|scope| {
+        scope.spawn(|| {
+            let _ = (&stream).write_all(&sent);
+            stream.shutdown(Shutdown::Write)
+        });
+        thread::sleep(Duration::from_millis(300));
+        let mut back = Vec::new();
+        (&stream).read_to_end(&mut back).map(|_| back)
+    })?;
+    if back == sent { Ok(()) } else { Err(format!("{} of {} bytes came back", back.len(), sent.len()).into()) }
+}
+
+/// A client that sends and does not read stops being read: the server's memory stays bounded.
+fn bounded_stall(peer: &Peer) -> Result<()> {
+    const LIMIT: u64 = 16 << 20;
+    let server = peer.start(None)?;
+    let mut stream = connect(server.address)?;
+    let before = server.rss();
+    stream.set_write_timeout(Some(Duration::from_millis(500)))?;
+    let chunk = bytes(1 << 20);
+    let mut sent = 0;
+    while sent < 64 << 20 {
+        match stream.write(&chunk) {
+            Ok(count) => sent += count,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let held = server.rss().saturating_sub(before);
+    if held > LIMIT {
+        return Err(format!("it holds {} MiB for one client that does not read", held >> 20).into());
+    }
+    if sent >= 64 << 20 { Err("it took 64 MiB from a client that does not read".into()) } else { Ok(()) }
+}
+
+/// Out of descriptors, those who are served are served on, nobody is dropped, nothing spins, and who waits has its turn.
+fn descriptors(peer: &Peer) -> Result<()> {
+    if peer.most_connections < 100 {
+        return Ok(()); // it has no use for as many
+    }
+    let server = peer.start(Some(64))?;
+    let clients = (0..100).map(|_| connect(server.address)).collect::<Result<Vec<_>>>()?;
+    for mut client in &clients {
+        client.write_all(b"hello")?;
+    }
+    thread::sleep(Duration::from_millis(300));
+    let (before, start) = (server.cpu_time(), Instant::now());
+    thread::sleep(Duration::from_millis(500));
+    let load = (server.cpu_time() - before).as_secs_f64() / start.elapsed().as_secs_f64();
+    for (number, mut client) in clients.into_iter().enumerate() {
+        client.set_read_timeout(Some(Duration::from_secs(2)))?;
+        let mut back = [0; 5];
+        client.read_exact(&mut back).map_err(|error| format!("client {number} of 100 was not served: {error}"))?;
+    }
+    if load > 0.5 { Err(format!("it uses {:.0} % of a CPU while clients wait", load * 100.0).into()) } else { Ok(()) }
+}
+
+/// At SIGTERM, who is owed bytes gets them.
+fn orderly_stop(peer: &Peer) -> Result<()> {
+    let server = peer.start(None)?;
+    let mut stream = connect(server.address)?;
+    // More than goes into the socket buffers of the way back.
+    let sent = bytes(1 << 20);
+    stream.write_all(&sent)?;
+    thread::sleep(Duration::from_millis(100));
+    server.signal("TERM");
+    stream.shutdown(Shutdown::Write)?;
+    let mut back = Vec::new();
+    let result = stream.read_to_end(&mut back);
+    match result {
+        Ok(_) if back == sent => Ok(()),
+        Ok(_) => Err(format!("{} of {} bytes came back", back.len(), sent.len()).into()),
+        Err(error) => Err(format!("{} of {} bytes came back: {error}", back.len(), sent.len()).into()),
+    }
+}

@@ -1,0 +1,165 @@
+//! The servers: what each is, how it is built, and how it is started.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::Result;
+use crate::process::Running;
+
+/// Where the servers run.
+pub const SERVER_CPU: &str = "0";
+
+/// How a server comes to be.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    /// The release build of the package.
+    Edgecho,
+    /// A program of this package.
+    Rust(&'static str),
+    /// A C program, and what it is linked with.
+    C(&'static str, &'static [&'static str]),
+    Go,
+    /// A program of the system, with its arguments, where `{host}` and `{port}` stand for the address.
+    System(&'static str, &'static [&'static str]),
+}
+
+/// A server to be measured.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub name: &'static str,
+    source: Source,
+    /// What to install where it cannot be built.
+    pub needs: &'static str,
+    /// How many connections it can be given without starting as many processes, or serving one after the other.
+    pub most_connections: usize,
+    program: PathBuf,
+}
+
+const ANY: usize = usize::MAX;
+
+/// All of them, edgecho first.
+pub fn all() -> Vec<Peer> {
+    let peer =
+        |name, source, needs, most_connections| Peer { name, source, needs, most_connections, program: PathBuf::new() };
+    vec![
+        peer("edgecho", Source::Edgecho, "cargo build --release", ANY),
+        peer("C reference", Source::C("../../c_reference/edgecho.c", &[]), "a C compiler", ANY),
+        peer("floor", Source::C("peers/floor.c", &[]), "a C compiler", ANY),
+        peer("mio", Source::Rust("mio"), "", ANY),
+        peer("tokio, current thread", Source::Rust("tokio_current"), "", ANY),
+        peer("tokio, multi-threaded", Source::Rust("tokio_multi"), "", ANY),
+        peer("async-std", Source::Rust("async_std"), "", ANY),
+        peer("monoio", Source::Rust("monoio"), "", ANY),
+        peer("io_uring", Source::C("peers/io_uring.c", &["-luring"]), "apt-get install liburing-dev", ANY),
+        peer("libuv", Source::C("peers/libuv.c", &["-luv"]), "apt-get install libuv1-dev", ANY),
+        peer("libevent", Source::C("peers/libevent.c", &["-levent"]), "apt-get install libevent-dev", ANY),
+        peer("Go net", Source::Go, "apt-get install golang-go", ANY),
+        peer("std, a thread a connection", Source::Rust("std_threads"), "", 1_000),
+        peer("std, one at a time", Source::Rust("std_single"), "", 1),
+        peer(
+            "socat",
+            Source::System("socat", &["TCP-LISTEN:{port},bind={host},fork,reuseaddr,nodelay,backlog=4096", "EXEC:cat"]),
+            "apt-get install socat",
+            50,
+        ),
+        peer(
+            "ncat",
+            Source::System("ncat", &["-l", "{host}", "{port}", "-k", "-e", "/bin/cat"]),
+            "apt-get install ncat",
+            50,
+        ),
+    ]
+}
+
+impl Peer {
+    /// Builds it, or finds it.
+    pub fn build(&mut self) -> Result<()> {
+        let directory = Path::new("target/bench/peers");
+        std::fs::create_dir_all(directory)?;
+        let out = directory.join(self.name.replace([' ', ','], "_"));
+        self.program = match self.source {
+            Source::Edgecho => "target/release/edgecho".into(),
+            Source::Rust(name) => Path::new("target/bench/cargo/release").join(name),
+            Source::C(file, libraries) => {
+                let source = Path::new("scripts/bench").join(file);
+                run(Command::new("cc").args(["-O2", "-w", "-o"]).arg(&out).arg(source).args(libraries))?;
+                out
+            }
+            Source::Go => {
+                let source = "scripts/bench/peers/main.go";
+                run(Command::new("go")
+                    .env("CGO_ENABLED", "0")
+                    .args(["build", "-ldflags=-s -w", "-o"])
+                    .arg(&out)
+                    .arg(source))?;
+                out
+            }
+            Source::System(name, _) => {
+                let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+                    .map(|directory| directory.join(name))
+                    .find(|path| path.is_file());
+                found.ok_or("it is not installed")?
+            }
+        };
+        if self.program.is_file() { Ok(()) } else { Err(format!("{} is missing", self.program.display()).into()) }
+    }
+
+    /// The size of the program without what only a debugger reads, in bytes.
+    pub fn size(&self) -> Option<u64> {
+        let stripped = Path::new("target/bench/stripped");
+        run(Command::new("strip").arg("-o").arg(stripped).arg(&self.program)).ok()?;
+        std::fs::metadata(stripped).ok().map(|metadata| metadata.len())
+    }
+
+    /// Starts it on the server's CPU, with so many descriptors at most if that is asked for, and waits until it listens.
+    pub fn start(&self, descriptors: Option<u32>) -> Result<Running> {
+        // A port that was free just now; nobody else here takes it meanwhile.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let (host, port) = (address.ip().to_string(), address.port().to_string());
+        let arguments: Vec<String> = match self.source {
+            Source::Edgecho => ["serve", "-q", "--listen", &address.to_string()].map(str::to_owned).into(),
+            Source::C(file, _) if file.contains("c_reference") => {
+                ["--listen", &address.to_string()].map(str::to_owned).into()
+            }
+            Source::System(_, arguments) => {
+                arguments.iter().map(|argument| argument.replace("{host}", &host).replace("{port}", &port)).collect()
+            }
+            _ => vec![address.to_string()],
+        };
+        let limit = descriptors.map_or("ulimit -n $(ulimit -Hn)".to_owned(), |count| format!("ulimit -n {count}"));
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("{limit}; exec taskset -c {SERVER_CPU} \"$0\" \"$@\"")])
+            .arg(&self.program)
+            .args(arguments);
+        let started = Instant::now();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let mut running = Running::new(child, address);
+        running.start_time = await_listener(address, started)?;
+        Ok(running)
+    }
+}
+
+/// Waits until somebody listens, and gives how long that took.
+fn await_listener(address: SocketAddr, started: Instant) -> Result<Duration> {
+    loop {
+        match TcpStream::connect(address) {
+            // A connection to itself is none.
+            Ok(stream) if stream.local_addr()? != address => return Ok(started.elapsed()),
+            _ if started.elapsed() > Duration::from_secs(5) => return Err("it does not listen".into()),
+            _ => std::thread::sleep(Duration::from_micros(200)),
+        }
+    }
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().map_err(|error| format!("{}: {error}", command.get_program().to_string_lossy()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let line = text.lines().find(|line| line.contains("error")).or(text.lines().next()).unwrap_or("it failed");
+    Err(line.to_owned().into())
+}
