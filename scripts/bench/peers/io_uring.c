@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 enum { ENTRIES = 4096, BUFFERS = 4096, BUFFER_BYTES = 4096, GROUP = 1, MAX_FD = 1 << 17 };
-enum { ACCEPT, RECEIVE, SEND, CANCEL };
+enum { ACCEPT, RECEIVE, SEND, CANCEL, PAUSE };
 
 /* What a connection still has to send, in order: buffers of the ring. */
 typedef struct piece {
@@ -75,6 +75,13 @@ static void end_if_done(int fd)
         receive(fd);
 }
 
+static void accept_all(void)
+{
+    struct io_uring_sqe *sqe = entry();
+    io_uring_prep_multishot_accept(sqe, listener, NULL, NULL, 0);
+    io_uring_sqe_set_data64(sqe, name(ACCEPT, listener));
+}
+
 static void on_accept(struct io_uring_cqe *cqe)
 {
     int one = 1;
@@ -83,10 +90,16 @@ static void on_accept(struct io_uring_cqe *cqe)
         peers[cqe->res] = (peer_t){ .last = &peers[cqe->res].first };
         receive(cqe->res);
     }
-    if (!(cqe->flags & IORING_CQE_F_MORE)) {
+    if (cqe->flags & IORING_CQE_F_MORE)
+        return;
+    if (cqe->res < 0 && cqe->res != -EAGAIN) {
+        /* Out of descriptors: somebody may leave. */
+        static struct __kernel_timespec pause = { .tv_nsec = 50000000 };
         struct io_uring_sqe *sqe = entry();
-        io_uring_prep_multishot_accept(sqe, listener, NULL, NULL, 0);
-        io_uring_sqe_set_data64(sqe, name(ACCEPT, listener));
+        io_uring_prep_timeout(sqe, &pause, 0, 0);
+        io_uring_sqe_set_data64(sqe, name(PAUSE, 0));
+    } else {
+        accept_all();
     }
 }
 
@@ -165,8 +178,7 @@ int main(int argc, char **argv)
     io_uring_buf_ring_init(buffers);
     for (int i = 0; i < BUFFERS; i++)
         give_back(i);
-    struct io_uring_cqe first = { .res = -1 };
-    on_accept(&first);
+    accept_all();
     for (;;) {
         struct io_uring_cqe *cqe;
         unsigned head, count = 0;
@@ -177,6 +189,7 @@ int main(int argc, char **argv)
             case ACCEPT: on_accept(cqe); break;
             case RECEIVE: on_receive(fd, cqe); break;
             case SEND: on_send(fd, cqe); break;
+            case PAUSE: accept_all(); break;
             }
             count++;
         }

@@ -52,6 +52,20 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     bufferevent_enable(peer, EV_READ | EV_WRITE);
 }
 
+/* Out of descriptors: somebody may leave. */
+static void on_pause(evutil_socket_t fd, short what, void *listener)
+{
+    (void)fd, (void)what;
+    evconnlistener_enable(listener);
+}
+
+static void on_accept_error(struct evconnlistener *listener, void *base)
+{
+    struct timeval pause = { .tv_usec = 50000 };
+    evconnlistener_disable(listener);
+    event_base_once(base, -1, EV_TIMEOUT, on_pause, listener, &pause);
+}
+
 int main(int argc, char **argv)
 {
     struct sockaddr_storage address;
@@ -60,7 +74,9 @@ int main(int argc, char **argv)
     if (argc < 2 || evutil_parse_sockaddr_port(argv[1], (struct sockaddr *)&address, &length))
         return 2;
     unsigned flags = LEV_OPT_CLOSE_ON_FREE | LEV_OPT_REUSEABLE;
-    if (!evconnlistener_new_bind(base, on_accept, base, flags, 4096, (struct sockaddr *)&address, length))
+    struct evconnlistener *listener = evconnlistener_new_bind(base, on_accept, base, flags, 4096, (struct sockaddr *)&address, length);
+    if (!listener)
         return 1;
+    evconnlistener_set_error_cb(listener, on_accept_error);
     return event_base_dispatch(base);
 }

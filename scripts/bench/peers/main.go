@@ -4,6 +4,7 @@ package main
 import (
 	"net"
 	"os"
+	"time"
 )
 
 func main() {
@@ -14,6 +15,7 @@ func main() {
 	for {
 		connection, err := listener.Accept()
 		if err != nil {
+			time.Sleep(50 * time.Millisecond) // out of descriptors: somebody may leave
 			continue
 		}
 		go echo(connection)

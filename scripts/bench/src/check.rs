@@ -118,18 +118,24 @@ fn descriptors(peer: &Peer) -> Result<()> {
 /// At SIGTERM, who is owed bytes gets them.
 fn orderly_stop(peer: &Peer) -> Result<()> {
     let server = peer.start(None)?;
-    let mut stream = connect(server.address)?;
-    // More than goes into the socket buffers of the way back.
-    let sent = bytes(1 << 20);
-    stream.write_all(&sent)?;
-    thread::sleep(Duration::from_millis(100));
-    server.signal("TERM");
-    stream.shutdown(Shutdown::Write)?;
-    let mut back = Vec::new();
-    let result = stream.read_to_end(&mut back);
-    match result {
-        Ok(_) if back == sent => Ok(()),
-        Ok(_) => Err(format!("{} of {} bytes came back", back.len(), sent.len()).into()),
-        Err(error) => Err(format!("{} of {} bytes came back: {error}", back.len(), sent.len()).into()),
+    let stream = connect(server.address)?;
+    // More than the socket buffers of both ways take, so that some of it is still with the server, or on its way there.
+    let sent = bytes(16 << 20);
+    let back = thread::scope(|scope| {
+        scope.spawn(|| {
+            let _ = (&stream).write_all(&sent);
+            stream.shutdown(Shutdown::Write)
+        });
+        thread::sleep(Duration::from_millis(200));
+        server.signal("TERM");
+        thread::sleep(Duration::from_millis(100));
+        let mut back = Vec::new();
+        let failure = (&stream).read_to_end(&mut back).err();
+        (back.len(), failure)
+    });
+    match back {
+        (length, _) if length == sent.len() => Ok(()),
+        (length, Some(error)) => Err(format!("{length} of {} bytes came back: {error}", sent.len()).into()),
+        (length, None) => Err(format!("{length} of {} bytes came back", sent.len()).into()),
     }
 }

@@ -129,20 +129,49 @@ const fn steady(
     Work { name, metrics, connections, is_main: false, is_steady: true, measure }
 }
 
-/// Runs a flood against a server, and gives its report and the CPU time that the server took meanwhile. Bytes that are lost are an
-/// error: such a server has no rate.
-fn flood(server: &Running, duration: Duration, arguments: &[&str]) -> Result<(Value, Duration)> {
+/// How often the CPU time of a server is looked at.
+const SAMPLE: Duration = Duration::from_millis(5);
+
+/// The CPU time of a server at many moments, in seconds since 1970.
+struct Samples(Vec<(f64, Duration)>);
+
+impl Samples {
+    /// What it was at a moment, between two samples by proportion.
+    fn at(&self, moment: f64) -> Option<f64> {
+        let next = self.0.iter().position(|&(at, _)| at >= moment).filter(|&next| next > 0)?;
+        let ((one, before), (other, after)) = (self.0[next - 1], self.0[next]);
+        let share = (moment - one) / (other - one);
+        Some(before.as_secs_f64() + share * (after.as_secs_f64() - before.as_secs_f64()))
+    }
+}
+
+fn now() -> f64 {
+    std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64()
+}
+
+/// Runs a flood against a server, and gives its report and the CPU time, in seconds, that the server took in the measured time. Bytes
+/// that are lost are an error: such a server has no rate.
+fn flood(server: &Running, duration: Duration, arguments: &[&str]) -> Result<(Value, f64)> {
     let mut command = Command::new("taskset");
     command.args(["-c", DRIVER_CPU, "target/release/edgecho", "flood", &server.address.to_string(), "--json", "-"]);
     command.args(["--timeout", "2s", "-d", &format!("{}ms", duration.as_millis())]).args(arguments);
-    let before = server.cpu_time();
-    let output = command.output()?;
-    let cpu = server.cpu_time().saturating_sub(before);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut samples = Samples(Vec::new());
+    while child.try_wait()?.is_none() {
+        samples.0.push((now(), server.cpu_time()));
+        std::thread::sleep(SAMPLE);
+    }
+    samples.0.push((now(), server.cpu_time()));
+    let output = child.wait_with_output()?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         return Err(text.lines().last().unwrap_or("the flood failed").trim_start_matches("error: ").to_owned().into());
     }
-    Ok((serde_json::from_slice(&output.stdout)?, cpu))
+    let report: Value = serde_json::from_slice(&output.stdout)?;
+    let from = number(&report, "/measured_at_s")?;
+    let to = from + number(&report, "/elapsed_s")?;
+    let cpu = samples.at(to).zip(samples.at(from)).map(|(to, from)| to - from);
+    Ok((report, cpu.ok_or("the server was not looked at often enough")?))
 }
 
 fn number(report: &Value, path: &str) -> Result<f64> {
@@ -154,9 +183,9 @@ fn messages(peer: &Peer, connections: usize, size: &str, duration: Duration) -> 
     let server = peer.start(None)?;
     let connections = connections.to_string();
     let (report, cpu) = flood(&server, duration, &["-c", &connections, "-s", size])?;
-    // Opening and closing are part of it; they are few beside the messages, and the same for all.
-    let count = number(&report, "/messages/returned")?;
-    Ok(vec![cpu.as_secs_f64() * 1e6 / count.max(1.0), number(&report, "/rate/messages_per_s")?])
+    let rate = number(&report, "/rate/messages_per_s")?;
+    let count = rate * number(&report, "/elapsed_s")?;
+    Ok(vec![cpu * 1e6 / count.max(1.0), rate])
 }
 
 fn bulk(peer: &Peer, connections: usize, duration: Duration) -> Result<Vec<f64>> {
@@ -169,8 +198,9 @@ fn churn(peer: &Peer, duration: Duration) -> Result<Vec<f64>> {
     let server = peer.start(None)?;
     let in_flight = peer.most_connections.min(100).to_string();
     let (report, cpu) = flood(&server, duration, &["-c", &in_flight, "--churn", "--source", "127.0.0.1-127.0.0.16"])?;
-    let opened = number(&report, "/connections/opened")?;
-    Ok(vec![cpu.as_secs_f64() * 1e6 / opened.max(1.0), number(&report, "/rate/connections_per_s")?])
+    let rate = number(&report, "/rate/connections_per_s")?;
+    let count = rate * number(&report, "/elapsed_s")?;
+    Ok(vec![cpu * 1e6 / count.max(1.0), rate])
 }
 
 /// The p99 of a ping every millisecond, in milliseconds.

@@ -17,6 +17,8 @@ pub struct Outcome {
     pub started_at: SystemTime,
     /// Whether it was ended early.
     pub is_interrupted: bool,
+    /// When it began to measure.
+    pub measured_at: SystemTime,
     /// How long it measured.
     pub elapsed: Duration,
     /// What was counted.

@@ -206,6 +206,8 @@ impl<'a> Watch<'a> {
         Ok(Outcome {
             address,
             started_at,
+            // What counts from the first message on began with that.
+            measured_at: started_at + Duration::from_nanos(from_ns.min(first_due_ns)),
             is_interrupted: self.stopped_ns.is_some(),
             elapsed,
             counts,

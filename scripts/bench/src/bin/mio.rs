@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
+use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Registry, Token};
 
 const LISTENER: Token = Token(0);
 
@@ -22,23 +23,43 @@ fn main() -> std::io::Result<()> {
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut connections = HashMap::new();
     let mut next = 1;
+    let mut is_waiting = false;
     let mut buffer = vec![0; 32 * 1024];
     loop {
-        poll.poll(&mut events, None)?;
+        // Out of descriptors, it is tried again in a while.
+        poll.poll(&mut events, is_waiting.then_some(Duration::from_millis(50)))?;
+        if std::mem::take(&mut is_waiting) {
+            is_waiting = accept(&listener, poll.registry(), &mut connections, &mut next)?;
+        }
         for event in &events {
             if event.token() == LISTENER {
-                while let Ok((mut stream, _)) = listener.accept() {
-                    stream.set_nodelay(true)?;
-                    let token = Token(next);
-                    next += 1;
-                    poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-                    connections.insert(token, Connection { stream, pending: Vec::new(), start: 0, is_finished: false });
-                }
+                is_waiting = accept(&listener, poll.registry(), &mut connections, &mut next)?;
             } else if let Some(connection) = connections.get_mut(&event.token())
                 && !connection.advance(&mut buffer)
             {
                 connections.remove(&event.token());
             }
+        }
+    }
+}
+
+/// Accepts all that have come. Gives whether it should be tried again though no event may come.
+fn accept(
+    listener: &TcpListener,
+    registry: &Registry,
+    connections: &mut HashMap<Token, Connection>,
+    next: &mut usize,
+) -> std::io::Result<bool> {
+    loop {
+        match listener.accept() {
+            Ok((mut stream, _)) => {
+                stream.set_nodelay(true)?;
+                let token = Token(*next);
+                *next += 1;
+                registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+                connections.insert(token, Connection { stream, pending: Vec::new(), start: 0, is_finished: false });
+            }
+            Err(error) => return Ok(error.kind() != ErrorKind::WouldBlock),
         }
     }
 }

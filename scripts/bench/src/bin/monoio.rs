@@ -1,14 +1,18 @@
 //! monoio, on io_uring.
 
+use std::time::Duration;
+
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::{TcpListener, TcpStream};
 
-#[monoio::main(driver = "iouring", entries = 4096)]
+#[monoio::main(driver = "iouring", entries = 4096, timer_enabled = true)]
 async fn main() -> std::io::Result<()> {
     let listener = TcpListener::bind(std::env::args().nth(1).expect("an address"))?;
     loop {
-        if let Ok((stream, _)) = listener.accept().await {
-            drop(monoio::spawn(echo(stream)));
+        match listener.accept().await {
+            Ok((stream, _)) => drop(monoio::spawn(echo(stream))),
+            // Out of descriptors: somebody may leave.
+            Err(_) => monoio::time::sleep(Duration::from_millis(50)).await,
         }
     }
 }

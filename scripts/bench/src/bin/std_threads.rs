@@ -6,7 +6,11 @@ use std::net::{TcpListener, TcpStream};
 fn main() -> std::io::Result<()> {
     let listener = TcpListener::bind(std::env::args().nth(1).expect("an address"))?;
     for stream in listener.incoming() {
-        let Ok(stream) = stream else { continue };
+        let Ok(stream) = stream else {
+            // Out of descriptors: somebody may leave.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            continue;
+        };
         let _ = std::thread::Builder::new().stack_size(128 * 1024).spawn(|| echo(stream));
     }
     Ok(())

@@ -60,7 +60,7 @@ fn write_checks(page: &mut String, outcome: &Outcome) {
     if outcome.checks.is_empty() {
         return;
     }
-    page.push_str("<h2>Checks</h2>\n<p>Who fails one is measured all the same, marked †, and wins nothing.</p>\n<div class=\"scroll\"><table><tr><th>");
+    page.push_str("<h2>Checks</h2>\n<p>Who fails another than the last is measured all the same, marked †, and wins nothing.</p>\n<div class=\"scroll\"><table><tr><th>");
     for (name, _) in CHECKS {
         let _ = write!(page, "<th>{name}");
     }

@@ -46,7 +46,7 @@ pub fn markdown(outcome: &Outcome) -> String {
         let _ = writeln!(text, "- {}, {}: {}.{verdict}", metric.name, metric.unit, shown.join("; "));
     }
     if outcome.checks.iter().flatten().any(Option::is_some) {
-        let _ = writeln!(text, "\n† failed a check, and wins nothing:");
+        let _ = writeln!(text, "\n† failed a check other than that of the end, and wins nothing. What failed:");
         for (peer, results) in outcome.peers.iter().zip(&outcome.checks) {
             for ((name, _), failure) in CHECKS.iter().zip(results) {
                 if let Some(failure) = failure {

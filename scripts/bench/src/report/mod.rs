@@ -42,7 +42,11 @@ impl Cell {
     pub fn ratio(&self, other: &Self) -> Option<f64> {
         self.median()?;
         other.median()?;
-        Some(median(self.values.iter().zip(&other.values).map(|(one, other)| one / other).collect()))
+        Some(median(self.ratios(other)))
+    }
+
+    fn ratios(&self, other: &Self) -> Vec<f64> {
+        self.values.iter().zip(&other.values).map(|(one, other)| one / other).collect()
     }
 }
 
@@ -67,26 +71,31 @@ impl Outcome {
         Self { peers: Vec::new(), missing: Vec::new(), checks: Vec::new(), rows: Vec::new(), machine: machine() }
     }
 
-    /// Whether a server has passed all checks. One that was not checked has.
+    /// Whether a server can be used: whether it has passed all checks but that of its end, which takes a signal handler that few have.
+    /// One that was not checked can.
     pub fn is_sound(&self, place: usize) -> bool {
-        self.checks.get(place).is_none_or(|checks| checks.iter().all(Option::is_none))
+        let Some(checks) = self.checks.get(place) else { return true };
+        CHECKS.iter().zip(checks).all(|((name, _), failure)| failure.is_none() || *name == "orderly stop")
     }
 
-    /// The best of the sound servers in a row; none where the best two are closer to each other than their rounds are.
+    /// The best of the sound servers in a row; none where the best two are closer to each other than their rounds are. They are told apart
+    /// by their ratios to the first server, round by round: what slows the machine down for a while slows both.
     pub fn best(&self, metric: &Metric, cells: &[Cell]) -> Option<usize> {
-        let mut places: Vec<usize> =
-            (0..cells.len()).filter(|&place| self.is_sound(place) && cells[place].median().is_some()).collect();
-        places.sort_by(|&one, &other| {
-            let order = cells[one].median().partial_cmp(&cells[other].median()).unwrap_or(std::cmp::Ordering::Equal);
+        let first = cells.iter().position(|cell| cell.median().is_some())?;
+        let ratios =
+            |place: usize| Cell { values: cells[place].ratios(&cells[first]), failure: cells[place].failure.clone() };
+        let sound = (0..cells.len()).filter(|&place| self.is_sound(place));
+        let mut ranked: Vec<(f64, f64, usize)> =
+            sound.filter_map(|place| Some((ratios(place).median()?, ratios(place).spread(), place))).collect();
+        ranked.sort_by(|one, other| {
+            let order = one.0.total_cmp(&other.0);
             if metric.better == Better::Less { order } else { order.reverse() }
         });
-        match places[..] {
+        match ranked[..] {
             [] => None,
-            [only] => Some(only),
-            [first, second, ..] => {
-                let (one, other) = (cells[first].median()?, cells[second].median()?);
-                let noise = cells[first].spread().max(cells[second].spread());
-                ((one - other).abs() / one.max(other) > noise).then_some(first)
+            [(_, _, only)] => Some(only),
+            [(one, noise, best), (other, other_noise, _), ..] => {
+                ((one - other).abs() / one.max(other) > noise.max(other_noise)).then_some(best)
             }
         }
     }
