@@ -41,7 +41,7 @@ struct Options {
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
 
-    /// How long each turn takes, in seconds [default: 1.5, quick: 0.7]
+    /// How long each turn takes, in seconds [default: 1.5, quick: 0.5]
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
 
@@ -96,7 +96,7 @@ fn run(options: &Options) -> Result<()> {
         })
         .collect();
     let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 5 }).max(1);
-    let seconds = options.seconds.unwrap_or(if options.quick { 0.7 } else { 1.5 });
+    let seconds = options.seconds.unwrap_or(if options.quick { 0.5 } else { 1.5 });
     let duration = Duration::try_from_secs_f64(seconds.max(0.1))?;
 
     let turns = works.iter().map(|work| if work.is_steady { 1 } else { rounds }).sum::<usize>() * peers.len();
