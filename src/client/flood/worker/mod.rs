@@ -253,6 +253,8 @@ impl<'a> Worker<'a> {
         for index in 0..self.places.len() {
             self.look_after(index, now_ns);
         }
+        // What was due before the end is due still, even if this thread comes late.
+        self.issue_due(now_ns);
         if !self.has_ended {
             let is_finished = |place: &Place| match &place.link {
                 Link::Done => true,
