@@ -115,6 +115,19 @@ fn members_leave_in_order_and_the_others_are_told() {
 }
 
 #[test]
+fn who_speaks_and_leaves_at_once_still_hears_itself() {
+    let room = Running::start(chat::Chat::default(), Server::builder());
+    for _ in 0..50 {
+        let stream = connect(room.address());
+        (&stream).write_all(b"last words\n").expect("send");
+        finish(&stream);
+        let heard = String::from_utf8(read_to_fin(&stream)).expect("text");
+        assert!(heard.contains(": last words\n"), "{heard}");
+    }
+    assert_eq!(room.end().aborted, 0);
+}
+
+#[test]
 fn the_store_answers_every_line() {
     let store = Running::start(store::Store::default(), Server::builder());
     let stream = connect(store.address());

@@ -189,6 +189,9 @@ impl<S: Stream, T> Connection<S, T> {
             if !P::ONLY_ANSWERS && self.phase == Phase::Quitting {
                 return Progress::Waiting; // until the server has done what was asked for
             }
+            if !P::ONLY_ANSWERS && self.phase == Phase::PeerFinished && !turn.post.is_empty() {
+                return Progress::More; // some of what was asked for may be for itself, and comes before the end
+            }
             if self.phase != Phase::Open
                 && let Some(ending) = self.proceed_to_the_end()
             {
@@ -300,12 +303,12 @@ impl<S: Stream, T> Connection<S, T> {
     }
 
     /// Sends something that is no answer to what the peer has said, if not more than `limit_bytes` would then be pending. Gives false if
-    /// that would be too much. A connection on its way out is sent nothing, and misses nothing.
+    /// that would be too much. A connection that we are closing is sent nothing, and misses nothing.
     ///
     /// # Errors
     /// When the connection is found to be broken.
     pub fn deliver(&mut self, bytes: &[u8], limit_bytes: usize) -> io::Result<bool> {
-        if !matches!(self.phase, Phase::Open | Phase::Quitting) {
+        if matches!(self.phase, Phase::Closing | Phase::Lingering) {
             return Ok(true);
         }
         if self.pending_bytes().saturating_add(bytes.len()) > limit_bytes {
