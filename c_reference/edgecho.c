@@ -28,7 +28,8 @@
 
 enum {
     READ_BUFFER_BYTES = 32 * 1024, /* one for the whole loop: it stays in the CPU's cache */
-    BYTES_A_TURN = 64 * 1024,      /* what one connection may read in a turn, and at most one buffer more */
+    BYTES_A_TURN = 64 * 1024,      /* what one connection may read at an event, and at most one buffer more */
+    LEFTOVER_BYTES_A_TURN = 512 * 1024, /* what those for whom that was not enough may then read, all together */
     ACCEPTS_A_TURN = 64,
     EVENTS_A_TURN = 256,
     BACKLOG = 4096,
@@ -146,8 +147,8 @@ static ssize_t connection_offer(struct connection *c, const char *bytes, size_t 
     return taken == -1 && errno == EAGAIN ? 0 : taken;
 }
 
-static enum progress connection_advance(struct connection *c) {
-    size_t spent = 0;
+/* Takes from `budget` what it reads. */
+static enum progress connection_advance(struct connection *c, ssize_t *budget) {
     for (;;) {
         if (c->outbox.bytes) {
             ssize_t sent = c->readiness & WRITABLE ? connection_offer(c, c->outbox.bytes + c->outbox.start, c->outbox.length) : 0;
@@ -166,7 +167,7 @@ static enum progress connection_advance(struct connection *c) {
         }
         if (!(c->readiness & READABLE))
             return WAITING;
-        if (spent >= BYTES_A_TURN)
+        if (*budget <= 0)
             return MORE;
         ssize_t count = recv(c->source.fd, read_buffer, READ_BUFFER_BYTES, 0);
         if (count == 0)
@@ -177,7 +178,7 @@ static enum progress connection_advance(struct connection *c) {
             c->readiness &= ~(READABLE | READ_ON);
             continue;
         }
-        spent += count;
+        *budget -= count;
         bool is_empty = count < READ_BUFFER_BYTES && !(c->readiness & READ_ON);
         if (is_empty)
             c->readiness &= ~READABLE;
@@ -204,10 +205,13 @@ static void connection_close(struct connection *c) {
         accept_resume(); /* a descriptor has come free */
 }
 
-static void connection_serve(struct connection *c) {
-    switch (connection_advance(c)) {
+static void connection_serve(struct connection *c, ssize_t *budget) {
+    switch (connection_advance(c, budget)) {
     case MORE: make_ready(&c->source); return;
-    case ENDED: connection_close(c); return;
+    case ENDED:
+        connection_close(c);
+        *budget = 0; /* it may have used all of it */
+        return;
     case WAITING:
         if (c->outbox.bytes && !c->is_watched_for_room) {
             c->is_watched_for_room = true;
@@ -344,15 +348,19 @@ static void keep_deadlines(void) {
 
 /* --- mod.rs --- */
 
+/* Those who are queued now, each once at most, until the budget is used up. Then the kernel is asked for news first. */
 static void serve_leftovers(void) {
-    struct source *source = ready_first, *next;
-    for (ready_first = ready_last = NULL; source; source = next) {
-        next = source->next_ready;
+    struct source *end = ready_last;
+    ssize_t budget = LEFTOVER_BYTES_A_TURN;
+    for (bool is_last = false; ready_first && !is_last && budget > 0;) {
+        struct source *source = ready_first;
+        is_last = source == end;
+        ready_first = source->next_ready;
         source->is_queued = false;
         if (source->kind == LISTENER)
             listener_accept();
         else
-            connection_serve((struct connection *)source);
+            connection_serve((struct connection *)source, &budget);
     }
 }
 
@@ -380,7 +388,7 @@ static void run(void) {
             if (source->kind == SIGNALS)
                 on_signals();
             else if (source->kind == CONNECTION && !source->is_queued)
-                connection_serve((struct connection *)source);
+                connection_serve((struct connection *)source, &(ssize_t){BYTES_A_TURN});
             else if (source->kind == LISTENER && !source->is_queued && !accept_retry)
                 listener_accept();
         }

@@ -30,6 +30,10 @@ const EVENTS_AT_ONCE: usize = 100;
 /// and as much again for a connection that was left over from the turn before.
 const MOST_CALLS: usize = 400;
 
+/// What may be read between two waits: at each event 64 KiB and a buffer of 32 KiB, and for those who were left over 512 KiB and a buffer.
+const MOST_BYTES_AN_EVENT: usize = (64 + 32) * 1024;
+const MOST_LEFTOVER_BYTES: usize = (512 + 32) * 1024;
+
 /// What happens next.
 #[derive(Debug, Clone)]
 enum Step {
@@ -101,6 +105,8 @@ struct World {
     watched: BTreeMap<usize, (Token, EpollFlags)>,
     gone: Vec<Token>,
     untold: Vec<(Token, EpollFlags)>,
+    /// How many events the server was told of at its last wait.
+    told: usize,
     signals: VecDeque<i32>,
     has_told_of_signals: bool,
     is_over: bool,
@@ -138,15 +144,19 @@ impl World {
 
     fn events(&mut self, order: u64, with_stale: bool) -> Vec<(Token, EpollFlags)> {
         let mut events = Vec::new();
+        let mut read_bytes = 0;
         for (number, &(token, interest)) in &self.watched {
             let mut socket = self.sockets[*number].0.borrow_mut();
             socket.calls_this_turn = 0;
+            read_bytes += std::mem::take(&mut socket.read_this_turn);
             let always = EpollFlags::ERR | EpollFlags::HUP;
             let edges = std::mem::replace(&mut socket.edges, EpollFlags::empty()) & (interest | always);
             if !edges.is_empty() {
                 events.push((token, edges));
             }
         }
+        let most = std::mem::take(&mut self.told) * MOST_BYTES_AN_EVENT + MOST_LEFTOVER_BYTES;
+        assert!(read_bytes <= most, "invariant 4: {read_bytes} bytes were read in one turn, of {most}");
         for (index, edge) in self.listener_edges.iter_mut().enumerate() {
             if std::mem::take(edge) {
                 events.push((Server::<Echo, Scripted>::listener_token(index), EpollFlags::IN));
@@ -196,6 +206,7 @@ impl Kernel for Scripted {
             told.extend(world.events(order, with_stale));
             world.untold = told.split_off(told.len().min(EVENTS_AT_ONCE));
             if !told.is_empty() || wait == Wait::Poll {
+                world.told = told.len();
                 events.fill(told);
                 return Ok(());
             }
@@ -293,4 +304,24 @@ fn every_schedule_ends_with_every_byte_echoed() {
             panic!("EDGECHO_SEED={seed} cargo test --test server_schedules plays this schedule again");
         }
     }
+}
+
+/// Many who have much to say: none of them has more than a share of a turn, all come to their end, and the loop asks the kernel for news
+/// after each share.
+#[test]
+fn a_turn_is_bounded_however_many_have_much_to_say() {
+    const FIREHOSES: usize = 30;
+    let mut script = vec![Step::Connect(0); FIREHOSES];
+    script.push(Step::Turn(1));
+    for peer in 0..FIREHOSES {
+        script.push(Step::Peer(peer, Outside::Take(10_000)));
+        script.push(Step::Peer(peer, Outside::Send(2_000)));
+    }
+    script.push(Step::Turn(2));
+    let (summary, world) = play(script);
+    let world = world.borrow();
+    assert!(world.sockets.iter().all(|socket| socket.0.borrow().echoed.len() == 2_000 * 1_500));
+    // 3 MB each, of which 96 KiB at the event and the rest in shares of up to 544 KiB.
+    let shares = (FIREHOSES * 2_000 * 1_500 - FIREHOSES * MOST_BYTES_AN_EVENT) / MOST_LEFTOVER_BYTES;
+    assert!(summary.statistics.turns as usize >= shares, "{} turns for {shares} shares", summary.statistics.turns);
 }

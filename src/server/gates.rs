@@ -8,7 +8,6 @@ use slotmap::SecondaryMap;
 use super::config::Limits;
 use super::kernel::Kernel;
 use super::rate::Bucket;
-use super::serving::BYTES_A_TURN;
 use super::{READ_BUFFER_BYTES, Server};
 use crate::event::Token;
 use crate::protocol::{Protocol, SessionId};
@@ -45,16 +44,15 @@ impl Gates {
 }
 
 impl<P: Protocol, K: Kernel> Server<P, K> {
-    /// What a connection may read in this turn, and into how much of the buffer.
+    /// What a connection may read in this turn of `budget_bytes`, and into how much of the buffer.
     #[cold]
-    pub(super) fn allowance(&mut self, key: SessionId) -> (usize, usize) {
+    pub(super) fn allowance(&mut self, key: SessionId, mut budget_bytes: usize) -> (usize, usize) {
         let now_ms = self.clock.read();
         let Some(client) = self.clients.get(key) else { return (0, 1) };
         // Who is being closed is no longer answered: what it sends is discarded, and takes neither memory nor time.
         if client.closing.is_some() {
-            return (BYTES_A_TURN, READ_BUFFER_BYTES);
+            return (budget_bytes, READ_BUFFER_BYTES);
         }
-        let mut budget_bytes = BYTES_A_TURN;
         if let Some((rate, bucket)) = self.gates.rate.zip(self.gates.buckets.get_mut(key)) {
             budget_bytes = budget_bytes.min(bucket.available(rate, client.connection.received_bytes(), now_ms));
         }

@@ -59,6 +59,7 @@ use gates::Gates;
 use handle::HandleEnd;
 use listener::Listener;
 use per_ip::PerIp;
+use serving::{BYTES_A_TURN, LEFTOVER_BYTES_A_TURN};
 use timers::Timers;
 use timing::{Clock, Heartbeats};
 
@@ -220,7 +221,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             let start = (events.len() > SHORT_TURN_EVENTS).then(Instant::now);
             for (token, flags) in events.iter() {
                 match token.name() {
-                    Name::Key(key) => self.on_client_event(key, flags),
+                    Name::Key(key) => self.on_client_event(key, flags, BYTES_A_TURN),
                     Name::Fixed(SIGNALS) => self.on_signals()?,
                     Name::Fixed(SOURCE) => self.on_source(flags),
                     Name::Fixed(HANDLE) => self.on_handle()?,
@@ -271,12 +272,17 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         Wait::until([self.deadlines.next(), wheel, timers].into_iter().flatten().min())
     }
 
-    /// Goes on with those whose last turn was not enough, each once, in the order in which they stand.
+    /// Goes on with those whose last turn was not enough, in the order in which they stand, each once at most and for so many bytes
+    /// in all. The kernel is then asked for news first, so that nobody who has little to say waits for more than that.
     fn serve_leftovers(&mut self) -> Result<(), Error> {
+        let mut budget_bytes = LEFTOVER_BYTES_A_TURN;
         for _ in 0..self.ready.len() {
+            if budget_bytes == 0 {
+                break;
+            }
             let Some(token) = self.ready.pop_front() else { break };
             match token.name() {
-                Name::Key(key) => self.resume_client(key),
+                Name::Key(key) => budget_bytes = self.resume_leftover(key, budget_bytes),
                 Name::Fixed(name) => {
                     if let Some(listener) = &mut self.listeners[listener_index(name)] {
                         listener.is_queued = false;
