@@ -10,5 +10,6 @@ cd "$(dirname "$0")/.."
 command -v taskset >/dev/null || { echo 'bench.sh: taskset is missing: apt-get install util-linux' >&2; exit 2; }
 cargo build --quiet --release --bin edgecho
 cargo build --quiet --release --locked --manifest-path scripts/bench/Cargo.toml --target-dir target/bench/cargo
+cc -O2 -o target/bench/driver scripts/driver.c || echo 'bench.sh: without a C compiler there is no C driver: apt-get install gcc' >&2
 ulimit -n "$(ulimit -Hn)"
 exec target/bench/cargo/release/edgecho-bench "$@"

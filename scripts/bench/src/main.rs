@@ -16,7 +16,7 @@ use clap::Parser;
 
 use peer::Peer;
 use report::{Cell, Outcome};
-use work::{WORKS, Work};
+use work::{BEST_RATE_OF, Context, Repeat, WORKS, Work};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -32,8 +32,8 @@ struct Options {
     #[arg(long, value_name = "PEER,…", value_delimiter = ',')]
     only: Vec<String>,
 
-    /// This work only, by name: small-1, small-50, small-1000, small-10000, medium-50, bulk-1, bulk-8, bulk-64, churn, tail,
-    /// idle-1000, idle-10000, start
+    /// This work only, by name: small-1, small-50, small-1000, small-10000, driver, medium-50, bulk-1, bulk-8, bulk-64, churn, tail,
+    /// latency, calls, idle-1000, idle-10000, start
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     work: Vec<String>,
 
@@ -41,7 +41,7 @@ struct Options {
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
 
-    /// How long each turn takes, in seconds [default: 1.5, quick: 0.5]
+    /// How long each turn takes, in seconds [default: 1.2, quick: 0.4]
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
 
@@ -52,6 +52,10 @@ struct Options {
     /// Write everything as JSON to a file, too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+
+    /// Put the table into the README, too, between its marks
+    #[arg(long)]
+    update_readme: bool,
 }
 
 fn main() -> ExitCode {
@@ -85,21 +89,22 @@ fn run(options: &Options) -> Result<()> {
         }
     });
     outcome.peers = peers.iter().map(|peer| peer.name).collect();
-    let works: Vec<&Work> = WORKS
-        .iter()
-        .filter(|work| {
-            if options.work.is_empty() {
-                !options.quick || work.is_main
-            } else {
-                options.work.iter().any(|name| work.name == name)
-            }
-        })
-        .collect();
+    let is_wanted = |work: &Work| match &options.work[..] {
+        [] => !options.quick || work.is_main,
+        // The rates of the open loop are shares of what another work finds.
+        names => names.iter().any(|name| work.name == name || (name == "latency" && work.name == BEST_RATE_OF)),
+    };
+    let works: Vec<&Work> = WORKS.iter().filter(|work| is_wanted(work)).collect();
     let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 5 }).max(1);
-    let seconds = options.seconds.unwrap_or(if options.quick { 0.5 } else { 1.5 });
-    let duration = Duration::try_from_secs_f64(seconds.max(0.1))?;
+    let seconds = options.seconds.unwrap_or(if options.quick { 0.4 } else { 1.2 });
+    let mut context = Context { duration: Duration::try_from_secs_f64(seconds.max(0.1))?, best_rate: 0.0 };
+    let rounds_of = |work: &Work| match work.repeat {
+        Repeat::Rounds => rounds,
+        Repeat::Few => rounds.min(3),
+        Repeat::Once => 1,
+    };
 
-    let turns = works.iter().map(|work| if work.is_steady { 1 } else { rounds }).sum::<usize>() * peers.len();
+    let turns = works.iter().map(|work| rounds_of(work)).sum::<usize>() * peers.len();
     let progress = Progress::new(turns + if options.unchecked { 0 } else { peers.len() });
     if !options.unchecked {
         for peer in &peers {
@@ -109,22 +114,11 @@ fn run(options: &Options) -> Result<()> {
         }
     }
     for work in works {
-        let mut cells = vec![vec![Cell::default(); peers.len()]; work.metrics.len()];
-        for _ in 0..if work.is_steady { 1 } else { rounds } {
-            // Everybody in each round, so that what disturbs the machine disturbs all alike.
-            for (place, peer) in peers.iter().enumerate() {
-                progress.step(peer.name, work.name);
-                if work.connections > peer.most_connections {
-                    cells.iter_mut().for_each(|row| row[place].failure = Some("not made for so many".to_owned()));
-                    continue;
-                }
-                match (work.measure)(peer, duration) {
-                    Ok(values) => cells.iter_mut().zip(values).for_each(|(row, value)| row[place].values.push(value)),
-                    Err(error) => cells.iter_mut().for_each(|row| row[place].failure = Some(error.to_string())),
-                }
-            }
-        }
+        let cells = measure(work, &peers, rounds_of(work), &context, &progress);
         outcome.rows.extend(work.metrics.iter().copied().zip(cells));
+        if work.name == BEST_RATE_OF {
+            context.best_rate = outcome.best_rate();
+        }
     }
     progress.end();
 
@@ -134,8 +128,34 @@ fn run(options: &Options) -> Result<()> {
     if let Some(path) = &options.json {
         std::fs::write(path, report::json(&outcome)?)?;
     }
+    if options.update_readme {
+        report::update_readme(Path::new("README.md"), &report::markdown(&outcome))?;
+    }
     print!("{}", report::markdown(&outcome));
     Ok(())
+}
+
+/// Gives all servers a piece of work, in turns: everybody in each round, so that what disturbs the machine disturbs all alike. Gives a row
+/// for each metric, with a cell for each server.
+fn measure(work: &Work, peers: &[Peer], rounds: usize, context: &Context, progress: &Progress) -> Vec<Vec<Cell>> {
+    let mut cells = vec![vec![Cell::default(); peers.len()]; work.metrics.len()];
+    for _ in 0..rounds {
+        for (place, peer) in peers.iter().enumerate() {
+            progress.step(peer.name, work.name);
+            let result = if work.connections > peer.most_connections {
+                Err("not made for so many".into())
+            } else if cells[0][place].failure.is_some() {
+                continue; // once is enough
+            } else {
+                (work.measure)(peer, context)
+            };
+            match result {
+                Ok(values) => cells.iter_mut().zip(values).for_each(|(row, value)| row[place].values.push(value)),
+                Err(error) => cells.iter_mut().for_each(|row| row[place].failure = Some(error.to_string())),
+            }
+        }
+    }
+    cells
 }
 
 /// How far it has come, on a terminal.

@@ -1,5 +1,6 @@
 //! The servers: what each is, how it is built, and how it is started.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,8 +17,8 @@ pub const SERVER_CPU: &str = "0";
 enum Source {
     /// The release build of the package.
     Edgecho,
-    /// A program of this package.
-    Rust(&'static str),
+    /// A program of this package, and the crate that it is made with, if any.
+    Rust(&'static str, Option<&'static str>),
     /// A C program, and what it is linked with.
     C(&'static str, &'static [&'static str]),
     Go,
@@ -47,17 +48,17 @@ pub fn all() -> Vec<Peer> {
         peer("edgecho", Source::Edgecho, "cargo build --release", ANY),
         peer("C reference", Source::C("../../c_reference/edgecho.c", &[]), "a C compiler", ANY),
         peer("floor", Source::C("peers/floor.c", &[]), "a C compiler", ANY),
-        peer("mio", Source::Rust("mio"), "", ANY),
-        peer("tokio, current thread", Source::Rust("tokio_current"), "", ANY),
-        peer("tokio, multi-threaded", Source::Rust("tokio_multi"), "", ANY),
-        peer("async-std", Source::Rust("async_std"), "", ANY),
-        peer("monoio", Source::Rust("monoio"), "", ANY),
+        peer("mio", Source::Rust("mio", Some("mio")), "", ANY),
+        peer("tokio, current thread", Source::Rust("tokio_current", Some("tokio")), "", ANY),
+        peer("tokio, multi-threaded", Source::Rust("tokio_multi", Some("tokio")), "", ANY),
+        peer("async-std", Source::Rust("async_std", Some("async-std")), "", ANY),
+        peer("monoio", Source::Rust("monoio", Some("monoio")), "", ANY),
         peer("io_uring", Source::C("peers/io_uring.c", &["-luring"]), "apt-get install liburing-dev", ANY),
         peer("libuv", Source::C("peers/libuv.c", &["-luv"]), "apt-get install libuv1-dev", ANY),
         peer("libevent", Source::C("peers/libevent.c", &["-levent"]), "apt-get install libevent-dev", ANY),
         peer("Go net", Source::Go, "apt-get install golang-go", ANY),
-        peer("std, a thread a connection", Source::Rust("std_threads"), "", 1_000),
-        peer("std, one at a time", Source::Rust("std_single"), "", 1),
+        peer("std, a thread a connection", Source::Rust("std_threads", None), "", 1_000),
+        peer("std, one at a time", Source::Rust("std_single", None), "", 1),
         peer(
             "socat",
             Source::System("socat", &["TCP-LISTEN:{port},bind={host},fork,reuseaddr,nodelay,backlog=4096", "EXEC:cat"]),
@@ -81,7 +82,7 @@ impl Peer {
         let out = directory.join(self.name.replace([' ', ','], "_"));
         self.program = match self.source {
             Source::Edgecho => "target/release/edgecho".into(),
-            Source::Rust(name) => Path::new("target/bench/cargo/release").join(name),
+            Source::Rust(name, _) => Path::new("target/bench/cargo/release").join(name),
             Source::C(file, libraries) => {
                 let source = Path::new("scripts/bench").join(file);
                 run(Command::new("cc").args(["-O2", "-w", "-o"]).arg(&out).arg(source).args(libraries))?;
@@ -111,6 +112,31 @@ impl Peer {
         let stripped = Path::new("target/bench/stripped");
         run(Command::new("strip").arg("-o").arg(stripped).arg(&self.program)).ok()?;
         std::fs::metadata(stripped).ok().map(|metadata| metadata.len())
+    }
+
+    /// On how much it stands: crates, its own not counted, or shared libraries beside the C library.
+    pub fn dependencies(&self) -> Result<usize> {
+        let crates = |manifest: &str, package: &str| -> Result<usize> {
+            let mut cargo = Command::new("cargo");
+            cargo.args(["tree", "--locked", "-e", "normal", "--prefix", "none", "--format", "{p}"]);
+            let output = cargo.args(["--manifest-path", manifest, "-p", package]).output()?;
+            if !output.status.success() {
+                return Err(format!("cargo tree of {package} failed").into());
+            }
+            let text = String::from_utf8(output.stdout)?;
+            Ok(text.lines().map(|line| line.trim_end_matches(" (*)")).collect::<BTreeSet<_>>().len())
+        };
+        match self.source {
+            Source::Edgecho => Ok(crates("Cargo.toml", "edgecho")? - 1),
+            Source::Rust(_, None) => Ok(0),
+            Source::Rust(_, Some(package)) => crates("scripts/bench/Cargo.toml", package),
+            _ => {
+                let output = Command::new("ldd").arg(&self.program).output()?;
+                let text = String::from_utf8(output.stdout)?;
+                let is_own = |line: &&str| !["linux-vdso", "libc.so", "ld-linux"].iter().any(|name| line.contains(name));
+                Ok(text.lines().filter(|line| line.contains(".so")).filter(is_own).count())
+            }
+        }
     }
 
     /// Starts it on the server's CPU, with so many descriptors at most if that is asked for, and waits until it listens.

@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::Result;
 
 /// A server. It is ended, with the processes that it has started, when it goes out of scope.
 pub struct Running {
@@ -53,12 +56,40 @@ impl Running {
     }
 
     fn of_the_living(&self) -> Duration {
-        let of_task = |path: std::path::PathBuf| {
+        let of_thread = |path: PathBuf| {
             let text = fs::read_to_string(path.join("schedstat")).ok()?;
             text.split(' ').next()?.parse::<u64>().ok()
         };
-        let tasks = self.processes().into_iter().filter_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).ok()).flatten();
-        Duration::from_nanos(tasks.filter_map(|task| of_task(task.ok()?.path())).sum())
+        Duration::from_nanos(self.threads().filter_map(of_thread).sum())
+    }
+
+    /// The directories of all its threads in proc(5).
+    fn threads(&self) -> impl Iterator<Item = PathBuf> {
+        let processes = self.processes().into_iter();
+        let threads = processes.filter_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).ok()).flatten();
+        threads.filter_map(|thread| Some(thread.ok()?.path()))
+    }
+
+    /// Waits until none of its threads has anything to do: two looks in a row find all of them asleep.
+    pub fn await_sleep(&self) -> Result<()> {
+        let is_asleep = |thread: PathBuf| {
+            let stat = fs::read_to_string(thread.join("stat")).unwrap_or_default();
+            stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('S'))
+        };
+        let mut looks = 0;
+        await_that("it does not come to rest", || {
+            looks = if self.threads().all(is_asleep) { looks + 1 } else { 0 };
+            looks == 2
+        })
+    }
+
+    /// Waits until strace has hold of all its threads.
+    pub fn await_tracer(&self) -> Result<()> {
+        let is_traced = |thread: PathBuf| {
+            let status = fs::read_to_string(thread.join("status")).unwrap_or_default();
+            !status.contains("TracerPid:\t0\n")
+        };
+        await_that("strace does not come", || self.threads().all(is_traced))
     }
 
     /// Resident memory, in bytes.
@@ -85,4 +116,16 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Looks again and again whether something has come about.
+fn await_that(otherwise: &str, mut has_come: impl FnMut() -> bool) -> Result<()> {
+    let start = Instant::now();
+    while !has_come() {
+        if start.elapsed() > Duration::from_secs(5) {
+            return Err(otherwise.into());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }

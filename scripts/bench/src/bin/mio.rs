@@ -27,7 +27,10 @@ fn main() -> std::io::Result<()> {
     let mut buffer = vec![0; 32 * 1024];
     loop {
         // Out of descriptors, it is tried again in a while.
-        poll.poll(&mut events, is_waiting.then_some(Duration::from_millis(50)))?;
+        match poll.poll(&mut events, is_waiting.then_some(Duration::from_millis(50))) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            result => result?,
+        }
         if std::mem::take(&mut is_waiting) {
             is_waiting = accept(&listener, poll.registry(), &mut connections, &mut next)?;
         }

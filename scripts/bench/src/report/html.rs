@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::{Outcome, digits};
+use super::{Outcome, digits, plot};
 use crate::check::CHECKS;
-use crate::work::{Better, Metric};
+use crate::work::{Better, Metric, SHARES, Shown};
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --line: #d8dde4; --back: #fff; --best: #0b6e3f; --behind: #b3261e;
@@ -24,6 +24,9 @@ th:first-child, td:first-child { text-align: left; position: sticky; left: 0; ba
 svg { width: 100%; height: auto } svg text { fill: var(--ink); font: 12px system-ui, sans-serif }
 svg .bar { fill: var(--bar) } svg .own { fill: var(--own) } svg .soft { fill: var(--soft) }
 code { font-size: .9em }
+.legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; font-size: .8rem; margin: .2rem 0 0 }
+.legend i { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .35em }
+figure { margin: 0 } figcaption { font-weight: 600; margin-bottom: .3rem }
 ";
 
 /// The page.
@@ -34,16 +37,18 @@ pub fn html(outcome: &Outcome) -> String {
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\n\
          <title>edgecho beside its peers</title><style>{STYLE}</style>\n<h1>edgecho beside its peers</h1>\n<p>"
     );
-    let about: Vec<String> = outcome.machine.iter().map(|(name, value)| format!("{name} {}", escape(value))).collect();
-    let _ = writeln!(
-        page,
-        "{}. Server on CPU 0, driver on CPU 1, in turns, round by round; medians. To get it again: <code>scripts/bench.sh</code>.</p>",
-        about.join("; ")
-    );
+    let _ = writeln!(page, "{} To get it again: <code>scripts/bench.sh</code>.</p>", escape(&outcome.about()));
     write_checks(&mut page, outcome);
     write_table(&mut page, outcome);
     page.push_str("<h2>Plots</h2>\n<div class=\"plots\">\n");
-    for (metric, cells) in &outcome.rows {
+    let rates = plot::rates(outcome).map(|plot| ("64-byte messages, by connections".to_owned(), plot));
+    let latency = |share| {
+        Some((format!("Latency at {share} % of the best rate, 50 connections, open loop"), plot::latencies(outcome, share)?))
+    };
+    for (caption, plot) in rates.into_iter().chain(SHARES.into_iter().filter_map(latency)) {
+        let _ = writeln!(page, "<figure><figcaption>{caption}</figcaption>{plot}</figure>");
+    }
+    for (metric, cells) in outcome.rows.iter().filter(|(metric, _)| metric.shown == Shown::Bars) {
         let values: Vec<(&str, f64)> =
             outcome.peers.iter().zip(cells).filter_map(|(&peer, cell)| Some((peer, cell.median()?))).collect();
         write_bars(&mut page, metric, &values);
@@ -85,23 +90,26 @@ fn write_checks(page: &mut String, outcome: &Outcome) {
 }
 
 fn write_table(page: &mut String, outcome: &Outcome) {
-    page.push_str("<h2>Figures</h2>\n<p>In small type: the ratio to edgecho, round by round. Bold: the best, beyond the noise. Red: edgecho, where it is behind it.</p>\n<div class=\"scroll\"><table><tr><th>");
+    page.push_str("<h2>Figures</h2>\n<p>In small type: the ratio to edgecho, round by round. Bold: better than all others, beyond the noise; no bold: too close, or too noisy, to tell. Red: edgecho, where somebody is ahead of it.</p>\n<div class=\"scroll\"><table><tr><th>");
     for (place, peer) in outcome.peers.iter().enumerate() {
         let _ = write!(page, "<th>{}{}", escape(peer), if outcome.is_sound(place) { "" } else { " †" });
     }
-    let own = outcome.peers.iter().position(|&peer| peer == "edgecho");
-    for (metric, cells) in &outcome.rows {
+    let own = outcome.own();
+    for (metric, cells) in outcome.listed() {
         let best = outcome.best(metric, cells);
+        let is_behind = !outcome.ahead(metric, cells).is_empty();
         let _ = write!(page, "\n<tr><td>{}, {}", escape(metric.name), metric.unit);
         for (place, cell) in cells.iter().enumerate() {
             let Some(median) = cell.median() else {
                 let _ = write!(page, "<td title=\"{}\">–", escape(cell.failure.as_deref().unwrap_or("")));
                 continue;
             };
-            let class = match best {
-                Some(best) if best == place => "best",
-                Some(_) if own == Some(place) => "behind",
-                _ => "",
+            let class = if best == Some(place) {
+                "best"
+            } else if own == Some(place) && is_behind {
+                "behind"
+            } else {
+                ""
             };
             let _ = write!(page, "<td class=\"{class}\">{}", digits(median));
             if let Some(ratio) = own.filter(|&own| own != place).and_then(|own| cell.ratio(&cells[own])) {

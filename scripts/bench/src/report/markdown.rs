@@ -1,62 +1,71 @@
 //! The table for the README.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use super::{Outcome, digits};
+use crate::Result;
 use crate::check::CHECKS;
 
-/// Servers as rows, so that the table stays narrow enough to be read.
+/// Between these the README has the table.
+const MARKS: (&str, &str) =
+    ("<!-- scripts/bench.sh --update-readme: begin -->\n", "<!-- scripts/bench.sh --update-readme: end -->\n");
+
+/// What was checked, and what was measured: a row for each metric, a column for each server.
 pub fn markdown(outcome: &Outcome) -> String {
     let mut text = String::new();
-    let about: Vec<String> = outcome.machine.iter().map(|(name, value)| format!("{name} {value}")).collect();
-    let _ = writeln!(
-        text,
-        "Measured: {}. Server on CPU 0, driver on CPU 1, in turns; medians, and in brackets the ratio to edgecho.\n",
-        about.join("; ")
-    );
-    if !outcome.checks.is_empty() {
-        let _ = writeln!(text, "| | {} |", CHECKS.map(|(name, _)| name).join(" | "));
-        let _ = writeln!(text, "|---|{}", "---|".repeat(CHECKS.len()));
-        for (peer, results) in outcome.peers.iter().zip(&outcome.checks) {
-            let marks: Vec<&str> = results.iter().map(|failure| if failure.is_none() { "yes" } else { "**no**" }).collect();
-            let _ = writeln!(text, "| {peer} | {} |", marks.join(" | "));
-        }
-        text.push('\n');
+    let _ = writeln!(text, "Measured: {}\n", outcome.about());
+    let heads: Vec<String> = outcome.peers.iter().enumerate().map(|(place, peer)| name(outcome, place, peer)).collect();
+    let _ = writeln!(text, "| | {} |\n|---{}|", heads.join(" | "), "|--:".repeat(heads.len()));
+    for (check, (name, _)) in CHECKS.iter().enumerate().take(if outcome.checks.is_empty() { 0 } else { CHECKS.len() }) {
+        let marks: Vec<&str> =
+            outcome.checks.iter().map(|results| if results[check].is_none() { "yes" } else { "**no**" }).collect();
+        let _ = writeln!(text, "| check: {name} | {} |", marks.join(" | "));
     }
-    for (metric, cells) in &outcome.rows {
+    let own = outcome.own();
+    for (metric, cells) in outcome.listed() {
         let best = outcome.best(metric, cells);
-        let own = outcome.peers.iter().position(|&peer| peer == "edgecho");
-        let shown: Vec<String> = outcome
-            .peers
-            .iter()
-            .zip(cells)
-            .enumerate()
-            .map(|(place, (peer, cell))| {
-                let mark = if outcome.is_sound(place) { "" } else { "†" };
-                let Some(median) = cell.median() else { return format!("{peer}{mark} –") };
-                let value = digits(median);
-                let value = if best == Some(place) { format!("**{value}**") } else { value };
-                match own.filter(|&own| own != place).and_then(|own| cell.ratio(&cells[own])) {
-                    Some(ratio) => format!("{peer}{mark} {value} ({ratio:.2})"),
-                    None => format!("{peer}{mark} {value}"),
-                }
-            })
-            .collect();
-        let verdict = if best.is_some() { "" } else { " *Too close, or too noisy, to name a winner.*" };
-        let _ = writeln!(text, "- {}, {}: {}.{verdict}", metric.name, metric.unit, shown.join("; "));
+        let shown = cells.iter().enumerate().map(|(place, cell)| {
+            let Some(median) = cell.median() else { return "–".to_owned() };
+            let value = match own.filter(|&own| own != place).and_then(|own| cell.ratio(&cells[own])) {
+                Some(ratio) => format!("{ratio:.2}"),
+                None => digits(median),
+            };
+            if best == Some(place) { format!("**{value}**") } else { value }
+        });
+        let _ = writeln!(text, "| {}, {} | {} |", metric.name, metric.unit, shown.collect::<Vec<_>>().join(" | "));
     }
-    if outcome.checks.iter().flatten().any(Option::is_some) {
-        let _ = writeln!(text, "\n† failed a check other than that of the end, and wins nothing. What failed:");
-        for (peer, results) in outcome.peers.iter().zip(&outcome.checks) {
-            for ((name, _), failure) in CHECKS.iter().zip(results) {
-                if let Some(failure) = failure {
-                    let _ = writeln!(text, "- {peer}, {name}: {failure}");
-                }
-            }
+    text.push_str(
+        "\nOf edgecho the figures, of the others the ratios to them; bold is who is better than all others beyond the noise (no bold: too \
+         close, or too noisy, to tell). † has failed a check other than the last, and wins nothing.\n",
+    );
+    for (metric, cells) in outcome.listed() {
+        let ahead = outcome.ahead(metric, cells);
+        if !ahead.is_empty() {
+            let _ = write!(text, "\n- edgecho is behind in \"{}\": {}.", metric.name, ahead.join("; "));
+        }
+    }
+    text.push('\n');
+    for (peer, results) in outcome.peers.iter().zip(&outcome.checks) {
+        for ((check, _), why) in CHECKS.iter().zip(results).filter_map(|(check, failure)| Some((check, failure.as_ref()?))) {
+            let _ = write!(text, "\n- {peer} failed {check}: {why}.");
         }
     }
     for (peer, why) in &outcome.missing {
-        let _ = writeln!(text, "\n{peer} is missing: {why}");
+        let _ = write!(text, "\n- {peer} is missing: {why}.");
     }
-    text
+    text.trim_end().to_owned() + "\n"
+}
+
+fn name(outcome: &Outcome, place: usize, peer: &str) -> String {
+    if outcome.is_sound(place) { peer.to_owned() } else { format!("{peer} †") }
+}
+
+/// Puts the table into the README, in place of the one that it has.
+pub fn update_readme(path: &Path, table: &str) -> Result<()> {
+    let readme = std::fs::read_to_string(path)?;
+    let begin = readme.find(MARKS.0).ok_or("the README has no mark where the table begins")? + MARKS.0.len();
+    let end = begin + readme[begin..].find(MARKS.1).ok_or("the README has no mark where the table ends")?;
+    std::fs::write(path, format!("{}\n{table}\n{}", &readme[..begin], &readme[end..]))?;
+    Ok(())
 }

@@ -1,18 +1,24 @@
 //! What came of it: as a table for the README, as a page, and as JSON.
 
 mod html;
+mod json;
 mod markdown;
+mod plot;
 
 use std::process::Command;
 
-use serde::Serialize;
-
 pub use html::html;
-pub use markdown::markdown;
+pub use json::json;
+pub use markdown::{markdown, update_readme};
 
-use crate::Result;
 use crate::check::CHECKS;
-use crate::work::{Better, Metric};
+use crate::work::{Better, Metric, Shown};
+
+/// Two servers that are closer than this are alike, however much alike their rounds are.
+const LEAST_NOISE: f64 = 0.01;
+
+/// What takes the place of the spread of rounds where there are too few to know it.
+const NOISE_OF_FEW: f64 = 0.05;
 
 /// What one server has come to in one row.
 #[derive(Debug, Clone, Default)]
@@ -78,26 +84,72 @@ impl Outcome {
         CHECKS.iter().zip(checks).all(|((name, _), failure)| failure.is_none() || *name == "orderly stop")
     }
 
-    /// The best of the sound servers in a row; none where the best two are closer to each other than their rounds are. They are told apart
-    /// by their ratios to the first server, round by round: what slows the machine down for a while slows both.
+    /// How one server compares with another in a row: the median of the ratios, round by round, for what slows the machine down for a while
+    /// slows both; and how far the rounds are apart in that.
+    fn compare(cells: &[Cell], one: usize, other: usize) -> Option<(f64, f64)> {
+        let ratios = Cell { values: cells[one].ratios(&cells[other]), failure: None };
+        cells[one].median()?;
+        cells[other].median()?;
+        let noise = if ratios.values.len() < 3 { NOISE_OF_FEW } else { ratios.spread().max(LEAST_NOISE) };
+        Some((ratios.median()?, noise))
+    }
+
+    /// Whether one server is better than another in a row, beyond the noise.
+    fn beats(metric: &Metric, cells: &[Cell], one: usize, other: usize) -> bool {
+        Self::compare(cells, one, other).is_some_and(|(ratio, noise)| match metric.better {
+            Better::Less => ratio < 1.0 - noise,
+            Better::More => ratio > 1.0 + noise,
+        })
+    }
+
+    /// The best of the sound servers in a row; none where nobody is better than all others beyond the noise.
     pub fn best(&self, metric: &Metric, cells: &[Cell]) -> Option<usize> {
-        let first = cells.iter().position(|cell| cell.median().is_some())?;
-        let ratios =
-            |place: usize| Cell { values: cells[place].ratios(&cells[first]), failure: cells[place].failure.clone() };
-        let sound = (0..cells.len()).filter(|&place| self.is_sound(place));
-        let mut ranked: Vec<(f64, f64, usize)> =
-            sound.filter_map(|place| Some((ratios(place).median()?, ratios(place).spread(), place))).collect();
-        ranked.sort_by(|one, other| {
-            let order = one.0.total_cmp(&other.0);
-            if metric.better == Better::Less { order } else { order.reverse() }
-        });
-        match ranked[..] {
-            [] => None,
-            [(_, _, only)] => Some(only),
-            [(one, noise, best), (other, other_noise, _), ..] => {
-                ((one - other).abs() / one.max(other) > noise.max(other_noise)).then_some(best)
-            }
+        let sound: Vec<usize> =
+            (0..cells.len()).filter(|&place| self.is_sound(place) && cells[place].median().is_some()).collect();
+        let is_best = |one: usize| {
+            sound.iter().all(|&other| other == one || Self::beats(metric, cells, one, other)) && sound.len() > 1
+        };
+        sound.iter().copied().find(|&one| is_best(one))
+    }
+
+    /// The place of edgecho.
+    pub fn own(&self) -> Option<usize> {
+        self.peers.iter().position(|&peer| peer == "edgecho")
+    }
+
+    /// Those sound servers than which edgecho is worse in a row, beyond the noise.
+    pub fn ahead(&self, metric: &Metric, cells: &[Cell]) -> Vec<&'static str> {
+        let Some(own) = self.own() else { return Vec::new() };
+        let is_ahead = |&place: &usize| place != own && self.is_sound(place) && Self::beats(metric, cells, place, own);
+        (0..cells.len()).filter(is_ahead).map(|place| self.peers[place]).collect()
+    }
+
+    /// The rows of the table.
+    pub fn listed(&self) -> impl Iterator<Item = &(Metric, Vec<Cell>)> {
+        self.rows.iter().filter(|(metric, _)| metric.is_listed())
+    }
+
+    /// The rate of the best sound server with small messages on 50 connections, in messages a second; 0 where that was not measured.
+    pub fn best_rate(&self) -> f64 {
+        let row = self.rows.iter().find(|(metric, _)| metric.shown == Shown::Rate(50));
+        let cells = row.map_or(&[][..], |(_, cells)| cells);
+        let sound = cells.iter().enumerate().filter(|&(place, _)| self.is_sound(place));
+        sound.filter_map(|(_, cell)| cell.median()).fold(0.0, f64::max)
+    }
+
+    /// What the figures are figures of, in a sentence.
+    pub fn about(&self) -> String {
+        let machine: Vec<String> = self.machine.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let rounds = self.rows.iter().flat_map(|(_, cells)| cells).map(|cell| cell.values.len()).max().unwrap_or(0);
+        let mut text = format!(
+            "{}. Server on CPU 0, driver on CPU 1, in turns; medians of up to {rounds} rounds, and ratios to edgecho, round by round.",
+            machine.join("; ")
+        );
+        let best_rate = self.best_rate();
+        if best_rate > 0.0 && self.rows.iter().any(|(metric, _)| matches!(metric.shown, Shown::Latency(..))) {
+            text += &format!(" The best rate, of which the open loop sends shares, was {} messages/s.", digits(best_rate));
         }
+        text
     }
 }
 
@@ -119,65 +171,6 @@ fn machine() -> Vec<(&'static str, String)> {
         ("Go", read("go", &["version"])),
     ];
     found.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
-}
-
-#[derive(Serialize)]
-struct JsonRow<'a> {
-    name: &'a str,
-    unit: &'a str,
-    better: &'a str,
-    peers: Vec<JsonCell<'a>>,
-}
-
-#[derive(Serialize)]
-struct JsonCell<'a> {
-    peer: &'a str,
-    median: Option<f64>,
-    rounds: &'a [f64],
-    failure: Option<&'a str>,
-}
-
-/// Everything, as JSON.
-pub fn json(outcome: &Outcome) -> Result<String> {
-    let rows: Vec<JsonRow> = outcome
-        .rows
-        .iter()
-        .map(|(metric, cells)| JsonRow {
-            name: metric.name,
-            unit: metric.unit,
-            better: if metric.better == Better::Less { "less" } else { "more" },
-            peers: outcome
-                .peers
-                .iter()
-                .zip(cells)
-                .map(|(&peer, cell)| JsonCell {
-                    peer,
-                    median: cell.median(),
-                    rounds: &cell.values,
-                    failure: cell.failure.as_deref(),
-                })
-                .collect(),
-        })
-        .collect();
-    let checks: Vec<_> = outcome
-        .peers
-        .iter()
-        .zip(&outcome.checks)
-        .map(|(peer, results)| {
-            let named: Vec<_> = CHECKS
-                .iter()
-                .zip(results)
-                .map(|((name, _), failure)| serde_json::json!({ "name": name, "failure": failure }))
-                .collect();
-            serde_json::json!({ "peer": peer, "checks": named })
-        })
-        .collect();
-    let missing: Vec<_> =
-        outcome.missing.iter().map(|(peer, why)| serde_json::json!({ "peer": peer, "why": why })).collect();
-    let machine: serde_json::Map<_, _> =
-        outcome.machine.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into())).collect();
-    let document = serde_json::json!({ "machine": machine, "rows": rows, "checks": checks, "missing": missing });
-    Ok(serde_json::to_string_pretty(&document)?)
 }
 
 /// A number in three digits or so.

@@ -1,0 +1,76 @@
+//! What does not depend on how busy the machine is: memory, system calls, the start, the size.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Context;
+use crate::Result;
+use crate::peer::Peer;
+
+/// Resident memory that a connection costs that has had one message and is now idle, in bytes.
+pub fn idle(peer: &Peer, connections: usize) -> Result<Vec<f64>> {
+    let server = peer.start(None)?;
+    let echo = |mut stream: &TcpStream| -> Result<()> {
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(&[7; 64])?;
+        stream.read_exact(&mut [0; 64])?;
+        Ok(())
+    };
+    for _ in 0..50 {
+        echo(&TcpStream::connect(server.address)?)?;
+    }
+    server.await_sleep()?;
+    let before = server.rss();
+    let mut streams = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        streams.push(TcpStream::connect(server.address)?);
+        echo(&streams[streams.len() - 1])?;
+    }
+    server.await_sleep()?;
+    Ok(vec![server.rss().saturating_sub(before) as f64 / connections as f64])
+}
+
+/// System calls a message, by `strace -c`, with those of opening and closing the connections.
+pub fn calls(peer: &Peer, _: &Context) -> Result<Vec<f64>> {
+    let server = peer.start(None)?;
+    let counts = "target/bench/strace";
+    let mut strace = Command::new("strace")
+        .args(["-f", "-c", "-U", "calls,name", "-o", counts, "-p", &server.pid().to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| format!("strace: {error}; apt-get install strace"))?;
+    let measured = (|| -> Result<f64> {
+        server.await_tracer()?;
+        let output = Command::new("target/release/edgecho")
+            .args(["flood", &server.address.to_string(), "-c", "50", "-n", "20000", "--timeout", "10s", "--json", "-"])
+            .output()?;
+        if !output.status.success() {
+            return Err("not everything came back".into());
+        }
+        let report: Value = serde_json::from_slice(&output.stdout)?;
+        report.pointer("/messages/returned").and_then(Value::as_f64).ok_or_else(|| "the report has no messages".into())
+    })();
+    // It detaches, and writes what it has counted.
+    let _ = Command::new("kill").args(["-s", "INT", &strace.id().to_string()]).status();
+    strace.wait()?;
+    let messages = measured?;
+    let text = fs::read_to_string(counts)?;
+    let total = text.lines().rev().find_map(|line| line.trim().strip_suffix("total")?.trim().parse::<f64>().ok());
+    Ok(vec![total.ok_or("strace has counted nothing")? / messages])
+}
+
+/// How long it takes until it listens, in milliseconds, at best of some; how large it is, in megabytes; and on how much it stands.
+pub fn start(peer: &Peer, _: &Context) -> Result<Vec<f64>> {
+    let mut best = f64::MAX;
+    for _ in 0..5 {
+        best = best.min(peer.start(None)?.start_time.as_secs_f64() * 1e3);
+    }
+    let size = peer.size().map_or(f64::NAN, |bytes| bytes as f64 / 1e6);
+    Ok(vec![best, size, peer.dependencies()? as f64])
+}
