@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::net::SocketAddr;
 
 use edgecho::protocol::{Echo, Post, SessionId};
-use edgecho::server::{Connection, Ending, Progress};
+use edgecho::server::{Connection, Ending, Peer, Progress};
 use edgecho::sys::epoll::EpollFlags;
 use proptest::prelude::*;
 use support::scripted::{Outside, Shared, Socket, meanwhile, outside};
@@ -68,7 +68,7 @@ impl World {
             kernel.calls_this_turn = 0;
             kernel.read_this_turn = 0;
         }
-        let (peer, mut post) = (SocketAddr::from(([127, 0, 0, 1], 9)), Post::default());
+        let (peer, mut post) = (Peer::from(SocketAddr::from(([127, 0, 0, 1], 9))), Post::default());
         let mut turn = edgecho::server::Turn { id: SessionId::default(), peer: &peer, post: &mut post };
         let progress = self.connection.advance(&mut Echo, &mut [0; BUFFER_BYTES], BUDGET_BYTES, &mut turn);
         let mut kernel = self.kernel.0.borrow_mut();

@@ -14,7 +14,7 @@ use super::kernel::Kernel;
 use super::listener::Accepted;
 use super::serving::INTEREST;
 use super::statistics::Reason;
-use super::{Client, Server, listener_index, listener_token};
+use super::{Client, Peer, Server, listener_index, listener_token};
 use crate::event::Token;
 use crate::protocol::Protocol;
 
@@ -99,10 +99,11 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             return Ok(());
         }
         let now_ms = self.clock.read();
+        let kept = Peer::from(peer);
         let (protocol, post) = (&mut self.protocol, &mut self.post);
         let key = self.clients.insert_with_key(|id| Client {
-            connection: Connection::open(stream, protocol, &mut Turn { id, peer: &peer, post }),
-            peer,
+            connection: Connection::open(stream, protocol, &mut Turn { id, peer: &kept, post }),
+            peer: kept,
             since_ms: now_ms,
             active_ms: now_ms as u32,
             stalled_ms: now_ms as u32,
@@ -110,7 +111,6 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             counted_bytes: 0,
             closing: None,
             is_queued: false,
-            is_watched_for_room: false,
         });
         let stream = self.clients[key].connection.stream();
         if let Err(error) = self.kernel.watch(stream, Token::of_key(key), INTEREST) {

@@ -4,24 +4,25 @@
 use std::io;
 use std::net::SocketAddr;
 
+use super::peer::Peer;
 use crate::protocol::{Post, Protocol, Reply, SessionId};
 use crate::stream::{Outbox, Stream};
 use crate::sys::epoll::EpollFlags;
 
 bitflags::bitflags! {
     /// What the kernel has told, and told only once: it is remembered here until a call shows that it is no longer so. The bits
-    /// are epoll's own, so that remembering an event costs one instruction.
+    /// are epoll's own, so that remembering an event costs one instruction; all of these are in the lower half of its word.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    struct Readiness: u32 {
+    struct Readiness: u16 {
         /// A read may find something.
-        const READABLE = EpollFlags::IN.bits();
+        const READABLE = EpollFlags::IN.bits() as u16;
         /// A write may find room.
-        const WRITABLE = EpollFlags::OUT.bits();
+        const WRITABLE = EpollFlags::OUT.bits() as u16;
         /// The peer's FIN has arrived: whatever is still to be read is already here.
-        const FIN = EpollFlags::RDHUP.bits();
+        const FIN = EpollFlags::RDHUP.bits() as u16;
         /// A short count does not show that nothing is left: a read stops in front of an urgent byte (tcp(7)), and in front of
         /// an error it does not report. Only `EAGAIN`, the end or the error itself does.
-        const READ_ON = EpollFlags::PRI.bits();
+        const READ_ON = EpollFlags::PRI.bits() as u16;
     }
 }
 
@@ -69,7 +70,7 @@ pub struct Turn<'a> {
     /// The name of the connection.
     pub id: SessionId,
     /// Its peer's address.
-    pub peer: &'a SocketAddr,
+    pub peer: &'a Peer,
     /// What is asked for.
     pub post: &'a mut Post,
 }
@@ -80,6 +81,8 @@ pub struct Connection<S, T> {
     stream: S,
     readiness: Readiness,
     phase: Phase,
+    /// The kernel has been asked to tell of room, too. That is so from the first time on that there was none.
+    is_watched_for_room: bool,
     outbox: Outbox,
     received_bytes: u64,
     sent_bytes: u64,
@@ -93,6 +96,7 @@ impl<S: Stream, T> Connection<S, T> {
             stream,
             readiness: Readiness::WRITABLE,
             phase: Phase::Open,
+            is_watched_for_room: false,
             outbox: Outbox::default(),
             received_bytes: 0,
             sent_bytes: 0,
@@ -109,9 +113,10 @@ impl<S: Stream, T> Connection<S, T> {
         let mut session = None;
         // An error makes an event, too, and is told then.
         let _ = open.answer(turn, |(), reply| session = Some(protocol.open(reply)));
-        let Connection { stream, readiness, phase, outbox, received_bytes, sent_bytes, session: () } = open;
+        let Connection { stream, readiness, phase, is_watched_for_room, outbox, received_bytes, sent_bytes, session: () } =
+            open;
         let session = session.expect("the protocol was asked");
-        Self { stream, readiness, phase, outbox, received_bytes, sent_bytes, session }
+        Self { stream, readiness, phase, is_watched_for_room, outbox, received_bytes, sent_bytes, session }
     }
 
     /// The stream.
@@ -145,6 +150,11 @@ impl<S: Stream, T> Connection<S, T> {
         !self.outbox.is_empty()
     }
 
+    /// Whether the kernel is now to be asked to tell of room, too: the first time that there is none.
+    pub fn is_to_be_watched_for_room(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_watched_for_room, true)
+    }
+
     /// Remembers what the kernel has told. A hang-up or an error is no reason to give up what can still be read or written: it
     /// makes both worth a try, and the call says what is the case.
     #[inline]
@@ -152,7 +162,7 @@ impl<S: Stream, T> Connection<S, T> {
         const RARE: EpollFlags = EpollFlags::PRI.union(EpollFlags::RDHUP).union(EpollFlags::ERR).union(EpollFlags::HUP);
         const BROKEN: EpollFlags = EpollFlags::ERR.union(EpollFlags::HUP);
 
-        self.readiness |= Readiness::from_bits_truncate(flags.bits());
+        self.readiness |= Readiness::from_bits_truncate(flags.bits() as u16);
         if flags.intersects(RARE) {
             self.readiness |= Readiness::READABLE;
             if flags.intersects(BROKEN) {
@@ -411,7 +421,7 @@ impl<S: Stream> Reply for Answer<'_, '_, S> {
     }
 
     fn peer(&self) -> SocketAddr {
-        *self.turn.peer
+        (*self.turn.peer).into()
     }
 
     fn post(&mut self) -> &mut Post {

@@ -24,6 +24,7 @@ mod gates;
 mod handle;
 mod kernel;
 mod listener;
+mod peer;
 mod per_ip;
 mod rate;
 mod requests;
@@ -48,6 +49,7 @@ pub use error::Error;
 pub use fault::Fault;
 pub use handle::Handle;
 pub use kernel::{Kernel, Linux};
+pub use peer::Peer;
 pub use statistics::{Reason, Statistics};
 
 use crate::event::{Deadlines, Events, Name, Token, Wait, Wheel};
@@ -84,7 +86,7 @@ const FIRST_LISTENER: u32 = 6;
 /// up to [`Timeouts::MAX`].
 struct Client<S, T> {
     connection: Connection<S, T>,
-    peer: SocketAddr,
+    peer: Peer,
     since_ms: u64,
     /// When it last sent or took something; kept only where somebody wants to know.
     active_ms: u32,
@@ -98,8 +100,6 @@ struct Client<S, T> {
     closing: Option<Reason>,
     /// It stands in the ready queue, or waits for its rate or for memory: an event need not serve it, too.
     is_queued: bool,
-    /// It is watched for room to write, too. That is asked for the first time that it has none, and stays.
-    is_watched_for_room: bool,
 }
 
 /// Page-aligned, so that the kernel copies from and to whole cache lines.

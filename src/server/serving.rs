@@ -105,10 +105,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// connection that is watched for it from the start is told so as soon as it is open.
     fn watch_for_room(&mut self, key: SessionId) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        if client.is_watched_for_room {
+        if !client.connection.is_to_be_watched_for_room() {
             return;
         }
-        client.is_watched_for_room = true;
         let stream = client.connection.stream();
         if let Err(error) = self.kernel.rewatch(stream, Token::of_key(key), INTEREST | EpollFlags::OUT) {
             self.close(key, &Ending::Failed(error));
