@@ -26,6 +26,7 @@ svg .bar { fill: var(--bar) } svg .own { fill: var(--own) } svg .soft { fill: va
 code { font-size: .9em }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; font-size: .8rem; margin: .2rem 0 0 }
 .legend i { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .35em }
+@media (max-width: 40rem) { th:first-child, td:first-child { white-space: normal; min-width: 8rem; max-width: 8rem; font-size: .78rem } }
 figure { margin: 0 } figcaption { font-weight: 600; margin-bottom: .3rem }
 ";
 

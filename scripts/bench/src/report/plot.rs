@@ -10,7 +10,7 @@ use plotters::prelude::*;
 use super::Outcome;
 use crate::work::Shown;
 
-const SIZE: (u32, u32) = (720, 460);
+const SIZE: (u32, u32) = (480, 330);
 
 /// Takes the place of the page's colours until the plot is done.
 const INK: RGBColor = RGBColor(1, 2, 3);
@@ -57,15 +57,17 @@ pub fn rates(outcome: &Outcome) -> Option<String> {
     let lines =
         lines(outcome, |shown| if let Shown::Rate(connections) = shown { Some(f64::from(connections)) } else { None });
     let most = largest(&lines)?;
+    let whole = |value: &f64| format!("{value:.0}");
     let thousands = |value: &f64| format!("{:.0}k", value / 1e3);
     draw(lines, |area, lines| {
         let mut chart = ChartBuilder::on(area)
             .margin(8)
+            .margin_right(28)
             .x_label_area_size(40)
             .y_label_area_size(56)
             .build_cartesian_2d((1.0..10_000.0).log_scale(), 0.0..most * 1.08)?;
         let mut mesh = chart.configure_mesh();
-        mesh.x_desc("connections").y_desc("messages/s").y_label_formatter(&thousands);
+        mesh.x_desc("connections").y_desc("messages/s").x_label_formatter(&whole).y_label_formatter(&thousands);
         style(&mut mesh);
         mesh.draw()?;
         for line in lines {
@@ -91,6 +93,7 @@ pub fn latencies(outcome: &Outcome, share: u32) -> Option<String> {
     draw(lines, |area, lines| {
         let mut chart = ChartBuilder::on(area)
             .margin(8)
+            .margin_right(28)
             .x_label_area_size(40)
             .y_label_area_size(64)
             .build_cartesian_2d(nines(50.0)..4.0, (least * 0.8..most * 1.3).log_scale())?;
