@@ -6,6 +6,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use crate::Result;
 use crate::peer::Peer;
 
@@ -127,7 +129,7 @@ fn orderly_stop(peer: &Peer) -> Result<()> {
             stream.shutdown(Shutdown::Write)
         });
         thread::sleep(Duration::from_millis(200));
-        server.signal("TERM");
+        server.signal(Signal::SIGTERM);
         thread::sleep(Duration::from_millis(100));
         let mut back = Vec::new();
         let failure = (&stream).read_to_end(&mut back).err();

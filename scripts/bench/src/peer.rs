@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -157,6 +158,7 @@ impl Peer {
         let limit = descriptors.map_or("ulimit -n $(ulimit -Hn)".to_owned(), |count| format!("ulimit -n {count}"));
         let mut command = Command::new("sh");
         command
+            .process_group(0)
             .args(["-c", &format!("{limit}; exec taskset -c {SERVER_CPU} \"$0\" \"$@\"")])
             .arg(&self.program)
             .args(arguments);

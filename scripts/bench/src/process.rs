@@ -3,12 +3,15 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
 
 use crate::Result;
 
-/// A server. It is ended, with the processes that it has started, when it goes out of scope.
+/// A server, the first process of a group of its own. It is ended, with all that it has started, when it goes out of scope.
 pub struct Running {
     child: Child,
     pub address: SocketAddr,
@@ -102,19 +105,21 @@ impl Running {
         self.processes().into_iter().filter_map(of_process).sum::<u64>() * 1024
     }
 
-    /// Sends it a signal, by its name.
-    pub fn signal(&self, name: &str) {
-        let _ = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status();
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let _ = kill(Pid::from_raw(self.pid().cast_signed()), signal);
     }
 }
 
 impl Drop for Running {
+    /// Ends it with all that it has started, and waits until they are gone: nothing of it is to run while the next one is measured.
     fn drop(&mut self) {
-        for pid in self.processes().into_iter().skip(1) {
-            let _ = Command::new("kill").args(["-s", "KILL", &pid.to_string()]).stderr(Stdio::null()).status();
-        }
-        let _ = self.child.kill();
+        let group = Pid::from_raw(self.pid().cast_signed());
+        let _ = killpg(group, Signal::SIGKILL);
         let _ = self.child.wait();
+        if let Err(error) = await_that("what it has started is still there", || killpg(group, None).is_err()) {
+            eprintln!("bench.sh: {error}");
+        }
     }
 }
 

@@ -6,6 +6,8 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::Context;
@@ -57,7 +59,7 @@ pub fn calls(peer: &Peer, _: &Context) -> Result<Vec<f64>> {
         report.pointer("/messages/returned").and_then(Value::as_f64).ok_or_else(|| "the report has no messages".into())
     })();
     // It detaches, and writes what it has counted.
-    let _ = Command::new("kill").args(["-s", "INT", &strace.id().to_string()]).status();
+    kill(Pid::from_raw(strace.id().cast_signed()), Signal::SIGINT)?;
     strace.wait()?;
     let messages = measured?;
     let text = fs::read_to_string(counts)?;
