@@ -41,7 +41,7 @@ struct Options {
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
 
-    /// How long each turn takes, in seconds [default: 1.2, quick: 0.4]
+    /// How long each turn takes, in seconds [default: 1.2, quick: 0.3]
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
 
@@ -96,7 +96,7 @@ fn run(options: &Options) -> Result<()> {
     };
     let works: Vec<&Work> = WORKS.iter().filter(|work| is_wanted(work)).collect();
     let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 5 }).max(1);
-    let seconds = options.seconds.unwrap_or(if options.quick { 0.4 } else { 1.2 });
+    let seconds = options.seconds.unwrap_or(if options.quick { 0.3 } else { 1.2 });
     let mut context = Context { duration: Duration::try_from_secs_f64(seconds.max(0.1))?, best_rate: 0.0 };
     let rounds_of = |work: &Work| match work.repeat {
         Repeat::Rounds => rounds,

@@ -139,7 +139,7 @@ impl Outcome {
 
     /// What the figures are figures of, in a sentence.
     pub fn about(&self) -> String {
-        let machine: Vec<String> = self.machine.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let machine: Vec<&str> = self.machine.iter().map(|(_, value)| value.as_str()).collect();
         let rounds = self.rows.iter().flat_map(|(_, cells)| cells).map(|cell| cell.values.len()).max().unwrap_or(0);
         let mut text = format!(
             "{}. Server on CPU 0, driver on CPU 1, in turns; medians of up to {rounds} rounds, and ratios to edgecho, round by round.",
@@ -165,7 +165,7 @@ fn machine() -> Vec<(&'static str, String)> {
     let found = [
         ("date", read("date", &["-u", "+%Y-%m-%d"])),
         ("CPU", cpu),
-        ("kernel", read("uname", &["-r"])),
+        ("kernel", read("uname", &["-sr"])),
         ("rustc", read("rustc", &["--version"])),
         ("C compiler", read("cc", &["--version"])),
         ("Go", read("go", &["version"])),
