@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
+use check::{CHECKS, Verdict};
 use peer::Peer;
 use report::{Cell, Outcome};
 use work::{BEST_RATE_OF, Context, Repeat, WORKS, Work};
@@ -109,7 +110,7 @@ fn run(options: &Options) -> Result<()> {
     if !options.unchecked {
         for peer in &peers {
             progress.step(peer.name, "checks");
-            let results = check::CHECKS.iter().map(|(_, check)| check(peer).err().map(|error| error.to_string())).collect();
+            let results = CHECKS.iter().map(|check| Verdict::of(peer, check)).collect();
             outcome.checks.push(results);
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Outcome, digits, plot};
-use crate::check::CHECKS;
+use crate::check::{CHECKS, Verdict};
 use crate::work::{Better, Metric, SHARES, Shown};
 
 const STYLE: &str = "
@@ -72,17 +72,18 @@ fn write_checks(page: &mut String, outcome: &Outcome) {
     }
     for (peer, results) in outcome.peers.iter().zip(&outcome.checks) {
         let _ = write!(page, "\n<tr><td>{}", escape(peer));
-        for failure in results {
-            match failure {
-                None => page.push_str("<td>yes"),
-                Some(why) => drop(write!(page, "<td class=\"behind\" title=\"{}\">no", escape(why))),
+        for verdict in results {
+            match verdict {
+                Verdict::Passed => page.push_str("<td>yes"),
+                Verdict::NotAsked => page.push_str("<td title=\"not made for so many connections\">–"),
+                Verdict::Failed(why) => drop(write!(page, "<td class=\"behind\" title=\"{}\">no", escape(why))),
             }
         }
     }
     page.push_str("\n</table></div>\n<ul>");
     for (peer, results) in outcome.peers.iter().zip(&outcome.checks) {
-        for ((name, _), failure) in CHECKS.iter().zip(results) {
-            if let Some(why) = failure {
+        for ((name, _), verdict) in CHECKS.iter().zip(results) {
+            if let Some(why) = verdict.failure() {
                 let _ = write!(page, "<li>{}, {name}: {}", escape(peer), escape(why));
             }
         }

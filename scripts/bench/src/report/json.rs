@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Outcome;
 use crate::Result;
-use crate::check::CHECKS;
+use crate::check::{CHECKS, Verdict};
 use crate::work::Better;
 
 #[derive(Serialize)]
@@ -53,7 +53,10 @@ pub fn json(outcome: &Outcome) -> Result<String> {
             let named: Vec<_> = CHECKS
                 .iter()
                 .zip(results)
-                .map(|((name, _), failure)| serde_json::json!({ "name": name, "failure": failure }))
+                .map(|((name, _), verdict)| {
+                    let was_asked = !matches!(verdict, Verdict::NotAsked);
+                    serde_json::json!({ "name": name, "was_asked": was_asked, "failure": verdict.failure() })
+                })
                 .collect();
             serde_json::json!({ "peer": peer, "checks": named })
         })

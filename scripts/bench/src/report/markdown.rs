@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{Outcome, digits};
 use crate::Result;
-use crate::check::CHECKS;
+use crate::check::{CHECKS, Verdict};
 
 /// Between these the README has the table.
 const MARKS: (&str, &str) =
@@ -18,8 +18,7 @@ pub fn markdown(outcome: &Outcome) -> String {
     let heads: Vec<String> = outcome.peers.iter().enumerate().map(|(place, peer)| name(outcome, place, peer)).collect();
     let _ = writeln!(text, "| | {} |\n|---{}|", heads.join(" | "), "|--:".repeat(heads.len()));
     for (check, (name, _)) in CHECKS.iter().enumerate().take(if outcome.checks.is_empty() { 0 } else { CHECKS.len() }) {
-        let marks: Vec<&str> =
-            outcome.checks.iter().map(|results| if results[check].is_none() { "yes" } else { "**no**" }).collect();
+        let marks: Vec<&str> = outcome.checks.iter().map(|results| mark(&results[check])).collect();
         let _ = writeln!(text, "| check: {name} | {} |", marks.join(" | "));
     }
     let own = outcome.own();
@@ -47,7 +46,8 @@ pub fn markdown(outcome: &Outcome) -> String {
     }
     text.push('\n');
     for (peer, results) in outcome.peers.iter().zip(&outcome.checks) {
-        for ((check, _), why) in CHECKS.iter().zip(results).filter_map(|(check, failure)| Some((check, failure.as_ref()?))) {
+        for ((check, _), why) in CHECKS.iter().zip(results).filter_map(|(check, verdict)| Some((check, verdict.failure()?)))
+        {
             let _ = write!(text, "\n- {peer} failed {check}: {why}.");
         }
     }
@@ -55,6 +55,14 @@ pub fn markdown(outcome: &Outcome) -> String {
         let _ = write!(text, "\n- {peer} is missing: {why}.");
     }
     text.trim_end().to_owned() + "\n"
+}
+
+fn mark(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Passed => "yes",
+        Verdict::NotAsked => "–",
+        Verdict::Failed(_) => "**no**",
+    }
 }
 
 fn name(outcome: &Outcome, place: usize, peer: &str) -> String {

@@ -11,7 +11,7 @@ pub use html::html;
 pub use json::json;
 pub use markdown::{markdown, update_readme};
 
-use crate::check::CHECKS;
+use crate::check::{CHECKS, Verdict};
 use crate::work::{Better, Metric, Shown};
 
 /// Two servers that are closer than this are alike, however much alike their rounds are.
@@ -66,8 +66,8 @@ pub struct Outcome {
     pub peers: Vec<&'static str>,
     /// Who could not be built, and why.
     pub missing: Vec<(&'static str, String)>,
-    /// By server, and in the order of [`CHECKS`]: why it failed.
-    pub checks: Vec<Vec<Option<String>>>,
+    /// By server, and in the order of [`CHECKS`].
+    pub checks: Vec<Vec<Verdict>>,
     pub rows: Vec<(Metric, Vec<Cell>)>,
     pub machine: Vec<(&'static str, String)>,
 }
@@ -81,7 +81,7 @@ impl Outcome {
     /// One that was not checked can.
     pub fn is_sound(&self, place: usize) -> bool {
         let Some(checks) = self.checks.get(place) else { return true };
-        CHECKS.iter().zip(checks).all(|((name, _), failure)| failure.is_none() || *name == "orderly stop")
+        CHECKS.iter().zip(checks).all(|((name, _), verdict)| verdict.failure().is_none() || *name == "orderly stop")
     }
 
     /// How one server compares with another in a row: the median of the ratios, round by round, for what slows the machine down for a while
