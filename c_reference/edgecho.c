@@ -28,6 +28,7 @@
 
 enum {
     READ_BUFFER_BYTES = 32 * 1024, /* one for the whole loop: it stays in the CPU's cache */
+    LEAST_ROOM_BYTES = 4 * 1024,   /* with less room left in it, what it holds is answered, so that it is free again */
     BYTES_A_TURN = 64 * 1024,      /* what one connection may read at an event, and at most one buffer more */
     LEFTOVER_BYTES_A_TURN = 512 * 1024, /* what those for whom that was not enough may then read, all together */
     ACCEPTS_A_TURN = 64,
@@ -42,8 +43,9 @@ enum {
 static const uint32_t INTEREST = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET;
 
 /* The bits of a connection's readiness. FIN: whatever is still to be read is already here. READ_ON: a short count does not show
- * that nothing is left, for a read stops in front of an urgent byte, and in front of an error that it does not report. */
-enum { READABLE = EPOLLIN, WRITABLE = EPOLLOUT, FIN = EPOLLRDHUP, READ_ON = EPOLLPRI };
+ * that nothing is left, for a read stops in front of an urgent byte, and in front of an error that it does not report. PLENTY, which
+ * is not epoll's: the peer sends more than a read can take, for in its last turn it did. */
+enum { READABLE = EPOLLIN, WRITABLE = EPOLLOUT, FIN = EPOLLRDHUP, READ_ON = EPOLLPRI, PLENTY = 1 << 15 };
 enum progress { WAITING, MORE, ENDED };
 
 /* What an event is for, and a place in the ready queue: the first member of whatever epoll's data.ptr points to. */
@@ -67,6 +69,13 @@ struct connection {
 };
 
 static char read_buffer[READ_BUFFER_BYTES] __attribute__((aligned(4096)));
+static struct input {
+    struct connection *connection;
+    int count;
+} inputs[EVENTS_A_TURN]; /* what was read in this turn of the loop, and is still to be answered */
+static int input_count, input_bytes;
+static int pipe_fds[2];   /* what bytes that nobody looks at go through on their way back */
+static int piped_bytes;   /* none between two turns */
 static struct source signals = {.kind = SIGNALS}, listener = {.kind = LISTENER, .fd = -1};
 static struct connection *first, *last;         /* all connections, the oldest first */
 static struct source *ready_first, *ready_last; /* who has more to do than a turn allowed */
@@ -137,9 +146,9 @@ static void connection_on_event(struct connection *c, uint32_t events) {
         c->readiness |= WRITABLE | READ_ON;
 }
 
-/* Offers the kernel some bytes; how many it took, or -1 when the connection is gone. A short count: no more room. */
-static ssize_t connection_offer(struct connection *c, const char *bytes, size_t count) {
-    ssize_t taken = send(c->source.fd, bytes, count, MSG_NOSIGNAL);
+/* What became of bytes that were offered to the kernel: how many it took, or -1 when the connection is gone. A short count: no more
+ * room. */
+static ssize_t connection_taken(struct connection *c, ssize_t taken, size_t count) {
     if (taken == -1 && errno == EINTR)
         return 0;
     if (taken < (ssize_t)count)
@@ -147,8 +156,75 @@ static ssize_t connection_offer(struct connection *c, const char *bytes, size_t 
     return taken == -1 && errno == EAGAIN ? 0 : taken;
 }
 
+static ssize_t connection_offer(struct connection *c, const char *bytes, size_t count) {
+    return connection_taken(c, send(c->source.fd, bytes, count, MSG_NOSIGNAL), count);
+}
+
+/* Reads, once. What the count says of the connection is noted. */
+static ssize_t connection_read(struct connection *c, char *buffer, ssize_t length) {
+    ssize_t count = recv(c->source.fd, buffer, length, 0);
+    if (count == -1 && errno == EAGAIN)
+        c->readiness &= ~(READABLE | READ_ON);
+    if (count <= 0)
+        return count;
+    if (count == length) {
+        c->readiness |= PLENTY;
+    } else if (!(c->readiness & READ_ON)) {
+        c->readiness &= ~READABLE;
+        if (c->phase == OPEN && c->readiness & FIN)
+            c->phase = PEER_FINISHED;
+    }
+    return count;
+}
+
+/* Returns what was read. False when the connection is gone. */
+static bool connection_respond(struct connection *c, const char *bytes, ssize_t count) {
+    ssize_t sent = connection_offer(c, bytes, count);
+    if (sent != -1)
+        outbox_push(&c->outbox, bytes + sent, count - sent);
+    return sent != -1;
+}
+
+/* Has the kernel return what comes in, up to a buffer full, without a copy. Gives how much that was, or -1 when the connection is gone.
+ * Nothing is concluded from how little comes: that is left to a read. */
+static ssize_t connection_relay(struct connection *c) {
+    ssize_t count = piped_bytes ? 0 : splice(c->source.fd, NULL, pipe_fds[1], NULL, READ_BUFFER_BYTES, SPLICE_F_NONBLOCK);
+    if (count <= 0)
+        return 0;
+    ssize_t poured = splice(pipe_fds[0], NULL, c->source.fd, NULL, count, SPLICE_F_NONBLOCK), rest = 0;
+    connection_taken(c, poured, count); /* if it is for a broken connection that nothing is taken, the send that follows says so */
+    piped_bytes = count - (poured == -1 ? 0 : poured);
+    while (piped_bytes > 0) {
+        ssize_t taken = read(pipe_fds[0], read_buffer + rest, READ_BUFFER_BYTES - rest);
+        if (taken == -1 && errno == EINTR)
+            continue;
+        if (taken == -1)
+            return -1; /* and the pipe, which is not empty, is used no more */
+        rest += taken;
+        piped_bytes -= taken;
+    }
+    outbox_push(&c->outbox, read_buffer, rest);
+    return count;
+}
+
+/* Whether what comes next may be returned without being looked at. */
+static bool connection_is_to_be_relayed(const struct connection *c) {
+    return (c->readiness & (PLENTY | WRITABLE | READ_ON)) == (PLENTY | WRITABLE) && c->phase == OPEN;
+}
+
+/* Whether a read is all that there is to do now: the first half of a turn, of which connection_respond is the second. */
+static bool connection_is_to_be_read(const struct connection *c) {
+    return c->phase == OPEN && !c->outbox.bytes && (c->readiness & (READABLE | PLENTY)) == READABLE;
+}
+
+static bool connection_is_at_rest(const struct connection *c) {
+    return c->phase == OPEN && !c->outbox.bytes && !(c->readiness & READABLE);
+}
+
 /* Takes from `budget` what it reads. */
 static enum progress connection_advance(struct connection *c, ssize_t *budget) {
+    const ssize_t whole = *budget;
+    bool has_plenty = true;
     for (;;) {
         if (c->outbox.bytes) {
             ssize_t sent = c->readiness & WRITABLE ? connection_offer(c, c->outbox.bytes + c->outbox.start, c->outbox.length) : 0;
@@ -165,31 +241,32 @@ static enum progress connection_advance(struct connection *c, ssize_t *budget) {
                 return ENDED;
             c->phase = LINGERING;
         }
-        if (!(c->readiness & READABLE))
+        if (!(c->readiness & READABLE)) {
+            if (whole - *budget < READ_BUFFER_BYTES / 2)
+                c->readiness &= ~PLENTY;
             return WAITING;
+        }
         if (*budget <= 0)
             return MORE;
-        ssize_t count = recv(c->source.fd, read_buffer, READ_BUFFER_BYTES, 0);
-        if (count == 0)
-            return ENDED;
-        if (count == -1 && errno != EAGAIN)
-            return errno == EINTR ? MORE : ENDED;
-        if (count == -1) {
-            c->readiness &= ~(READABLE | READ_ON);
+        if (has_plenty && connection_is_to_be_relayed(c)) {
+            ssize_t count = connection_relay(c);
+            if (count == -1)
+                return ENDED;
+            *budget -= count;
+            has_plenty = count == READ_BUFFER_BYTES; /* what else there is to know, a read finds out */
             continue;
         }
-        *budget -= count;
-        bool is_empty = count < READ_BUFFER_BYTES && !(c->readiness & READ_ON);
-        if (is_empty)
-            c->readiness &= ~READABLE;
-        if (c->phase != OPEN)
-            continue;
-        if (is_empty && c->readiness & FIN)
-            c->phase = PEER_FINISHED;
-        ssize_t sent = connection_offer(c, read_buffer, count);
-        if (sent == -1)
+        bool is_open = c->phase == OPEN;
+        ssize_t count = connection_read(c, read_buffer, READ_BUFFER_BYTES);
+        if (count == 0)
             return ENDED;
-        outbox_push(&c->outbox, read_buffer + sent, count - sent);
+        if (count == -1 && errno == EAGAIN)
+            continue;
+        if (count == -1)
+            return errno == EINTR ? MORE : ENDED;
+        *budget -= count;
+        if (is_open && !connection_respond(c, read_buffer, count))
+            return ENDED;
     }
 }
 
@@ -205,8 +282,8 @@ static void connection_close(struct connection *c) {
         accept_resume(); /* a descriptor has come free */
 }
 
-static void connection_serve(struct connection *c, ssize_t *budget) {
-    switch (connection_advance(c, budget)) {
+static void connection_go_on(struct connection *c, ssize_t *budget, enum progress progress) {
+    switch (progress) {
     case MORE: make_ready(&c->source); return;
     case ENDED:
         connection_close(c);
@@ -217,6 +294,46 @@ static void connection_serve(struct connection *c, ssize_t *budget) {
             c->is_watched_for_room = true;
             watch(&c->source, EPOLL_CTL_MOD, INTEREST | EPOLLOUT);
         }
+    }
+}
+
+static void connection_serve(struct connection *c, ssize_t *budget) {
+    connection_go_on(c, budget, connection_advance(c, budget));
+}
+
+/* Answers all that was read in this turn of the loop, in the order in which it was. */
+static void respond_to_all(void) {
+    char *bytes = read_buffer;
+    for (int i = 0; i < input_count; i++) {
+        struct input *input = &inputs[i];
+        struct connection *c = input->connection;
+        /* The read buffer is free for the last of them; whoever else has more to do has to wait for that. */
+        ssize_t budget = i + 1 == input_count ? BYTES_A_TURN - input->count : 0;
+        if (!connection_respond(c, bytes, input->count))
+            connection_go_on(c, &budget, ENDED);
+        else if (!connection_is_at_rest(c))
+            connection_serve(c, &budget);
+        bytes += input->count;
+    }
+    input_count = input_bytes = 0;
+}
+
+/* Where a turn begins with a read, as it nearly always does, only the read is done now, and what came is answered when all of this
+ * turn have been read. */
+static void connection_begin_turn(struct connection *c) {
+    ssize_t budget = BYTES_A_TURN;
+    if (!connection_is_to_be_read(c)) {
+        respond_to_all();
+        return connection_serve(c, &budget);
+    }
+    ssize_t count = connection_read(c, read_buffer + input_bytes, READ_BUFFER_BYTES - input_bytes);
+    if (count > 0) {
+        inputs[input_count++] = (struct input){.connection = c, .count = count};
+        input_bytes += count;
+        if (input_bytes > READ_BUFFER_BYTES - LEAST_ROOM_BYTES)
+            respond_to_all();
+    } else if (count == 0 || errno != EAGAIN) {
+        connection_go_on(c, &budget, count == -1 && errno == EINTR ? MORE : ENDED);
     }
 }
 
@@ -388,10 +505,11 @@ static void run(void) {
             if (source->kind == SIGNALS)
                 on_signals();
             else if (source->kind == CONNECTION && !source->is_queued)
-                connection_serve((struct connection *)source, &(ssize_t){BYTES_A_TURN});
+                connection_begin_turn((struct connection *)source);
             else if (source->kind == LISTENER && !source->is_queued && !accept_retry)
                 listener_accept();
         }
+        respond_to_all();
         if (!interrupted_by)
             keep_deadlines();
     }
@@ -436,10 +554,14 @@ int main(int argc, char **argv) {
     if ((epoll_fd = epoll_create1(EPOLL_CLOEXEC)) == -1)
         fail("make an event loop");
     watch(&signals, EPOLL_CTL_ADD, EPOLLIN | EPOLLET);
+    if (pipe2(pipe_fds, O_NONBLOCK | O_CLOEXEC) == -1)
+        fail("make a pipe");
     listener_bind(host, port);
     run();
     if (listener.fd != -1)
         listener_close();
+    close(pipe_fds[0]);
+    close(pipe_fds[1]);
     close(epoll_fd);
     close(signals.fd);
     if (interrupted_by) { /* the parent is to see which signal it was */

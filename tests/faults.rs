@@ -55,6 +55,8 @@ const TABLE: &[Row] = &[
     ("sendto", &["EAGAIN", "EINTR"], NothingIsLost),
     ("sendto", &["EACCES", "EALREADY", "EBADF", "ECONNRESET", "EDESTADDRREQ", "EFAULT", "EINVAL", "EISCONN"], OneEnds),
     ("sendto", &["EMSGSIZE", "ENOBUFS", "ENOMEM", "ENOTCONN", "ENOTSOCK", "EOPNOTSUPP", "EPIPE", "ETIMEDOUT"], OneEnds),
+    // splice(2): whatever it says, a recv or a send that follows says what is the case.
+    ("splice", &["EAGAIN", "EINTR", "EBADF", "EINVAL", "ENOMEM", "ESPIPE", "ECONNRESET", "EPIPE"], NothingIsLost),
     // close(2): whatever it says, there is nothing to be done about it.
     ("close", &["EBADF", "EINTR", "EIO", "ENOSPC", "EDQUOT"], NothingIsLost),
     // read(2), on the signalfd
@@ -188,6 +190,29 @@ fn three_clients(process: &Process, conversations: u64) -> usize {
     failed.into_inner()
 }
 
+/// Three streams at the same time, which the server returns without looking at them. Gives how many failed.
+fn stream_through(process: &Process) -> usize {
+    let failed = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for client in 0..3 {
+            let failed = &failed;
+            scope.spawn(move || {
+                let (stream, bytes) = (support::client::connect(process.address), pattern(client, 4 << 20));
+                let back = std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        (&stream).write_all(&bytes).expect("send");
+                        support::client::finish(&stream);
+                    });
+                    support::client::read_to_fin(&stream)
+                });
+                assert!(bytes.starts_with(&back), "what came back is not what was sent");
+                failed.fetch_add(usize::from(back.len() < bytes.len()), Ordering::Relaxed);
+            });
+        }
+    });
+    failed.into_inner()
+}
+
 /// Ends the server, if the fault has not.
 fn end(process: &mut Process) -> std::process::ExitStatus {
     process.signal_if_running(Signal::SIGTERM);
@@ -199,7 +224,10 @@ fn check(call: &str, errno: &str, when: u32, outcome: Outcome) {
     let mut process = Process::start(Server::Rust, &["--drain-timeout", "500ms"]).expect("the program");
     let inject = format!("inject={call}:error={errno}:when={when}");
     let tracer = Tracer::attach(&process, &["-e", &format!("trace={call}"), "-e", &inject]);
-    let failed = three_clients(&process, if when > 2 { MANY } else { 4 });
+    let failed = match call {
+        "splice" => stream_through(&process),
+        _ => three_clients(&process, if when > 2 { MANY } else { 4 }),
+    };
     // Signals that come while one is pending are one: it may take some more until the call was made so often.
     for _ in 0..1_000 {
         if tracer.has_injected() || process.has_ended() {
@@ -250,7 +278,7 @@ macro_rules! cells_of {
     ($($call:ident),*) => { mod cells_of { $( #[test] fn $call() { super::check_all(stringify!($call)); } )* } };
 }
 
-cells_of!(accept4, epoll_wait, epoll_ctl, recvfrom, sendto, close, read, write);
+cells_of!(accept4, epoll_wait, epoll_ctl, recvfrom, sendto, splice, close, read, write);
 
 #[test]
 fn the_table_has_every_call_that_the_server_makes() {
@@ -277,12 +305,13 @@ fn delays_lose_nothing() {
     if !has_strace("delays_lose_nothing") {
         return;
     }
-    for call in ["accept4", "recvfrom", "sendto", "epoll_wait"] {
+    for call in ["accept4", "recvfrom", "sendto", "splice", "epoll_wait"] {
         for place in ["delay_enter", "delay_exit"] {
             let mut process = Process::start(Server::Rust, &[]).expect("the program");
             let inject = format!("inject={call}:{place}=500:when=1+7");
             let _tracer = Tracer::attach(&process, &["-e", &format!("trace={call}"), "-e", &inject]);
             assert_eq!(three_clients(&process, 10), 0, "{call} {place}");
+            assert_eq!(if call == "splice" { stream_through(&process) } else { 0 }, 0, "{call} {place}");
             assert_eq!(end(&mut process).code(), Some(0), "{call} {place}");
         }
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use edgecho::event::{Events, Token, Wait};
 use edgecho::protocol::Echo;
 use edgecho::server::{Config, Kernel, Reason, Server, Summary};
-use edgecho::stream::Stream;
+use edgecho::stream::{Pipe, Stream};
 use edgecho::sys::epoll::EpollFlags;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -82,6 +82,14 @@ impl Stream for Connected {
 
     fn shutdown_write(&mut self) -> io::Result<()> {
         self.socket.shutdown_write()
+    }
+
+    fn splice_into(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        self.socket.splice_into(pipe, most)
+    }
+
+    fn splice_from(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        self.socket.splice_from(pipe, most)
     }
 }
 

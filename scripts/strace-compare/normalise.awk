@@ -72,6 +72,16 @@ side == "rust" {
         if (call == "close")
             delete name[descriptor]
     }
+    if (call == "pipe2") {
+        split($0, end, /[^0-9]+/)                          # pipe2([5, 6], ...: "pipe", 2, 5, 6 without the letters
+        name[end[3]] = "pipe-reader"; name[end[4]] = "pipe-writer"
+        sub(/\[[0-9]+, [0-9]+\]/, "[pipe-reader, pipe-writer]")
+    }
+    if (call == "splice") {
+        split($0, argument, /[(, ]+/)                      # splice, from, NULL, to, NULL, count
+        from = name[argument[2]]; to = name[argument[4]]; offered = argument[6]
+        sub(/\([0-9]+, NULL, [0-9]+,/, "(" from ", NULL, " to ",")
+    }
     result = $0
     sub(/.*\) = /, "", result)
     sub(/ .*/, "", result)
@@ -123,6 +133,11 @@ call == "epoll_wait" {
     next
 }
 
+# The bytes that are returned without a copy. What the socket had no room for is read back from the pipe, to be sent later.
+call == "splice" && to == "pipe-writer" { who = from; call = "recvfrom" }
+call == "splice" && from == "pipe-reader" { who = to; call = "sendto" }
+call == "read" && who == "pipe-reader" { next }
+
 call == "recvfrom" {
     if (received[who] > sent[who])
         read_while_pending++
@@ -132,9 +147,12 @@ call == "recvfrom" {
 }
 
 call == "sendto" {
-    length_offered = $0
-    sub(/, MSG_NOSIGNAL.*/, "", length_offered)
-    sub(/.*, /, "", length_offered)
+    length_offered = offered
+    if ($0 ~ /MSG_NOSIGNAL/) {
+        length_offered = $0
+        sub(/, MSG_NOSIGNAL.*/, "", length_offered)
+        sub(/.*, /, "", length_offered)
+    }
     if (is_full[who])
         written_without_room++
     must_write[who] = 0

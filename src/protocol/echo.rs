@@ -19,6 +19,7 @@ impl Protocol for Echo {
     type Session = ();
 
     const ONLY_ANSWERS: bool = true;
+    const RETURNS_INPUT: bool = true;
 
     fn open(&mut self, _reply: &mut impl Reply) {}
 

@@ -58,6 +58,10 @@ pub trait Protocol {
     /// rest needs.
     const ONLY_ANSWERS: bool = false;
 
+    /// Whether all that [`receive`](Self::receive) ever does is to send its input back. The server may then leave it out, and have the
+    /// kernel return what comes in without a copy.
+    const RETURNS_INPUT: bool = false;
+
     /// A connection has been accepted.
     fn open(&mut self, reply: &mut impl Reply) -> Self::Session;
 

@@ -102,7 +102,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let kept = Peer::from(peer);
         let (protocol, post) = (&mut self.protocol, &mut self.post);
         let key = self.clients.insert_with_key(|id| Client {
-            connection: Connection::open(stream, protocol, &mut Turn { id, peer: &kept, post }),
+            connection: Connection::open(stream, protocol, &mut Turn { id, peer: &kept, post, pipe: None }),
             peer: kept,
             since_ms: now_ms,
             active_ms: now_ms as u32,

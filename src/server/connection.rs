@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::peer::Peer;
 use crate::protocol::{Post, Protocol, Reply, SessionId};
-use crate::stream::{Outbox, Stream};
+use crate::stream::{Outbox, Pipe, Stream};
 use crate::sys::epoll::EpollFlags;
 
 bitflags::bitflags! {
@@ -23,6 +23,8 @@ bitflags::bitflags! {
         /// A short count does not show that nothing is left: a read stops in front of an urgent byte (tcp(7)), and in front of
         /// an error it does not report. Only `EAGAIN`, the end or the error itself does.
         const READ_ON = EpollFlags::PRI.bits() as u16;
+        /// The peer sends more than a read can take: in its last turn it did. This bit is our own; epoll never sets it.
+        const PLENTY = 1 << 15;
     }
 }
 
@@ -73,6 +75,8 @@ pub struct Turn<'a> {
     pub peer: &'a Peer,
     /// What is asked for.
     pub post: &'a mut Post,
+    /// What bytes can be passed on through without a copy, empty, if there is such a thing.
+    pub pipe: Option<&'a mut Pipe>,
 }
 
 /// One peer.
@@ -187,6 +191,7 @@ impl<S: Stream, T> Connection<S, T> {
         P: Protocol<Session = T>,
     {
         let mut spent_bytes = 0;
+        let mut has_plenty = P::RETURNS_INPUT;
         loop {
             if !self.outbox.is_empty() {
                 match self.flush() {
@@ -208,6 +213,9 @@ impl<S: Stream, T> Connection<S, T> {
                 return Progress::Ended(ending);
             }
             if !self.readiness.contains(Readiness::READABLE) {
+                if P::RETURNS_INPUT && spent_bytes < buffer.len() / 2 {
+                    self.readiness.remove(Readiness::PLENTY);
+                }
                 return Progress::Waiting;
             }
             if spent_bytes >= budget_bytes {
@@ -216,7 +224,18 @@ impl<S: Stream, T> Connection<S, T> {
             if !P::ONLY_ANSWERS && self.phase == Phase::Open && !protocol.can_receive(&mut self.session, turn.id) {
                 return Progress::Waiting; // until it says that it can
             }
-            match self.stream.recv(buffer) {
+            if P::RETURNS_INPUT && has_plenty && self.is_to_be_relayed() {
+                match self.relay(buffer, turn) {
+                    Ok(count) => {
+                        spent_bytes += count;
+                        has_plenty = count == buffer.len(); // what else there is to know, a read finds out
+                        continue;
+                    }
+                    Err(error) => return Progress::Ended(Ending::Failed(error)),
+                }
+            }
+            let is_open = self.phase == Phase::Open;
+            match self.read(buffer) {
                 Ok(0) => {
                     if !P::ONLY_ANSWERS && self.phase == Phase::Open {
                         self.readiness.remove(Readiness::READABLE);
@@ -231,17 +250,29 @@ impl<S: Stream, T> Connection<S, T> {
                 }
                 Ok(count) => {
                     spent_bytes += count;
-                    if let Err(error) = self.take(protocol, &buffer[..count], count < buffer.len(), turn) {
+                    if is_open && let Err(error) = self.respond(protocol, &buffer[..count], turn) {
                         return Progress::Ended(Ending::Failed(error));
                     }
                 }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => self.readiness.remove(Readiness::READABLE | Readiness::READ_ON),
-                    io::ErrorKind::Interrupted => return Progress::More,
-                    _ => return Progress::Ended(Ending::Failed(error)),
-                },
+                Err(Progress::Waiting) => {}
+                Err(progress) => return progress,
             }
         }
+    }
+
+    /// Whether a read is all that there is to do now: the first half of a turn, of which [`respond`](Self::respond) is the second.
+    #[inline]
+    #[must_use]
+    pub fn is_to_be_read(&self) -> bool {
+        const ASKED: Readiness = Readiness::READABLE.union(Readiness::PLENTY);
+        self.phase == Phase::Open && self.outbox.is_empty() && self.readiness & ASKED == Readiness::READABLE
+    }
+
+    /// Whether there is nothing to do until the kernel tells of a change, and nothing is pending.
+    #[inline]
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.phase == Phase::Open && self.outbox.is_empty() && !self.readiness.contains(Readiness::READABLE)
     }
 
     /// With an empty outbox, goes one step further towards the end of a connection that is no longer open.
@@ -257,29 +288,88 @@ impl<S: Stream, T> Connection<S, T> {
         }
     }
 
-    /// Deals with what a read gave. A short count shows that the socket was empty (epoll(7)), which saves the read that would
-    /// only hear so. What arrives later makes a new edge, and so does a FIN, for `EPOLLRDHUP` is registered. A FIN that had
-    /// arrived before the read has nothing behind it: then the short count is the end of the stream, too.
+    /// Reads, once, and gives how many bytes came; 0 is the end of the stream. A short count shows that the socket was empty (epoll(7)),
+    /// which saves the read that would only hear so. What arrives later makes a new edge, and so does a FIN, for `EPOLLRDHUP` is
+    /// registered. A FIN that had arrived before the read has nothing behind it: then the short count is the end of the stream, too.
+    ///
+    /// # Errors
+    /// How the turn ends, if nothing came.
     #[inline]
-    fn take<P>(&mut self, protocol: &mut P, input: &[u8], is_short: bool, turn: &mut Turn<'_>) -> io::Result<()>
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Progress> {
+        match self.stream.recv(buffer) {
+            Ok(0) => Ok(0),
+            Ok(count) => {
+                self.received_bytes += count as u64;
+                if count == buffer.len() {
+                    self.readiness |= Readiness::PLENTY;
+                } else if !self.readiness.contains(Readiness::READ_ON) {
+                    self.readiness.remove(Readiness::READABLE);
+                    if self.phase == Phase::Open && self.readiness.contains(Readiness::FIN) {
+                        self.phase = Phase::PeerFinished;
+                    }
+                }
+                Ok(count)
+            }
+            Err(error) => Err(match error.kind() {
+                io::ErrorKind::WouldBlock => {
+                    self.readiness.remove(Readiness::READABLE | Readiness::READ_ON);
+                    Progress::Waiting
+                }
+                io::ErrorKind::Interrupted => Progress::More,
+                _ => Progress::Ended(Ending::Failed(error)),
+            }),
+        }
+    }
+
+    /// Has the protocol answer what was [read](Self::read) while the connection was open.
+    ///
+    /// # Errors
+    /// When the connection is found to be broken.
+    #[inline]
+    pub fn respond<P>(&mut self, protocol: &mut P, input: &[u8], turn: &mut Turn<'_>) -> io::Result<()>
     where
         P: Protocol<Session = T>,
     {
-        self.received_bytes += input.len() as u64;
-        let is_empty = is_short && !self.readiness.contains(Readiness::READ_ON);
-        if is_empty {
-            self.readiness.remove(Readiness::READABLE);
-        }
-        if self.phase == Phase::Open {
-            if is_empty && self.readiness.contains(Readiness::FIN) {
-                self.phase = Phase::PeerFinished;
-            }
-            self.answer(turn, |session, reply| protocol.receive(session, input, reply))?;
-            if !P::ONLY_ANSWERS && self.phase == Phase::PeerFinished {
-                return self.answer(turn, |session, reply| protocol.finish(session, reply));
-            }
+        self.answer(turn, |session, reply| protocol.receive(session, input, reply))?;
+        if !P::ONLY_ANSWERS && self.phase == Phase::PeerFinished {
+            return self.answer(turn, |session, reply| protocol.finish(session, reply));
         }
         Ok(())
+    }
+
+    /// Whether what comes next may be returned without being looked at. An urgent byte ends that: splice(2) does not go past it.
+    #[inline]
+    fn is_to_be_relayed(&self) -> bool {
+        const NEEDED: Readiness = Readiness::PLENTY.union(Readiness::WRITABLE);
+        self.readiness & (NEEDED | Readiness::READ_ON) == NEEDED && self.phase == Phase::Open
+    }
+
+    /// Has the kernel return what comes in, up to a `buffer` full, and gives how much that was. Nothing is concluded from how little comes,
+    /// nor from an error: that is left to a read. What the socket has no room for goes into the outbox.
+    ///
+    /// # Errors
+    /// When what is in the pipe cannot be had back.
+    #[cold]
+    fn relay(&mut self, buffer: &mut [u8], turn: &mut Turn<'_>) -> io::Result<usize> {
+        let Some(pipe) = turn.pipe.as_deref_mut().filter(|pipe| pipe.is_empty()) else { return Ok(0) };
+        let Ok(count) = self.stream.splice_into(pipe, buffer.len()) else { return Ok(0) };
+        if count == 0 {
+            return Ok(0);
+        }
+        self.received_bytes += count as u64;
+        // If it is for a broken connection that nothing is taken, the send that follows says so.
+        let sent = taken(self.stream.splice_from(pipe, count), count, &mut self.readiness).unwrap_or_default();
+        self.sent_bytes += sent as u64;
+        let mut rest = 0;
+        while !pipe.is_empty() {
+            match pipe.take(&mut buffer[rest..]) {
+                Ok(count) => rest += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error), // and the pipe, which is not empty, is used no more
+            }
+        }
+        self.outbox.push(&buffer[..rest]);
+        Ok(count)
     }
 
     /// Has the protocol say something to the peer.
@@ -351,13 +441,19 @@ impl<S: Stream, T> Connection<S, T> {
     }
 }
 
-/// Offers the kernel `bytes`, and gives how many it took. A short count shows that there is no more room (epoll(7)); an
-/// interrupted call shows nothing.
+/// Offers the kernel `bytes`, and gives how many it took.
 #[inline]
 fn offer(stream: &mut impl Stream, readiness: &mut Readiness, bytes: &[u8]) -> io::Result<usize> {
-    match stream.send(bytes) {
+    taken(stream.send(bytes), bytes.len(), readiness)
+}
+
+/// What became of `offered` bytes: how many the kernel took. A short count shows that there is no more room (epoll(7)); an interrupted
+/// call shows nothing.
+#[inline]
+fn taken(result: io::Result<usize>, offered: usize, readiness: &mut Readiness) -> io::Result<usize> {
+    match result {
         Ok(count) => {
-            if count < bytes.len() {
+            if count < offered {
                 readiness.remove(Readiness::WRITABLE);
             }
             Ok(count)

@@ -54,6 +54,7 @@ pub use statistics::{Reason, Statistics};
 
 use crate::event::{Deadlines, Events, Name, Token, Wait, Wheel};
 use crate::protocol::{Post, Protocol, SessionId};
+use crate::stream::Pipe;
 use crate::sys::epoll::EpollFlags;
 use crate::throttle::Throttle;
 use drain::Drain;
@@ -61,7 +62,7 @@ use gates::Gates;
 use handle::HandleEnd;
 use listener::Listener;
 use per_ip::PerIp;
-use serving::{BYTES_A_TURN, LEFTOVER_BYTES_A_TURN};
+use serving::{Input, LEFTOVER_BYTES_A_TURN};
 use timers::Timers;
 use timing::{Clock, Heartbeats};
 
@@ -167,6 +168,11 @@ pub struct Server<P: Protocol, K: Kernel = Linux> {
     timers: Timers,
     outbox_limit: usize,
     read_buffer: Box<ReadBuffer>,
+    /// What was read in this turn of the loop and is still to be answered, and how much of the read buffer it takes.
+    inputs: Vec<Input>,
+    input_bytes: usize,
+    /// What bytes that nobody looks at go through on their way back. It holds none between two turns.
+    pipe: Option<Pipe>,
     accept_trouble: Throttle,
     statistics: Statistics,
     interrupted_by: Option<i32>,
@@ -221,13 +227,14 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             let start = (events.len() > SHORT_TURN_EVENTS).then(Instant::now);
             for (token, flags) in events.iter() {
                 match token.name() {
-                    Name::Key(key) => self.on_client_event(key, flags, BYTES_A_TURN),
+                    Name::Key(key) => self.on_client_event(key, flags),
                     Name::Fixed(SIGNALS) => self.on_signals()?,
                     Name::Fixed(SOURCE) => self.on_source(flags),
                     Name::Fixed(HANDLE) => self.on_handle()?,
                     Name::Fixed(name) => self.on_listener_event(name)?,
                 }
             }
+            self.respond_to_all();
             self.statistics.turns += 1;
             self.statistics.events += events.len() as u64;
             if let Some(start) = start {

@@ -82,7 +82,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     fn on_protocol_timer(&mut self, id: SessionId, number: u32) {
         let Some(client) = self.clients.get_mut(id) else { return };
-        let mut turn = Turn { id, peer: &client.peer, post: &mut self.post };
+        let mut turn = Turn { id, peer: &client.peer, post: &mut self.post, pipe: None };
         match client.connection.on_timer(&mut self.protocol, number, &mut turn) {
             Ok(()) => {
                 if client.connection.pending_bytes() != client.counted_bytes as usize {

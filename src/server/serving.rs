@@ -22,15 +22,26 @@ pub(super) const BYTES_A_TURN: usize = 64 * 1024;
 /// queue may have all of it: who is served until nothing is left wakes up less often, and its bytes are still in the cache.
 pub(super) const LEFTOVER_BYTES_A_TURN: usize = 512 * 1024;
 
+/// With less room than this left in the read buffer, what it holds is answered, so that it is free again.
+const LEAST_ROOM_BYTES: usize = 4 * 1024;
+
+/// Input that was read in this turn of the loop, and is still to be answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Input {
+    key: SessionId,
+    /// Where it ends in the read buffer. It begins where that in front of it ends.
+    end: u32,
+}
+
 /// What every connection is watched for from the start. `RDHUP` makes the FIN an edge of its own, `PRI` the urgent byte.
 pub(super) const INTEREST: EpollFlags = EpollFlags::IN.union(EpollFlags::RDHUP).union(EpollFlags::PRI);
 
 impl<P: Protocol, K: Kernel> Server<P, K> {
-    /// Tells a connection what has happened to it, and gives it its turn.
+    /// Tells a connection what has happened to it, and gives it its turn. Where that begins with a read, as it nearly always does, only
+    /// the read is done now, and what came is answered when all of this turn have been read: the kernel's code for the one and for
+    /// the other takes turns in the CPU's cache once for all of them, and not once for each.
     #[inline]
-    pub(super) fn on_client_event(&mut self, key: SessionId, flags: EpollFlags, budget_bytes: usize) {
-        let (budget_bytes, buffer_bytes) =
-            if self.gates.are_there() { self.allowance(key, budget_bytes) } else { (budget_bytes, READ_BUFFER_BYTES) };
+    pub(super) fn on_client_event(&mut self, key: SessionId, flags: EpollFlags) {
         // An event of this turn may be for a connection that this turn has closed; its key finds nothing.
         let Some(client) = self.clients.get_mut(key) else { return };
         client.connection.on_event(flags);
@@ -38,20 +49,71 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         if client.is_queued {
             return; // its turn comes
         }
+        if !P::ONLY_ANSWERS || self.gates.are_there() || !client.connection.is_to_be_read() {
+            self.respond_to_all();
+            self.serve(key, BYTES_A_TURN);
+            return;
+        }
+        match client.connection.read(&mut self.read_buffer.0[self.input_bytes..]) {
+            Ok(0) => self.close(key, &Ending::ByPeer),
+            Ok(count) => {
+                self.input_bytes += count;
+                self.inputs.push(Input { key, end: self.input_bytes as u32 });
+                if self.input_bytes > READ_BUFFER_BYTES - LEAST_ROOM_BYTES {
+                    self.respond_to_all();
+                }
+            }
+            Err(progress) => self.go_on(key, progress),
+        }
+    }
+
+    /// Answers all that was read in this turn of the loop, in the order in which it was.
+    #[inline]
+    pub(super) fn respond_to_all(&mut self) {
+        let mut start = 0;
+        for index in 0..self.inputs.len() {
+            let Input { key, end } = self.inputs[index];
+            let input = start..end as usize;
+            start = input.end;
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            let mut turn = Turn { id: key, peer: &client.peer, post: &mut self.post, pipe: None };
+            let count = input.len();
+            match client.connection.respond(&mut self.protocol, &self.read_buffer.0[input], &mut turn) {
+                Ok(()) if client.connection.is_at_rest() => {}
+                // The read buffer is free for the last of them; whoever else has more to do has to wait for that.
+                Ok(()) if index + 1 == self.inputs.len() => self.serve(key, BYTES_A_TURN.saturating_sub(count)),
+                Ok(()) => self.serve(key, 0),
+                Err(error) => self.close(key, &Ending::Failed(error)),
+            }
+        }
+        self.inputs.clear();
+        self.input_bytes = 0;
+    }
+
+    /// Gives a connection its turn.
+    fn serve(&mut self, key: SessionId, budget_bytes: usize) {
+        let (budget_bytes, buffer_bytes) =
+            if self.gates.are_there() { self.allowance(key, budget_bytes) } else { (budget_bytes, READ_BUFFER_BYTES) };
+        let Some(client) = self.clients.get_mut(key) else { return };
         let buffer = &mut self.read_buffer.0[..buffer_bytes];
-        let mut turn = Turn { id: key, peer: &client.peer, post: &mut self.post };
+        let mut turn = Turn { id: key, peer: &client.peer, post: &mut self.post, pipe: self.pipe.as_mut() };
         let progress = client.connection.advance(&mut self.protocol, buffer, budget_bytes, &mut turn);
         if client.connection.pending_bytes() != client.counted_bytes as usize {
             self.count_pending(key);
         }
+        self.go_on(key, progress);
+        if !P::ONLY_ANSWERS && !self.post.is_empty() {
+            self.do_requests();
+        }
+    }
+
+    /// Does what follows from how a turn ended.
+    fn go_on(&mut self, key: SessionId, progress: Progress) {
         match progress {
             Progress::Waiting => {}
             Progress::More if self.gates.are_there() => self.hold_back(key),
             Progress::More => self.queue_client(key),
             Progress::Ended(ending) => self.close(key, &ending),
-        }
-        if !P::ONLY_ANSWERS && !self.post.is_empty() {
-            self.do_requests();
         }
     }
 
@@ -59,8 +121,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     pub(super) fn resume_leftover(&mut self, key: SessionId, budget_bytes: usize) -> usize {
         let Some(client) = self.clients.get_mut(key) else { return budget_bytes };
         client.is_queued = false;
+        client.active_ms = self.clock.last_read() as u32;
         let before = client.connection.received_bytes();
-        self.on_client_event(key, EpollFlags::empty(), budget_bytes);
+        self.serve(key, budget_bytes);
         // Whoever has ended may have used all of it.
         let spent = self.clients.get(key).map_or(u64::MAX, |client| client.connection.received_bytes() - before);
         budget_bytes.saturating_sub(usize::try_from(spent).unwrap_or(usize::MAX))

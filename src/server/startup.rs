@@ -23,9 +23,10 @@ use super::per_ip::PerIp;
 use super::statistics::Statistics;
 use super::timers::Timers;
 use super::timing::{Clock, Heartbeats, wheel_step_ms};
-use super::{READ_BUFFER_BYTES, ReadBuffer, SIGNALS, STATISTICS, STATUS, Server, listener_token};
+use super::{EVENTS_A_TURN, READ_BUFFER_BYTES, ReadBuffer, SIGNALS, STATISTICS, STATUS, Server, listener_token};
 use crate::event::{Deadlines, EventLoop, Signals, Token, Wheel};
 use crate::protocol::{Post, Protocol};
+use crate::stream::Pipe;
 use crate::sys::epoll::EpollFlags;
 use crate::sys::limits::{self, Limit};
 use crate::sys::signal::Signal;
@@ -55,6 +56,7 @@ impl<P: Protocol> Server<P, Linux> {
             event_loop.watch(signals, Token::fixed(SIGNALS), EpollFlags::IN).map_err(watch)?;
         }
 
+        let pipe = pipe_for::<P>()?;
         let mut listeners = Vec::new();
         for address in &config.listen {
             for listener in bind_all(address, &config.sockets)? {
@@ -64,7 +66,7 @@ impl<P: Protocol> Server<P, Linux> {
             }
         }
         let max_connections = max_connections(config.limits.max_connections, limit, &listeners)?;
-        Ok(Self::assemble(protocol, config, Linux { event_loop, signals }, listeners, max_connections))
+        Ok(Self::assemble(protocol, config, Linux { event_loop, signals }, pipe, listeners, max_connections))
     }
 }
 
@@ -73,7 +75,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// under [`Server::listener_token`], and signals under [`Server::signals_token`]. No limit on descriptors is looked at.
     ///
     /// # Errors
-    /// [`Error::Config`] for what makes no sense.
+    /// [`Error::Config`] for what makes no sense, [`Error::System`] for want of a pipe.
     pub fn on_kernel(
         protocol: P,
         config: &Config,
@@ -83,7 +85,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         config.check()?;
         let listeners = listeners.into_iter().map(|(socket, address)| Listener::new(socket, address)).collect();
         let max_connections = config.limits.max_connections.unwrap_or(usize::MAX);
-        Ok(Self::assemble(protocol, config, kernel, listeners, max_connections))
+        Ok(Self::assemble(protocol, config, kernel, pipe_for::<P>()?, listeners, max_connections))
     }
 
     /// The token under which signals are to be watched.
@@ -102,6 +104,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         protocol: P,
         config: &Config,
         kernel: K,
+        pipe: Option<Pipe>,
         listeners: Vec<Listener<K::Listener>>,
         max_connections: usize,
     ) -> Self {
@@ -135,6 +138,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             timers: Timers::default(),
             outbox_limit: config.limits.outbox_limit,
             read_buffer: Box::new(ReadBuffer([0; READ_BUFFER_BYTES])),
+            inputs: Vec::with_capacity(EVENTS_A_TURN),
+            input_bytes: 0,
+            pipe,
             accept_trouble: Throttle::default(),
             statistics: Statistics::default(),
             interrupted_by: None,
@@ -144,6 +150,11 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             kernel,
         }
     }
+}
+
+/// A pipe for what a protocol returns without looking at it, if it does so.
+fn pipe_for<P: Protocol>() -> Result<Option<Pipe>, Error> {
+    P::RETURNS_INPUT.then(Pipe::new).transpose().map_err(Error::system("make a pipe (pipe2)"))
 }
 
 /// How many connections may be open: what was asked for, or all that the limit on descriptors leaves room for. The descriptors that

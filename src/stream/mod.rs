@@ -2,11 +2,13 @@
 //! to take. The stream is a trait, so that a test can script it.
 
 mod outbox;
+mod pipe;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 pub use outbox::Outbox;
+pub use pipe::Pipe;
 
 use crate::sys::socket::{self, MessageFlags, Shutdown};
 
@@ -29,6 +31,33 @@ pub trait Stream {
     /// # Errors
     /// Those of shutdown(2).
     fn shutdown_write(&mut self) -> io::Result<()>;
+
+    /// As recv(2) with `MSG_TRUNC`: drops up to `most` bytes that have come, and gives how many. A stream need not be able to.
+    ///
+    /// # Errors
+    /// Those of recv(2).
+    fn discard(&mut self, most: usize) -> io::Result<usize> {
+        let _ = most;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// As splice(2): moves up to `most` bytes that have come into `pipe`, without a copy. A stream need not be able to.
+    ///
+    /// # Errors
+    /// Those of splice(2).
+    fn splice_into(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        let _ = (pipe, most);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// As splice(2): moves up to `most` bytes out of `pipe`, without a copy. Asked only of a stream that could be spliced from.
+    ///
+    /// # Errors
+    /// Those of splice(2).
+    fn splice_from(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        let _ = (pipe, most);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 impl Stream for OwnedFd {
@@ -44,6 +73,18 @@ impl Stream for OwnedFd {
 
     fn shutdown_write(&mut self) -> io::Result<()> {
         socket::shutdown(self.as_fd(), Shutdown::Write)
+    }
+
+    fn discard(&mut self, most: usize) -> io::Result<usize> {
+        socket::discard(self.as_fd(), most)
+    }
+
+    fn splice_into(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        pipe.fill(self.as_fd(), most)
+    }
+
+    fn splice_from(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        pipe.pour(self.as_fd(), most)
     }
 }
 

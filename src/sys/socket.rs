@@ -237,6 +237,15 @@ pub fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8], flags: MessageFlags) -> io::R
     check_count(unsafe { libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags.bits()) })
 }
 
+/// recv(2) with `MSG_TRUNC`, which on TCP drops what is there, up to `count` bytes, instead of copying it (tcp(7)). Gives how much that was.
+///
+/// # Errors
+/// As those of [`recv`].
+pub fn discard(fd: BorrowedFd<'_>, count: usize) -> io::Result<usize> {
+    // SAFETY: with this flag the kernel writes nothing, wherever the pointer points (tcp(7)).
+    check_count(unsafe { libc::recv(fd.as_raw_fd(), std::ptr::null_mut(), count, libc::MSG_TRUNC) })
+}
+
 /// send(2): hands over as many of `bytes`, from the first on, as the socket's send buffer has room for.
 ///
 /// # Errors
@@ -287,6 +296,10 @@ mod tests {
             assert_eq!(send(far.as_fd(), b"hello", MessageFlags::NOSIGNAL).expect("send"), 5);
             assert_eq!(recv(near.as_fd(), &mut buffer, MessageFlags::empty()).expect("recv"), 5);
             assert_eq!(&buffer[..5], b"hello");
+            send(far.as_fd(), b"nobody looks at this", MessageFlags::NOSIGNAL).expect("send");
+            assert_eq!(discard(near.as_fd(), 15).expect("recv"), 15);
+            assert_eq!(recv(near.as_fd(), &mut buffer, MessageFlags::empty()).expect("recv"), 5);
+            assert_eq!(&buffer[..5], b" this");
             shutdown(far.as_fd(), Shutdown::Write).expect("shutdown");
             assert_eq!(recv(near.as_fd(), &mut buffer, MessageFlags::empty()).expect("recv"), 0);
         }

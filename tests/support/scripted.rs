@@ -4,10 +4,11 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 
-use edgecho::stream::Stream;
+use edgecho::stream::{Pipe, Stream};
 use edgecho::sys::epoll::EpollFlags;
 use proptest::prelude::*;
 
@@ -156,24 +157,47 @@ impl Socket {
         }
         if std::mem::take(&mut self.is_interrupted) { Err(io::Error::from_raw_os_error(libc::EINTR)) } else { Ok(()) }
     }
+
+    /// What a call to read from it does first. Gives whether there is something; if not, it is at its end.
+    fn begin_read(&mut self) -> io::Result<bool> {
+        if !self.is_closing {
+            assert_eq!(self.owed, self.echoed.len(), "invariant 2: read while something is pending");
+        }
+        let ends_here = self.is_finished || self.is_reset;
+        assert!(!self.is_known_empty || self.had_urgent || ends_here, "a read that only hears EAGAIN");
+        self.call()?;
+        if !self.unread.is_empty() {
+            return Ok(true);
+        }
+        self.is_known_empty = false;
+        match (self.is_reset, self.is_finished) {
+            (true, _) => Err(io::Error::from_raw_os_error(libc::ECONNRESET)),
+            (_, true) => Ok(false),
+            _ => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
+        }
+    }
+
+    /// What a call to write to it does first. Gives how many of so many bytes there is room for.
+    fn begin_write(&mut self, offered: usize) -> io::Result<usize> {
+        assert!(offered > 0 && !self.has_our_fin, "nothing to send");
+        assert!(!self.is_known_full, "a write that only hears EAGAIN");
+        self.call()?;
+        if self.is_reset {
+            return Err(io::Error::from_raw_os_error(libc::EPIPE));
+        }
+        let count = offered.min(self.room);
+        self.room -= count;
+        self.wants_room |= count < offered;
+        self.is_known_full = count < offered && self.edges.is_empty();
+        if count == 0 { Err(io::Error::from_raw_os_error(libc::EAGAIN)) } else { Ok(count) }
+    }
 }
 
 impl Stream for Shared {
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut kernel = self.0.borrow_mut();
-        if !kernel.is_closing {
-            assert_eq!(kernel.owed, kernel.echoed.len(), "invariant 2: read while something is pending");
-        }
-        let ends_here = kernel.is_finished || kernel.is_reset;
-        assert!(!kernel.is_known_empty || kernel.had_urgent || ends_here, "a read that only hears EAGAIN");
-        kernel.call()?;
-        if kernel.unread.is_empty() {
-            kernel.is_known_empty = false;
-            return match (kernel.is_reset, kernel.is_finished) {
-                (true, _) => Err(io::Error::from_raw_os_error(libc::ECONNRESET)),
-                (_, true) => Ok(0),
-                _ => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
-            };
+        if !kernel.begin_read()? {
+            return Ok(0);
         }
         // A read stops in front of the urgent byte, but for a read that starts with it.
         let limit = kernel.mark.filter(|&mark| mark > 0).unwrap_or(usize::MAX);
@@ -193,18 +217,9 @@ impl Stream for Shared {
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut kernel = self.0.borrow_mut();
-        assert!(!bytes.is_empty() && !kernel.has_our_fin, "nothing to send");
-        assert!(!kernel.is_known_full, "a write that only hears EAGAIN");
-        kernel.call()?;
-        if kernel.is_reset {
-            return Err(io::Error::from_raw_os_error(libc::EPIPE));
-        }
-        let count = bytes.len().min(kernel.room);
-        kernel.room -= count;
+        let count = kernel.begin_write(bytes.len())?;
         kernel.echoed.extend(&bytes[..count]);
-        kernel.wants_room |= count < bytes.len();
-        kernel.is_known_full = count < bytes.len() && kernel.edges.is_empty();
-        if count == 0 { Err(io::Error::from_raw_os_error(libc::EAGAIN)) } else { Ok(count) }
+        Ok(count)
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
@@ -219,6 +234,39 @@ impl Stream for Shared {
             kernel.edges = kernel.state();
         }
         Ok(())
+    }
+
+    /// It never goes past an urgent byte, and now and then brings less than there is: a pipe takes only so many pieces.
+    fn splice_into(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        let mut kernel = self.0.borrow_mut();
+        assert!(!kernel.is_closing && pipe.is_empty(), "what is in the pipe goes to the peer, and nothing else does");
+        if !kernel.begin_read()? {
+            return Ok(0);
+        }
+        let pieces = if kernel.unread.len().is_multiple_of(3) { most.div_ceil(2) } else { most };
+        let count = pieces.min(kernel.unread.len()).min(kernel.mark.unwrap_or(usize::MAX));
+        if count == 0 {
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        }
+        let bytes: Vec<u8> = kernel.unread.drain(..count).collect();
+        kernel.mark = kernel.mark.map(|mark| mark - count);
+        kernel.read_this_turn += count;
+        kernel.owed += count;
+        let (reader, mut writer) = io::pipe()?;
+        writer.write_all(&bytes)?;
+        assert_eq!(pipe.fill(reader.as_fd(), count)?, count);
+        Ok(count)
+    }
+
+    fn splice_from(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        let mut kernel = self.0.borrow_mut();
+        let count = kernel.begin_write(most)?;
+        let (mut reader, writer) = io::pipe()?;
+        assert_eq!(pipe.pour(writer.as_fd(), count)?, count);
+        let mut bytes = vec![0; count];
+        reader.read_exact(&mut bytes)?;
+        kernel.echoed.extend(&bytes);
+        Ok(count)
     }
 }
 
