@@ -120,7 +120,8 @@ pub(super) type Sources = Arc<[IpAddr]>;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Checks")]
 struct CheckFlags {
-    /// What of the bytes that come back is compared: all; the ends of each read; nothing
+    /// What of the bytes that come back is compared: all; the ends of each read; nothing, so that a stream need not even be copied
+    /// from the kernel
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Verify::Full)]
     verify: Verify,
 

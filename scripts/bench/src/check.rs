@@ -101,14 +101,16 @@ fn half_close(peer: &Peer) -> Result<()> {
 
 /// A client that sends and does not read stops being read: the server's memory stays bounded.
 fn bounded_stall(peer: &Peer) -> Result<()> {
-    const LIMIT: u64 = 16 << 20;
+    // More than a ring of buffers for all connections takes, and less than what is sent.
+    const LIMIT: u64 = 32 << 20;
+    const OFFERED: usize = 128 << 20;
     let server = peer.start(None)?;
     let mut stream = connect(server.address)?;
     let before = server.rss();
     stream.set_write_timeout(Some(Duration::from_millis(500)))?;
     let chunk = bytes(1 << 20);
     let mut sent = 0;
-    while sent < 64 << 20 {
+    while sent < OFFERED {
         match stream.write(&chunk) {
             Ok(count) => sent += count,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
@@ -119,7 +121,7 @@ fn bounded_stall(peer: &Peer) -> Result<()> {
     if held > LIMIT {
         return Err(format!("it holds {} MiB for one client that does not read", held >> 20).into());
     }
-    if sent >= 64 << 20 { Err("it took 64 MiB from a client that does not read".into()) } else { Ok(()) }
+    if sent >= OFFERED { Err("it took 128 MiB from a client that does not read".into()) } else { Ok(()) }
 }
 
 /// Out of descriptors, those who are served are served on, nobody is dropped, nothing spins, and who waits has its turn.
