@@ -136,7 +136,7 @@ static void outbox_consume(struct outbox *outbox, size_t count) {
     outbox->bytes = NULL;
 }
 
-/* --- connection.rs --- */
+/* --- connection/ --- */
 
 static void connection_on_event(struct connection *c, uint32_t events) {
     c->readiness |= events & (READABLE | WRITABLE | FIN | READ_ON);
@@ -149,11 +149,11 @@ static void connection_on_event(struct connection *c, uint32_t events) {
 /* What became of bytes that were offered to the kernel: how many it took, or -1 when the connection is gone. A short count: no more
  * room. */
 static ssize_t connection_taken(struct connection *c, ssize_t taken, size_t count) {
-    if (taken == -1 && errno == EINTR)
-        return 0;
+    if (taken == -1 && errno != EAGAIN)
+        return errno == EINTR ? 0 : -1;
     if (taken < (ssize_t)count)
         c->readiness &= ~WRITABLE;
-    return taken == -1 && errno == EAGAIN ? 0 : taken;
+    return taken == -1 ? 0 : taken;
 }
 
 static ssize_t connection_offer(struct connection *c, const char *bytes, size_t count) {
@@ -185,14 +185,19 @@ static bool connection_respond(struct connection *c, const char *bytes, ssize_t 
     return sent != -1;
 }
 
+/* Whether an error of splice(2) says something about the call, and nothing about the connection: a read or a write may still succeed. */
+static bool is_of_the_call(int error) {
+    return error == EINTR || error == EINVAL || error == ENOMEM || error == EAGAIN;
+}
+
 /* Has the kernel return what comes in, up to a buffer full, without a copy. Gives how much that was, or -1 when the connection is gone.
- * Nothing is concluded from how little comes: that is left to a read. */
+ * From how little comes nothing is concluded: that is left to a read. */
 static ssize_t connection_relay(struct connection *c) {
     ssize_t count = piped_bytes ? 0 : splice(c->source.fd, NULL, pipe_fds[1], NULL, READ_BUFFER_BYTES, SPLICE_F_NONBLOCK);
     if (count <= 0)
-        return 0;
+        return count == 0 || is_of_the_call(errno) ? 0 : -1;
     ssize_t poured = splice(pipe_fds[0], NULL, c->source.fd, NULL, count, SPLICE_F_NONBLOCK), rest = 0;
-    connection_taken(c, poured, count); /* if it is for a broken connection that nothing is taken, the send that follows says so */
+    bool is_gone = connection_taken(c, poured, count) == -1 && !is_of_the_call(errno);
     piped_bytes = count - (poured == -1 ? 0 : poured);
     while (piped_bytes > 0) {
         ssize_t taken = read(pipe_fds[0], read_buffer + rest, READ_BUFFER_BYTES - rest);
@@ -203,6 +208,8 @@ static ssize_t connection_relay(struct connection *c) {
         rest += taken;
         piped_bytes -= taken;
     }
+    if (is_gone)
+        return -1;
     outbox_push(&c->outbox, read_buffer, rest);
     return count;
 }

@@ -38,7 +38,7 @@ SCENARIOS=(
     "second-signal exact --drain-timeout 20s"
 )
 
-# What Rust's runtime does at start-up and at exit, and the server's own code does not ask for: when it may, a regular expression and
+# What Rust's runtime does at start-up and at exit, and one question that only a library has to ask: when it may, a regular expression and
 # the reason, with tabs between. Nothing else is left out on one side only. Start-up ends with the server's own first call.
 RUNTIME=(
     $'start\t^p?poll\\(\\[\\{fd=0, events=0\\}, \\{fd=1\tRust opens /dev/null in place of a standard stream that is closed, and looks first'
@@ -51,6 +51,7 @@ RUNTIME=(
     $'start\t^gettid\\(\\) \tas above: the thread that it would name'
     $'start\t^sigaltstack\\(\tas above: the handler needs a stack of its own'
     $'exit\t^sigaltstack\\(\\{ss_sp=NULL, ss_flags=SS_DISABLE\tas above: and gives it back'
+    $'own\t^rt_sigaction\\(SIGPIPE, NULL, \tthe library looks whether its program has left SIGPIPE ignored; in C, main has just done that itself'
     $'start\t^ioctl\\(2, TCGETS\tlog lines are coloured on a terminal only'
 )
 

@@ -23,6 +23,7 @@ for_both_servers!(
     sixty_writers_who_never_read_cost_little_and_hold_up_nobody,
     urgent_bytes_come_back_at_their_place,
     a_reset_ends_one_connection_only,
+    a_reset_in_the_middle_of_a_stream_harms_nobody,
     a_peer_that_vanishes_with_bytes_unread_is_forgotten,
     connecting_and_leaving_leaks_nothing,
     two_hundred_clients_at_once_get_their_own_bytes,
@@ -177,6 +178,27 @@ fn a_reset_ends_one_connection_only(server: Server) {
         }
         reset(stream);
         echo(&other, b"unharmed");
+    }
+    eventually("all but one are gone", || (process.descriptors() == open).then_some(()));
+    drop(other);
+    process.terminate();
+}
+
+/// Bytes are on their way back without having been looked at, and their peer has gone: that is neither a signal (SIGPIPE) nor are they
+/// sent to somebody else.
+fn a_reset_in_the_middle_of_a_stream_harms_nobody(server: Server) {
+    let process = start(server);
+    let other = connect(process.address);
+    echo(&other, b"here");
+    let open = process.descriptors();
+    for round in 0..40 {
+        let mut stream = connect(process.address);
+        stream.write_all(&pattern(round, 1 << 20)).expect("send");
+        if round % 2 == 0 {
+            finish(&stream);
+        }
+        reset(stream);
+        echo(&other, &pattern(100 + round, 10_000));
     }
     eventually("all but one are gone", || (process.descriptors() == open).then_some(()));
     drop(other);

@@ -3,8 +3,8 @@
 #
 #     awk -v side=rust|c -v mode=exact|totals -v rules=FILE -f normalise.awk TRACE
 #
-# rules:  calls of Rust's runtime, left out on Rust's side. A line each, with tabs between: `start` or `exit`, an extended regular
-#         expression, the reason.
+# rules:  what is left out on Rust's side. A line each, with tabs between: `start`, `own` or `exit`, an extended regular expression,
+#         the reason.
 # exact:  every call, in order.
 # totals: what must hold however the kernel cuts up the bytes: the other calls in order, the bytes in total, and what follows a
 #         write that found no room.

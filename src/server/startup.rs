@@ -29,7 +29,7 @@ use crate::protocol::{Post, Protocol};
 use crate::stream::Pipe;
 use crate::sys::epoll::EpollFlags;
 use crate::sys::limits::{self, Limit};
-use crate::sys::signal::Signal;
+use crate::sys::signal::{self, Signal};
 use crate::throttle::Throttle;
 
 /// For how many connections there is room in the table from the start, if as many can be open. Room costs address space only,
@@ -152,9 +152,14 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 }
 
-/// A pipe for what a protocol returns without looking at it, if it does so.
+/// A pipe for what a protocol returns without looking at it, if it does so. For splice(2) there is no `MSG_NOSIGNAL`: where the program
+/// has not left SIGPIPE ignored, as Rust's runtime has it, a peer that vanishes could end the process, and all goes by way of the read
+/// buffer.
 fn pipe_for<P: Protocol>() -> Result<Option<Pipe>, Error> {
-    P::RETURNS_INPUT.then(Pipe::new).transpose().map_err(Error::system("make a pipe (pipe2)"))
+    if !P::RETURNS_INPUT || !signal::is_ignored(Signal::SIGPIPE).map_err(Error::system("look at SIGPIPE (rt_sigaction)"))? {
+        return Ok(None);
+    }
+    Pipe::new().map(Some).map_err(Error::system("make a pipe (pipe2)"))
 }
 
 /// How many connections may be open: what was asked for, or all that the limit on descriptors leaves room for. The descriptors that

@@ -45,8 +45,8 @@ pub fn create(flags: PipeFlags) -> io::Result<(OwnedFd, OwnedFd)> {
 /// that the peer of a socket has shut down its writing half, or that a pipe has nobody left who could write to it.
 ///
 /// # Errors
-/// `EAGAIN`: nothing there yet, or no room. `EPIPE`: the peer of a socket has gone; that comes with SIGPIPE, for there is no
-/// `MSG_NOSIGNAL` here, and Rust's runtime ignores that signal from the start. `ECONNRESET`: it has reset the connection.
+/// `EAGAIN`: nothing there yet, or no room. `ECONNRESET`: the peer of a socket has reset the connection. `EPIPE`: it has gone; with it
+/// comes SIGPIPE, for there is no `MSG_NOSIGNAL` here. `EINVAL`: one of the two cannot be spliced.
 pub fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, count: usize, flags: SpliceFlags) -> io::Result<usize> {
     let (none, bits) = (std::ptr::null_mut(), flags.bits());
     // SAFETY: neither offset is given, so the kernel reads and writes no memory of ours.

@@ -1,6 +1,7 @@
-//! Signals as something to read: sigprocmask(2), signalfd(2). nix makes the calls, signal-hook knows the names.
+//! Signals as something to read: sigprocmask(2), signalfd(2). nix makes the calls but for one, signal-hook knows the names.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -9,6 +10,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 pub use nix::sys::signal::Signal;
 
+use super::check;
+
 /// sigprocmask(2), `SIG_BLOCK`: keeps `signals` from interrupting this thread. They stay pending, to be read from a
 /// signalfd, even those that the process was started to ignore.
 ///
@@ -16,6 +19,19 @@ pub use nix::sys::signal::Signal;
 /// None that a valid set could bring about.
 pub fn block(signals: &[Signal]) -> io::Result<()> {
     Ok(sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set(signals)), None)?)
+}
+
+/// sigaction(2), only to ask: whether the process ignores `signal`.
+///
+/// # Errors
+/// None that a valid signal could bring about.
+pub fn is_ignored(signal: Signal) -> io::Result<bool> {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: nothing is to be set, and the kernel writes one `sigaction`, which `action` has room for.
+    check(unsafe { libc::sigaction(signal as i32, std::ptr::null(), action.as_mut_ptr()) })?;
+    // SAFETY: the call has succeeded, and so has written it.
+    let action = unsafe { action.assume_init() };
+    Ok(action.sa_sigaction == libc::SIG_IGN)
 }
 
 /// signalfd4(2): a non-blocking descriptor, closed at execve(2), that `signals` can be read from. They must be blocked.

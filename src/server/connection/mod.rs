@@ -1,32 +1,17 @@
 //! One peer's state machine: what is known of its readiness, what is pending, and how it ends. It is generic over its stream,
 //! so that a test can drive it with a scripted one, and knows neither epoll nor the other connections.
 
+mod answer;
+mod readiness;
+
 use std::io;
-use std::net::SocketAddr;
 
 use super::peer::Peer;
-use crate::protocol::{Post, Protocol, Reply, SessionId};
+use crate::protocol::{Post, Protocol, SessionId};
 use crate::stream::{Outbox, Pipe, Stream};
 use crate::sys::epoll::EpollFlags;
-
-bitflags::bitflags! {
-    /// What the kernel has told, and told only once: it is remembered here until a call shows that it is no longer so. The bits
-    /// are epoll's own, so that remembering an event costs one instruction; all of these are in the lower half of its word.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    struct Readiness: u16 {
-        /// A read may find something.
-        const READABLE = EpollFlags::IN.bits() as u16;
-        /// A write may find room.
-        const WRITABLE = EpollFlags::OUT.bits() as u16;
-        /// The peer's FIN has arrived: whatever is still to be read is already here.
-        const FIN = EpollFlags::RDHUP.bits() as u16;
-        /// A short count does not show that nothing is left: a read stops in front of an urgent byte (tcp(7)), and in front of
-        /// an error it does not report. Only `EAGAIN`, the end or the error itself does.
-        const READ_ON = EpollFlags::PRI.bits() as u16;
-        /// The peer sends more than a read can take: in its last turn it did. This bit is our own; epoll never sets it.
-        const PLENTY = 1 << 15;
-    }
-}
+use answer::Answer;
+use readiness::Readiness;
 
 /// How far a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,16 +148,7 @@ impl<S: Stream, T> Connection<S, T> {
     /// makes both worth a try, and the call says what is the case.
     #[inline]
     pub fn on_event(&mut self, flags: EpollFlags) {
-        const RARE: EpollFlags = EpollFlags::PRI.union(EpollFlags::RDHUP).union(EpollFlags::ERR).union(EpollFlags::HUP);
-        const BROKEN: EpollFlags = EpollFlags::ERR.union(EpollFlags::HUP);
-
-        self.readiness |= Readiness::from_bits_truncate(flags.bits() as u16);
-        if flags.intersects(RARE) {
-            self.readiness |= Readiness::READABLE;
-            if flags.intersects(BROKEN) {
-                self.readiness |= Readiness::WRITABLE | Readiness::READ_ON;
-            }
-        }
+        self.readiness.tell(flags);
     }
 
     /// Starts to close from our side: what is pending is still sent, then our FIN, and then the peer's is waited for. To be
@@ -344,30 +320,36 @@ impl<S: Stream, T> Connection<S, T> {
         self.readiness & (NEEDED | Readiness::READ_ON) == NEEDED && self.phase == Phase::Open
     }
 
-    /// Has the kernel return what comes in, up to a `buffer` full, and gives how much that was. Nothing is concluded from how little comes,
-    /// nor from an error: that is left to a read. What the socket has no room for goes into the outbox.
+    /// Has the kernel return what comes in, up to a `buffer` full, and gives how much that was. From how little comes nothing is concluded:
+    /// that is left to a read. What the socket has no room for goes into the outbox.
     ///
     /// # Errors
-    /// When what is in the pipe cannot be had back.
+    /// When the connection is found to be broken, which a socket tells only once, or what is in the pipe cannot be had back.
     #[cold]
     fn relay(&mut self, buffer: &mut [u8], turn: &mut Turn<'_>) -> io::Result<usize> {
         let Some(pipe) = turn.pipe.as_deref_mut().filter(|pipe| pipe.is_empty()) else { return Ok(0) };
-        let Ok(count) = self.stream.splice_into(pipe, buffer.len()) else { return Ok(0) };
+        let count = match self.stream.splice_into(pipe, buffer.len()) {
+            Err(error) if is_of_the_call(&error) => 0,
+            result => result?,
+        };
         if count == 0 {
             return Ok(0);
         }
         self.received_bytes += count as u64;
-        // If it is for a broken connection that nothing is taken, the send that follows says so.
-        let sent = taken(self.stream.splice_from(pipe, count), count, &mut self.readiness).unwrap_or_default();
-        self.sent_bytes += sent as u64;
+        let poured = self.readiness.note_taken(self.stream.splice_from(pipe, count), count);
         let mut rest = 0;
         while !pipe.is_empty() {
+            // It belongs to this connection, whatever has become of it.
             match pipe.take(&mut buffer[rest..]) {
                 Ok(count) => rest += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error), // and the pipe, which is not empty, is used no more
             }
         }
+        self.sent_bytes += match poured {
+            Err(error) if is_of_the_call(&error) => 0,
+            result => result? as u64,
+        };
         self.outbox.push(&buffer[..rest]);
         Ok(count)
     }
@@ -416,7 +398,7 @@ impl<S: Stream, T> Connection<S, T> {
         }
         let mut rest = bytes;
         if self.outbox.is_empty() && self.readiness.contains(Readiness::WRITABLE) {
-            let count = offer(&mut self.stream, &mut self.readiness, bytes)?;
+            let count = self.readiness.offer(&mut self.stream, bytes)?;
             self.sent_bytes += count as u64;
             rest = &bytes[count..];
         }
@@ -433,7 +415,7 @@ impl<S: Stream, T> Connection<S, T> {
     #[inline(never)] // it frees memory, and the path that has none would pay for that with registers
     fn flush(&mut self) -> io::Result<()> {
         if self.readiness.contains(Readiness::WRITABLE) {
-            let count = offer(&mut self.stream, &mut self.readiness, self.outbox.pending())?;
+            let count = self.readiness.offer(&mut self.stream, self.outbox.pending())?;
             self.sent_bytes += count as u64;
             self.outbox.consume(count);
         }
@@ -441,86 +423,8 @@ impl<S: Stream, T> Connection<S, T> {
     }
 }
 
-/// Offers the kernel `bytes`, and gives how many it took.
-#[inline]
-fn offer(stream: &mut impl Stream, readiness: &mut Readiness, bytes: &[u8]) -> io::Result<usize> {
-    taken(stream.send(bytes), bytes.len(), readiness)
-}
-
-/// What became of `offered` bytes: how many the kernel took. A short count shows that there is no more room (epoll(7)); an interrupted
-/// call shows nothing.
-#[inline]
-fn taken(result: io::Result<usize>, offered: usize, readiness: &mut Readiness) -> io::Result<usize> {
-    match result {
-        Ok(count) => {
-            if count < offered {
-                readiness.remove(Readiness::WRITABLE);
-            }
-            Ok(count)
-        }
-        Err(error) => match error.kind() {
-            io::ErrorKind::WouldBlock => {
-                readiness.remove(Readiness::WRITABLE);
-                Ok(0)
-            }
-            io::ErrorKind::Interrupted => Ok(0),
-            _ => Err(error),
-        },
-    }
-}
-
-/// The way back to the peer, during one call of the protocol.
-struct Answer<'a, 't, S> {
-    turn: &'a mut Turn<'t>,
-    phase: &'a mut Phase,
-    stream: &'a mut S,
-    readiness: &'a mut Readiness,
-    outbox: &'a mut Outbox,
-    sent_bytes: &'a mut u64,
-    failure: Option<io::Error>,
-}
-
-impl<S: Stream> Reply for Answer<'_, '_, S> {
-    // For echo, all of the answer then lives in registers, and what the other protocols need of it is gone.
-    #[expect(clippy::inline_always, reason = "47 instructions a message, of 174")]
-    #[inline(always)]
-    fn send(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        if self.outbox.is_empty() && self.readiness.contains(Readiness::WRITABLE) {
-            match offer(self.stream, self.readiness, bytes) {
-                Ok(count) => {
-                    *self.sent_bytes += count as u64;
-                    if count == bytes.len() {
-                        return;
-                    }
-                    rest = &bytes[count..];
-                }
-                // The connection is over as soon as the protocol returns: there is nobody left to keep bytes for.
-                Err(error) => {
-                    self.failure = Some(error);
-                    return;
-                }
-            }
-        }
-        self.outbox.push(rest);
-    }
-    fn close(&mut self) {
-        // What the peer has finished needs no closing: the connection ends when everything has gone out.
-        if *self.phase == Phase::Open {
-            *self.phase = Phase::Quitting;
-            self.turn.post.close(self.turn.id);
-        }
-    }
-
-    fn id(&self) -> SessionId {
-        self.turn.id
-    }
-
-    fn peer(&self) -> SocketAddr {
-        (*self.turn.peer).into()
-    }
-
-    fn post(&mut self) -> &mut Post {
-        self.turn.post
-    }
+/// Whether an error of splice(2) says something about the call, and nothing about the connection: a read or a write may still succeed.
+fn is_of_the_call(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, InvalidInput, OutOfMemory, Unsupported, WouldBlock};
+    matches!(error.kind(), Interrupted | InvalidInput | OutOfMemory | Unsupported | WouldBlock)
 }
