@@ -62,6 +62,12 @@ impl Wire {
         Self { pattern, framing, message_bytes: u64::from(size) + framing.overhead() }
     }
 
+    /// Whether a message has anything around its bytes.
+    #[inline]
+    pub(super) fn is_framed(&self) -> bool {
+        self.framing != Framing::Bytes
+    }
+
     /// The first position from `position` on at which a message may end.
     pub(super) fn message_end(&self, position: u64) -> u64 {
         if self.framing == Framing::Bytes { position } else { position.next_multiple_of(self.message_bytes) }
@@ -70,7 +76,7 @@ impl Wire {
     #[inline]
     pub(super) fn fill(&self, position: u64, buffer: &mut [u8]) {
         self.pattern.fill(position, buffer);
-        if self.framing != Framing::Bytes {
+        if self.is_framed() {
             self.frame(position, buffer);
         }
     }

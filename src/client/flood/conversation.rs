@@ -190,14 +190,18 @@ impl<S: Stream> Conversation<S> {
         self.is_closing
     }
 
-    /// Offers the kernel, once, what is to be sent, as much as fits into `scratch`.
+    /// Offers the kernel, once, what is to be sent, as much as fits into `scratch`. If it is not going to be looked at, a whole `scratch` of
+    /// bytes goes out as it is, unless they have to be framed.
     #[inline]
-    pub(super) fn send(&mut self, scratch: &mut [u8]) -> Result<(), End> {
+    pub(super) fn send(&mut self, scratch: &mut [u8], verify: Verify) -> Result<(), End> {
         if self.sent_bytes < self.issued_bytes && self.readiness.contains(Readiness::WRITABLE) {
             let left = usize::try_from(self.issued_bytes - self.sent_bytes).unwrap_or(usize::MAX);
             let length = scratch.len().min(left);
+            let is_made = verify == Verify::Off && length == scratch.len() && !self.wire.is_framed();
             let bytes = &mut scratch[..length];
-            self.wire.fill(self.sent_bytes, bytes);
+            if !is_made {
+                self.wire.fill(self.sent_bytes, bytes);
+            }
             match self.stream.send(bytes) {
                 Ok(count) => {
                     self.sent_bytes += count as u64;
@@ -407,7 +411,7 @@ mod tests {
             while conversation.take_returned().is_some() {
                 returned += 1;
             }
-            if let Err(end) = received.and_then(|_| conversation.send(&mut scratch)) {
+            if let Err(end) = received.and_then(|_| conversation.send(&mut scratch, verify)) {
                 return (returned, end);
             }
         }
@@ -446,7 +450,7 @@ mod tests {
             }
             let total: u32 = sizes.iter().sum();
             let mut scratch = vec![0; total as usize];
-            conversation.send(&mut scratch).expect("there is room");
+            conversation.send(&mut scratch, Verify::Full).expect("there is room");
             let at = at.index(total as usize);
             conversation.stream.wire[at] ^= 1_u8 << bit;
             let (_, end) = to_the_end(&mut conversation, Verify::Full);
@@ -462,7 +466,7 @@ mod tests {
         for (verify, size) in [(Verify::Full, 50), (Verify::Sample, 50), (Verify::Off, 50), (Verify::Off, 150)] {
             let mut conversation = conversation(vec![]);
             conversation.issue(size, 0, 0);
-            conversation.send(&mut [0; 150]).expect("there is room");
+            conversation.send(&mut [0; 150], Verify::Full).expect("there is room");
             conversation.stream.wire.push_back(b'!');
             let (returned, end) = to_the_end(&mut conversation, verify);
             let End::Corrupt(evidence) = end else { panic!("{end:?}") };
@@ -484,7 +488,7 @@ mod tests {
             let mut conversation = conversation(vec![]);
             conversation.issue(100, 0, 0);
             conversation.close();
-            conversation.send(&mut [0; 100]).expect("there is room");
+            conversation.send(&mut [0; 100], Verify::Full).expect("there is room");
             conversation.stream.wire[at] ^= 1;
             let end = to_the_end(&mut conversation, verify).1;
             assert_eq!(matches!(end, End::Corrupt(_)), is_found, "byte {at}, {verify:?}: {end:?}");
@@ -497,7 +501,7 @@ mod tests {
         let mut conversation = conversation(vec![]);
         conversation.issue(50, 0, 0);
         conversation.close();
-        conversation.send(&mut [0; 50]).expect("there is room");
+        conversation.send(&mut [0; 50], Verify::Full).expect("there is room");
         conversation.stream.wire.truncate(49);
         assert!(matches!(to_the_end(&mut conversation, Verify::Full), (0, End::ByPeer)));
     }
@@ -506,7 +510,7 @@ mod tests {
     fn a_byte_that_is_missing_is_waited_for_and_then_missed() {
         let mut conversation = conversation(vec![]);
         conversation.issue(64, 0, 0);
-        conversation.send(&mut [0; 64]).expect("there is room");
+        conversation.send(&mut [0; 64], Verify::Full).expect("there is room");
         conversation.stream.wire.remove(10);
         conversation.on_event(ALL);
         assert!(conversation.receive(&mut [0; 100], Verify::Full, || 5).is_ok(), "the rest may still come");

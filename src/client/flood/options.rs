@@ -38,7 +38,8 @@ impl Load {
 /// How much of what comes back is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verify {
-    /// Nothing; only that no more comes back than was sent. What comes in large pieces is not even copied from the kernel.
+    /// Nothing; only that no more comes back than was sent. A stream is then made of the same bytes over and over, and what comes back in large
+    /// pieces is not even copied from the kernel.
     Off,
     /// The first and the last 8 bytes of each read: what shifts the stream is seen, a change in its middle is not.
     Sample,

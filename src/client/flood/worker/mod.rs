@@ -17,6 +17,7 @@ use super::conversation::{Conversation, Message};
 use super::schedule::{Cursor, Schedule};
 use super::tally::Tally;
 use super::{Load, Options};
+use crate::client::Pattern;
 use crate::client::backoff::Backoff;
 use crate::client::connector::{Connector, Step};
 use crate::event::{EventLoop, Events, Name};
@@ -161,6 +162,8 @@ impl<'a> Worker<'a> {
         let is_ramped = !options.ramp_up.is_zero() && !options.load.is_open_loop();
         // Who has a number of messages to send, and none to warm up with, counts from the first on.
         let counts_all = options.messages.is_some() && options.warmup.is_zero();
+        let mut scratch = vec![0; BUFFER_BYTES];
+        Pattern::new(options.seed, u64::MAX - thread as u64).fill(0, &mut scratch); // what a stream that nobody looks at is made of
         Ok(Self {
             shared,
             options,
@@ -170,7 +173,7 @@ impl<'a> Worker<'a> {
             places,
             ready: VecDeque::new(),
             buffer: vec![0; BUFFER_BYTES],
-            scratch: vec![0; BUFFER_BYTES],
+            scratch,
             random: fastrand::Rng::with_seed(options.seed ^ (thread as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             tally: Tally::new(options.load.is_open_loop()),
             cursor: None,
@@ -420,7 +423,7 @@ impl<'a> Worker<'a> {
         }
         let place = &mut self.places[index];
         let Link::Talking(conversation) = &mut place.link else { return };
-        match received.and_then(|_| conversation.send(&mut self.scratch)) {
+        match received.and_then(|_| conversation.send(&mut self.scratch, self.options.verify)) {
             Ok(()) if is_done => self.renew(index),
             Ok(()) => {
                 if conversation.has_more() && !place.is_queued {
