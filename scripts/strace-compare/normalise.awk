@@ -141,7 +141,7 @@ call == "read" && who == "pipe-reader" { next }
 call == "recvfrom" {
     if (received[who] > sent[who])
         read_while_pending++
-    if (result > 0)
+    if (result + 0 > 0)
         received[who] += result
     next
 }
@@ -156,9 +156,9 @@ call == "sendto" {
     if (is_full[who])
         written_without_room++
     must_write[who] = 0
-    if (result > 0)
+    if (result + 0 > 0)
         sent[who] += result
-    if (result < length_offered + 0) {
+    if (result + 0 < length_offered + 0) {
         is_full[who] = 1
         was_full[who] = 1
     }

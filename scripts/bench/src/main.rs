@@ -42,7 +42,7 @@ struct Options {
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
 
-    /// How long each turn takes, in seconds [default: 0.6, quick: 0.3]
+    /// How long each turn takes, in seconds [default: 0.6, quick: 0.2]
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
 
@@ -97,7 +97,7 @@ fn run(options: &Options) -> Result<()> {
     };
     let works: Vec<&Work> = WORKS.iter().filter(|work| is_wanted(work)).collect();
     let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 9 }).max(1);
-    let seconds = options.seconds.unwrap_or(if options.quick { 0.3 } else { 0.6 });
+    let seconds = options.seconds.unwrap_or(if options.quick { 0.2 } else { 0.6 });
     let mut context = Context { duration: Duration::try_from_secs_f64(seconds.max(0.1))?, best_rate: 0.0 };
     let rounds_of = |work: &Work| match work.repeat {
         Repeat::Rounds => rounds,
