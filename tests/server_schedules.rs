@@ -191,6 +191,10 @@ impl Kernel for Scripted {
     type Stream = Connected;
     type Listener = usize;
 
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
     fn wait(&mut self, events: &mut Events, wait: Wait) -> io::Result<()> {
         let mut world = self.0.borrow_mut();
         loop {

@@ -176,6 +176,11 @@ struct SocketFlags {
     #[arg(long, value_name = "DURATION", env = "EDGECHO_USER_TIMEOUT", value_parser = duration)]
     user_timeout: Option<Duration>,
 
+    /// Copy each byte instead of passing the sender's own pages on (splice): for clients on this host that send pages of a file
+    /// (sendfile) and change the file before they have read the echo
+    #[arg(long, env = "EDGECHO_COPY")]
+    copy: bool,
+
     /// Take no IPv4 connections on IPv6 addresses
     #[arg(long, env = "EDGECHO_IPV6_ONLY")]
     ipv6_only: bool,
@@ -219,6 +224,7 @@ impl From<Serve> for Config {
             stats_interval: times.stats_interval,
             status_interval: times.status_interval,
             heartbeat: times.heartbeat,
+            copy: sockets.copy,
             signals: true,
         }
     }

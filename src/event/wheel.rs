@@ -8,13 +8,14 @@ const SLOTS: usize = 256;
 /// cancelling: the owner asks itself, when a token comes, whether it is still meant. A deadline comes never early, and at most one
 /// step late; one that is further away than the wheel reaches comes when it has turned, to be set again.
 ///
-/// Time is counted in milliseconds from any moment the owner likes.
+/// Time is counted in milliseconds from any moment the owner likes, in 64 bits. The wheel has no clock: each call is given the time, so
+/// that a wheel that was empty for a month is as exact as a new one.
 ///
 /// ```
 /// use edgecho::event::{Token, Wheel};
 ///
 /// let mut wheel = Wheel::new(10);
-/// assert_eq!(wheel.set(25, Token::fixed(1)), 30);
+/// assert_eq!(wheel.set(0, 25, Token::fixed(1)), 30);
 /// assert_eq!(wheel.take_due(29), None);
 /// assert_eq!(wheel.take_due(30), Some(vec![Token::fixed(1)]));
 /// ```
@@ -31,24 +32,32 @@ pub struct Wheel {
 }
 
 impl Wheel {
-    /// An empty wheel at time 0, of steps of `step_ms` milliseconds; at least 1.
+    /// An empty wheel of steps of `step_ms` milliseconds; at least 1.
     #[must_use]
     pub fn new(step_ms: u64) -> Self {
         Self { step_ms: step_ms.max(1), slots: vec![Vec::new(); SLOTS], occupied: [0; SLOTS / 64], taken: 0, next: u64::MAX }
     }
 
-    /// Has `token` come at `at_ms`, or up to a step later; or sooner, if that is out of reach. Gives when it will come.
-    pub fn set(&mut self, at_ms: u64, token: Token) -> u64 {
+    /// Sets `token` to come at `at_ms`, or up to a step later; or sooner, if that is out of reach. Returns when it will come, in
+    /// milliseconds.
+    pub fn set(&mut self, now_ms: u64, at_ms: u64, token: Token) -> u64 {
+        self.advance(now_ms);
         let furthest = self.taken + SLOTS as u64 - 1;
         let step = at_ms.div_ceil(self.step_ms).clamp(self.taken + 1, furthest);
-        let slot = step as usize % SLOTS;
+        let slot = (step % SLOTS as u64) as usize;
         self.slots[slot].push(token);
         self.occupied[slot / 64] |= 1 << (slot % 64);
         self.next = self.next.min(step);
         step * self.step_ms
     }
 
-    /// The next moment at which something comes.
+    /// Turns the wheel to `now_ms`, but not past what has not been taken.
+    fn advance(&mut self, now_ms: u64) {
+        let now = now_ms / self.step_ms;
+        self.taken = self.taken.max(now.min(self.next - 1));
+    }
+
+    /// The next moment at which something comes, in milliseconds.
     #[inline]
     #[must_use]
     pub fn next_ms(&self) -> Option<u64> {
@@ -58,16 +67,15 @@ impl Wheel {
     /// Takes all that has come at `now_ms` from one slot, in the order in which it was set; call it again until there is nothing.
     /// What is set meanwhile comes later.
     pub fn take_due(&mut self, now_ms: u64) -> Option<Vec<Token>> {
-        let now = now_ms / self.step_ms;
-        if self.next > now {
-            self.taken = self.taken.max(now);
+        self.advance(now_ms);
+        if self.next > now_ms / self.step_ms {
             return None;
         }
         self.taken = self.next;
-        let slot = self.next as usize % SLOTS;
+        let slot = (self.next % SLOTS as u64) as usize;
         self.occupied[slot / 64] &= !(1 << (slot % 64));
         let is_occupied = |step: &u64| {
-            let slot = *step as usize % SLOTS;
+            let slot = (*step % SLOTS as u64) as usize;
             self.occupied[slot / 64] & 1 << (slot % 64) != 0
         };
         self.next = (self.taken + 1..self.taken + SLOTS as u64).find(is_occupied).unwrap_or(u64::MAX);
@@ -87,9 +95,9 @@ mod tests {
     #[test]
     fn a_deadline_comes_in_its_step() {
         let mut wheel = Wheel::new(10);
-        wheel.set(25, Token::fixed(1));
-        wheel.set(30, Token::fixed(2));
-        wheel.set(31, Token::fixed(3));
+        wheel.set(0, 25, Token::fixed(1));
+        wheel.set(0, 30, Token::fixed(2));
+        wheel.set(0, 31, Token::fixed(3));
         assert_eq!(wheel.next_ms(), Some(30));
         assert_eq!(take_all(&mut wheel, 29), []);
         assert_eq!(take_all(&mut wheel, 30), [Token::fixed(1), Token::fixed(2)]);
@@ -101,20 +109,35 @@ mod tests {
     #[test]
     fn what_is_out_of_reach_comes_when_the_wheel_has_turned() {
         let mut wheel = Wheel::new(1);
-        assert_eq!(wheel.set(1_000, Token::fixed(1)), 255);
+        assert_eq!(wheel.set(0, 1_000, Token::fixed(1)), 255);
         assert_eq!(wheel.next_ms(), Some(255));
         assert_eq!(take_all(&mut wheel, 255), [Token::fixed(1)]);
     }
 
+    #[test]
+    fn a_wheel_that_was_empty_for_months_is_as_exact_as_a_new_one() {
+        const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+        for (step, now) in [(1, 20 * DAY_MS), (1_000, 25 * DAY_MS), (7, u64::from(u32::MAX) - 3), (1, 1 << 42)] {
+            let mut wheel = Wheel::new(step);
+            let comes = wheel.set(now, now + 10 * step, Token::fixed(1));
+            assert!((now + 10 * step..=now + 11 * step).contains(&comes), "{comes} at {now}");
+            assert_eq!(take_all(&mut wheel, now + 9 * step), []);
+            assert_eq!(take_all(&mut wheel, comes), [Token::fixed(1)]);
+        }
+    }
+
     proptest! {
         #[test]
-        fn never_early_and_at_most_a_step_late(step in 1_u64..50, steps in prop::collection::vec((0_u64..3_000, 0_u64..200), 1..80)) {
+        fn never_early_and_at_most_a_step_late(
+            step in 1_u64..50, start in prop_oneof![Just(0), 0_u64..1 << 45, Just(u64::from(u32::MAX) - 500), Just((1 << 31) - 500)],
+            steps in prop::collection::vec((0_u64..3_000, prop_oneof![9 => 0_u64..200, 1 => 0_u64..3_000_000_000]), 1..80),
+        ) {
             let mut wheel = Wheel::new(step);
             let mut set = Vec::new();
-            let mut now = 0;
+            let mut now = start;
             for (index, (ahead, passed)) in (0..).zip(steps) {
                 let at = now + ahead.min(step * 250);
-                wheel.set(at, Token::fixed(index));
+                wheel.set(now, at, Token::fixed(index));
                 set.push((at, Token::fixed(index)));
                 now += passed;
                 let came = take_all(&mut wheel, now);

@@ -47,7 +47,10 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// A timer that comes once.
+    /// The shortest interval of a timer that repeats: a shorter one is taken for it.
+    pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
+
+    /// A timer that comes once. One that the clock cannot reach, such as [`Duration::MAX`], never comes.
     #[must_use]
     pub fn once(number: u32, after: Duration) -> Self {
         Self { number, after, every: None }
@@ -56,7 +59,7 @@ impl Timer {
     /// A timer that comes over and over.
     #[must_use]
     pub fn every(number: u32, interval: Duration) -> Self {
-        let interval = interval.max(Duration::from_millis(1));
+        let interval = interval.max(Self::SHORTEST_INTERVAL);
         Self { number, after: interval, every: Some(interval) }
     }
 }

@@ -3,7 +3,6 @@
 use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Instant;
 
 use tracing::{debug, warn};
 
@@ -14,7 +13,7 @@ use super::kernel::Kernel;
 use super::listener::Accepted;
 use super::serving::INTEREST;
 use super::statistics::Reason;
-use super::{Client, Peer, Server, listener_index, listener_token};
+use super::{Client, Ms48, Peer, Place, Server, listener_index, listener_token};
 use crate::event::Token;
 use crate::protocol::Protocol;
 
@@ -35,19 +34,22 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     pub(super) fn accept_from(&mut self, index: usize) -> Result<(), Error> {
         for _ in 0..ACCEPTS_A_TURN {
             let Some(listener) = &mut self.listeners[index] else { return Ok(()) };
-            if self.clients.len() >= self.max_connections {
+            // At a drain the limit no longer holds: the kernel has accepted these clients for us.
+            if self.clients.len() >= self.max_connections && !self.drain.has_begun() {
                 listener.hold_back();
                 self.warn_that_clients_wait(format_args!("as many connections are open as may be"));
                 return Ok(());
             }
             match listener.accept(&mut self.kernel).map_err(Error::system("accept connections (accept4)"))? {
                 Accepted::Connection(stream, peer) => {
-                    if let Err(error) = self.open(stream, peer) {
-                        // It is lost, for nothing can tell of it; those that are still in the queue are not.
-                        warn!(%peer, "closed at once, for it cannot be watched (epoll_ctl): {error}");
-                        self.pause_listener(index, &error);
+                    if let Err((stream, error)) = self.open(stream, peer) {
+                        self.keep_for_later(index, stream, peer, &error);
                         return Ok(());
                     }
+                    if let Some(listener) = &mut self.listeners[index] {
+                        listener.on_success();
+                    }
+                    self.next_listener = index + 1;
                 }
                 Accepted::Nothing => {
                     if self.drain.has_begun() {
@@ -61,7 +63,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 }
                 Accepted::Exhausted(error) => {
                     self.count_accept_error(&error);
-                    self.pause_listener(index, &error);
+                    self.pause_listener(index, format_args!("{error}: {}", Fault::of(&error)));
                     return Ok(());
                 }
             }
@@ -75,48 +77,71 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     /// Something has run out: lets the kernel keep those that come, until something has come free or the pause is over.
-    fn pause_listener(&mut self, index: usize, error: &io::Error) {
+    fn pause_listener(&mut self, index: usize, reason: impl Display) {
         let Some(listener) = &mut self.listeners[index] else { return };
-        let now = Instant::now();
-        self.deadlines.set(listener.pause(now), listener_token(index));
-        self.warn_that_clients_wait(format_args!("{error}: {}", Fault::of(error)));
+        self.deadlines.set(listener.pause(self.kernel.now()), listener_token(index));
+        if self.drain.has_begun()
+            && let Err(error) = listener.stop_queueing(&mut self.kernel)
+        {
+            debug!("new clients may still join the queue that is to be emptied (listen): {error}");
+        }
+        self.warn_that_clients_wait(reason);
+    }
+
+    /// A connection was accepted that epoll cannot watch for now. It is taken in when epoll can; its descriptor is not given up.
+    #[cold]
+    fn keep_for_later(&mut self, index: usize, stream: K::Stream, peer: SocketAddr, error: &io::Error) {
+        if let Some(listener) = &mut self.listeners[index] {
+            listener.keep(stream, peer);
+        }
+        self.pause_listener(
+            index,
+            format_args!("epoll cannot watch more of them (epoll_ctl): {error}: {}", Fault::of(error)),
+        );
     }
 
     fn warn_that_clients_wait(&mut self, reason: impl Display) {
-        if let Some(held_back) = self.accept_trouble.admit(Instant::now()) {
+        if let Some(held_back) = self.accept_trouble.admit(self.kernel.now()) {
             warn!(open = self.clients.len(), held_back, "new clients wait to be accepted: {reason}");
         }
     }
 
-    /// Takes in a connection, unless its source has as many as it may.
-    fn open(&mut self, stream: K::Stream, peer: SocketAddr) -> io::Result<()> {
-        self.statistics.accepted += 1;
+    /// Takes in a connection, unless its source has as many as it may. Gives the stream back if it cannot be watched.
+    fn open(&mut self, stream: K::Stream, peer: SocketAddr) -> Result<(), (K::Stream, io::Error)> {
         if let Some(per_ip) = &mut self.per_ip
             && !per_ip.admit(peer.ip())
         {
+            self.statistics.accepted += 1;
             self.statistics.count_closed(Reason::Limit);
             debug!(%peer, "closed at once: its source has as many connections as it may");
             return Ok(());
         }
-        let now_ms = self.clock.read();
+        let now_ms = self.clock.read(&self.kernel);
         let kept = Peer::from(peer);
-        let (protocol, post) = (&mut self.protocol, &mut self.post);
-        let key = self.clients.insert_with_key(|id| Client {
-            connection: Connection::open(stream, protocol, &mut Turn { id, peer: &kept, post, pipe: None }),
-            peer: kept,
-            since_ms: now_ms,
-            active_ms: now_ms as u32,
-            stalled_ms: now_ms as u32,
-            timer_ms: None,
-            counted_bytes: 0,
-            closing: None,
-            is_queued: false,
+        let (protocol, post, kernel) = (&mut self.protocol, &mut self.post, &mut self.kernel);
+        let opened = self.clients.try_insert_with_key(|id| match kernel.watch(&stream, Token::of_key(id), INTEREST) {
+            Err(error) => Err((stream, error)),
+            Ok(()) => Ok(Client {
+                connection: Connection::open(stream, protocol, &mut Turn { id, peer: &kept, post, pipe: None }),
+                peer: kept,
+                since_ms: Ms48::new(now_ms),
+                active_ms: now_ms,
+                timer_ms: Ms48::NEVER,
+                counted_bytes: 0,
+                closing: None,
+                place: Place::Nowhere,
+            }),
         });
-        let stream = self.clients[key].connection.stream();
-        if let Err(error) = self.kernel.watch(stream, Token::of_key(key), INTEREST) {
-            self.forget(key, Reason::Reset);
-            return Err(error);
-        }
+        let key = match opened {
+            Ok(key) => key,
+            Err(failed) => {
+                if let Some(per_ip) = &mut self.per_ip {
+                    per_ip.release(peer.ip());
+                }
+                return Err(failed);
+            }
+        };
+        self.statistics.accepted += 1;
         self.gates.open(key, now_ms);
         self.heartbeats.open(key, now_ms);
         if self.timeouts.idle.is_some() || self.timeouts.lifetime.is_some() || self.heartbeats.are_there() {
@@ -130,12 +155,17 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         if !P::ONLY_ANSWERS && !self.post.is_empty() {
             self.do_requests();
         }
+        if self.drain.is_closing() {
+            self.serve_last(key);
+        }
         Ok(())
     }
 
-    /// A place has come free: whoever is held back for want of one need not wait any longer.
+    /// A place has come free: listeners that are held back need not wait any longer. The one behind the listener that had the last place
+    /// goes first, so that a long queue of one does not keep the others waiting.
     pub(super) fn resume_listeners(&mut self) {
-        for index in 0..self.listeners.len() {
+        let (first, count) = (self.next_listener, self.listeners.len());
+        for index in (first..first + count).map(|index| index % count) {
             let Some(listener) = &mut self.listeners[index] else { continue };
             if listener.is_held_back() {
                 if let Some(until) = listener.resume() {

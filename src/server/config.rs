@@ -35,7 +35,11 @@ pub struct Config {
     /// How long a connection may be quiet, with no byte either way, before it is sent a heartbeat, and another each time that it has
     /// been quiet for so long again; none are sent by default.
     pub heartbeat: Option<Duration>,
-    /// Whether SIGINT, SIGTERM and SIGUSR1 are read by the loop, as they are by default. Without, a program that has its own way with
+    /// Copies every byte on its way through the server. By default a stream is returned by splice(2), which hands the sender's own pages
+    /// on. A peer on the same host that sends pages of a file (sendfile(2), splice(2), vmsplice(2)) and changes them later changes what
+    /// was echoed but not yet read.
+    pub copy: bool,
+    /// Whether SIGINT, SIGTERM, SIGHUP and SIGUSR1 are read by the loop, as they are by default. Without, a program that has its own way with
     /// signals uses a [`Handle`](super::Handle).
     pub signals: bool,
 }
@@ -51,6 +55,7 @@ impl Default for Config {
             stats_interval: None,
             status_interval: None,
             heartbeat: None,
+            copy: false,
             signals: true,
         }
     }

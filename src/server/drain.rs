@@ -45,6 +45,11 @@ impl Drain {
         self.stage != Stage::Serving
     }
 
+    /// Returns whether its time is up, so that connections are being closed.
+    pub(super) fn is_closing(&self) -> bool {
+        self.stage == Stage::Closing
+    }
+
     /// Whether nothing is waited for any longer.
     pub(super) fn is_over(&self) -> bool {
         self.stage == Stage::Over

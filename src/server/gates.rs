@@ -1,16 +1,37 @@
 //! What holds back the reading of a connection that would otherwise go on: its rate, and the memory that all outboxes together may
 //! take. Nothing is dropped: what is not read stays in the kernel, and TCP slows the sender.
+//!
+//! When the memory limit is reached, a connection that needs none still goes on: one whose peer's kernel has acknowledged all that it was
+//! sent. Its send buffer is empty, so a small read finds room there, and nothing stays in its outbox. So peers that do not read, however
+//! many there are, cannot stop one that does.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use slotmap::SecondaryMap;
 
 use super::config::Limits;
 use super::kernel::Kernel;
 use super::rate::Bucket;
-use super::{READ_BUFFER_BYTES, Server};
+use super::{MEMORY, Place, READ_BUFFER_BYTES, Server, TRIM};
 use crate::event::Token;
 use crate::protocol::{Protocol, SessionId};
+
+/// The most that is read at once from a connection that needs no memory, while the limit is reached: an empty send buffer has room for it
+/// (socket(7), the smallest `SO_SNDBUF`).
+const SMALL_READ_BYTES: usize = 4 * 1024;
+
+/// Connections that wait for memory are looked at again after this time: an acknowledgement makes no event.
+const MEMORY_RETRY: Duration = Duration::from_millis(10);
+
+/// Connections that are looked at again at a time.
+const MEMORY_RETRIES: usize = 64;
+
+/// Less than this in the outboxes is not worth giving back to the system.
+const LEAST_PEAK_BYTES: u64 = 4 << 20;
+
+/// Free memory is given back when the outboxes have held little for this long.
+const TRIM_AFTER: Duration = Duration::from_secs(1);
 
 /// The gates of a server. Without a limit there are none, and a turn costs one look at that.
 #[derive(Debug)]
@@ -20,19 +41,38 @@ pub(super) struct Gates {
     memory_limit: Option<u64>,
     /// Those who wait for memory, in the order in which they came.
     waiting: VecDeque<Token>,
+    /// A deadline is set for those who wait.
+    is_retry_set: bool,
     are_there: bool,
+    /// The most that the outboxes have held since memory was last given back.
+    peak_bytes: u64,
+    is_trim_set: bool,
 }
 
 impl Gates {
     pub(super) fn new(limits: &Limits) -> Self {
         let Limits { rate_limit: rate, memory_limit, .. } = *limits;
         let are_there = rate.is_some() || memory_limit.is_some();
-        Self { are_there, rate, buckets: SecondaryMap::new(), memory_limit, waiting: VecDeque::new() }
+        Self {
+            rate,
+            buckets: SecondaryMap::new(),
+            memory_limit,
+            waiting: VecDeque::new(),
+            is_retry_set: false,
+            are_there,
+            peak_bytes: 0,
+            is_trim_set: false,
+        }
     }
 
     #[inline]
     pub(super) fn are_there(&self) -> bool {
         self.are_there
+    }
+
+    /// Returns whether the outboxes hold far less than they did, after a peak that is worth giving back.
+    fn is_past_peak(&self, pending_bytes: u64) -> bool {
+        self.peak_bytes >= LEAST_PEAK_BYTES && pending_bytes <= self.peak_bytes / 8
     }
 
     /// A connection has come.
@@ -47,7 +87,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// What a connection may read in this turn of `budget_bytes`, and into how much of the buffer.
     #[cold]
     pub(super) fn allowance(&mut self, key: SessionId, mut budget_bytes: usize) -> (usize, usize) {
-        let now_ms = self.clock.read();
+        let now_ms = self.clock.read(&self.kernel);
         let Some(client) = self.clients.get(key) else { return (0, 1) };
         // Who is being closed is no longer answered: what it sends is discarded, and takes neither memory nor time.
         if client.closing.is_some() {
@@ -57,7 +97,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             budget_bytes = budget_bytes.min(bucket.available(rate, client.connection.received_bytes(), now_ms));
         }
         if self.is_memory_full() {
-            budget_bytes = 0;
+            let needs_none = client.connection.is_acknowledged();
+            budget_bytes = budget_bytes.min(if needs_none { SMALL_READ_BYTES } else { 0 });
         }
         (budget_bytes, budget_bytes.clamp(1, READ_BUFFER_BYTES))
     }
@@ -65,19 +106,20 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// A connection has more to read. It waits for memory, for its rate, or only for the others.
     #[cold]
     pub(super) fn hold_back(&mut self, key: SessionId) {
-        let now_ms = self.clock.last_read();
+        let now_ms = self.clock.last_read_ms();
         let is_memory_full = self.is_memory_full();
         let Some(client) = self.clients.get_mut(key).filter(|client| client.closing.is_none()) else {
             return self.queue_client(key);
         };
         if is_memory_full && !client.connection.needs_room() {
-            client.is_queued = true;
-            return self.gates.waiting.push_back(Token::of_key(key));
+            client.place = Place::HeldBack;
+            self.gates.waiting.push_back(Token::of_key(key));
+            return self.set_memory_retry();
         }
         if let Some((rate, bucket)) = self.gates.rate.zip(self.gates.buckets.get_mut(key))
             && bucket.available(rate, client.connection.received_bytes(), now_ms) == 0
         {
-            client.is_queued = true;
+            client.place = Place::HeldBack;
             return self.deadlines.set(self.clock.instant(bucket.refilled_at_ms(rate, now_ms)), Token::of_key(key));
         }
         self.queue_client(key);
@@ -87,12 +129,43 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         self.gates.memory_limit.is_some_and(|limit| self.statistics.pending_bytes >= limit)
     }
 
-    /// Some bytes may have left an outbox: those who wait for memory go on, if there is some.
-    pub(super) fn release_memory(&mut self) {
-        if !self.gates.waiting.is_empty()
-            && self.gates.memory_limit.is_some_and(|limit| self.statistics.pending_bytes < limit)
-        {
-            self.ready.append(&mut self.gates.waiting);
+    /// The outboxes hold more than before, or less. Connections that wait for memory go on, if there is some.
+    pub(super) fn on_memory_changed(&mut self) {
+        let pending_bytes = self.statistics.pending_bytes;
+        let gates = &mut self.gates;
+        if !gates.waiting.is_empty() && gates.memory_limit.is_some_and(|limit| pending_bytes < limit) {
+            self.ready.append(&mut gates.waiting);
+        }
+        gates.peak_bytes = gates.peak_bytes.max(pending_bytes);
+        if gates.is_past_peak(pending_bytes) && !std::mem::replace(&mut gates.is_trim_set, true) {
+            self.deadlines.set(self.kernel.now() + TRIM_AFTER, Token::fixed(TRIM));
+        }
+    }
+
+    fn set_memory_retry(&mut self) {
+        if !std::mem::replace(&mut self.gates.is_retry_set, true) {
+            self.deadlines.set(self.kernel.now() + MEMORY_RETRY, Token::fixed(MEMORY));
+        }
+    }
+
+    /// Looks again at some of the connections that wait for memory: they may need none by now.
+    #[cold]
+    pub(super) fn retry_for_memory(&mut self) {
+        self.gates.is_retry_set = false;
+        let count = self.gates.waiting.len().min(MEMORY_RETRIES);
+        self.ready.extend(self.gates.waiting.drain(..count));
+        if !self.gates.waiting.is_empty() {
+            self.set_memory_retry();
+        }
+    }
+
+    /// Gives the memory of a peak back to the system: the C library keeps what was freed between two pieces that are still in use.
+    #[cold]
+    pub(super) fn trim_memory(&mut self) {
+        self.gates.is_trim_set = false;
+        if self.gates.is_past_peak(self.statistics.pending_bytes) {
+            self.gates.peak_bytes = self.statistics.pending_bytes;
+            crate::sys::memory::trim();
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use crate::event::{EventLoop, Events, Signals, Token, Wait};
 use crate::stream::Stream;
@@ -10,11 +11,16 @@ use crate::sys::epoll::EpollFlags;
 use crate::sys::socket::{self, SocketFlags};
 
 /// The system under a server. No call blocks but `wait`.
+///
+/// Time comes from here, too: the server looks at no other clock, so that a test can let months pass.
 pub trait Kernel {
     /// A connection. Dropping it closes it.
     type Stream: Stream;
     /// A listening socket, watched since before the server began. Dropping it closes it.
     type Listener;
+
+    /// Returns the time of a clock that never goes back (clock_gettime(2), `CLOCK_MONOTONIC`).
+    fn now(&self) -> Instant;
 
     /// As [`EventLoop::wait`].
     ///
@@ -39,6 +45,16 @@ pub trait Kernel {
     /// # Errors
     /// Those of accept4(2).
     fn accept(&mut self, listener: &Self::Listener) -> io::Result<(Self::Stream, SocketAddr)>;
+
+    /// Lets the queue of a listener take no further clients, and keeps those that are in it: listen(2) with a backlog of 0. A scripted kernel
+    /// need not be able to.
+    ///
+    /// # Errors
+    /// Those of listen(2).
+    fn stop_queueing(&mut self, listener: &Self::Listener) -> io::Result<()> {
+        let _ = listener;
+        Ok(())
+    }
 
     /// Watches a descriptor of the protocol's own for reading and writing. A scripted kernel has none.
     ///
@@ -69,6 +85,11 @@ impl Kernel for Linux {
     type Listener = OwnedFd;
 
     #[inline]
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    #[inline]
     fn wait(&mut self, events: &mut Events, wait: Wait) -> io::Result<()> {
         self.event_loop.wait(events, wait)
     }
@@ -83,6 +104,10 @@ impl Kernel for Linux {
 
     fn accept(&mut self, listener: &OwnedFd) -> io::Result<(OwnedFd, SocketAddr)> {
         socket::accept4(listener.as_fd(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
+    }
+
+    fn stop_queueing(&mut self, listener: &OwnedFd) -> io::Result<()> {
+        socket::listen(listener.as_fd(), 0)
     }
 
     fn watch_source(&mut self, source: BorrowedFd<'_>, token: Token) -> io::Result<()> {

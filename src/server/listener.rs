@@ -11,7 +11,7 @@ use super::kernel::Kernel;
 use crate::sys::socket::{self, Domain, SocketFlags, SocketOption};
 
 /// How long accepting pauses at the first error that asks for it; each one that follows doubles the pause, up to the longest.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+pub(super) const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What to do about an error of accept4(2).
@@ -77,10 +77,12 @@ pub(super) enum Accepted<S> {
     Exhausted(io::Error),
 }
 
-/// A listening socket.
+/// A listening socket, whose connections are streams of type `S`.
 #[derive(Debug)]
-pub(super) struct Listener<L> {
+pub(super) struct Listener<L, S> {
     socket: L,
+    /// A connection that was accepted and could not be watched. It is the next one to be accepted.
+    kept: Option<(S, SocketAddr)>,
     address: SocketAddr,
     pause: Duration,
     held_back: Option<HeldBack>,
@@ -97,7 +99,7 @@ enum HeldBack {
     ForAPlace,
 }
 
-impl Listener<OwnedFd> {
+impl Listener<OwnedFd, OwnedFd> {
     /// Listens on `address`. What is set on this socket is inherited by all that it accepts, which saves a call for each.
     pub(super) fn bind(address: &SocketAddr, options: &SocketOptions) -> Result<Self, Error> {
         let listen_error = |source| Error::Listen { address: *address, source };
@@ -111,10 +113,10 @@ impl Listener<OwnedFd> {
     }
 }
 
-impl<L> Listener<L> {
+impl<L, S> Listener<L, S> {
     /// A socket that listens on `address`.
     pub(super) fn new(socket: L, address: SocketAddr) -> Self {
-        Self { socket, address, pause: Duration::ZERO, held_back: None, is_queued: false }
+        Self { socket, kept: None, address, pause: Duration::ZERO, held_back: None, is_queued: false }
     }
 
     /// The address, with the port that the kernel chose where 0 was asked for.
@@ -140,16 +142,29 @@ impl<L> Listener<L> {
         }
     }
 
+    /// Keeps a connection that could not be watched, to be accepted again.
+    pub(super) fn keep(&mut self, stream: S, peer: SocketAddr) {
+        self.kept = Some((stream, peer));
+    }
+
+    /// Lets the queue take no further clients, and keeps those that are in it.
+    ///
+    /// # Errors
+    /// Those of listen(2).
+    pub(super) fn stop_queueing<K: Kernel<Listener = L>>(&mut self, kernel: &mut K) -> io::Result<()> {
+        kernel.stop_queueing(&self.socket)
+    }
+
     /// Tries once to accept a connection.
     ///
     /// # Errors
     /// What no further try can mend.
-    pub(super) fn accept<K: Kernel<Listener = L>>(&mut self, kernel: &mut K) -> io::Result<Accepted<K::Stream>> {
+    pub(super) fn accept<K: Kernel<Listener = L, Stream = S>>(&mut self, kernel: &mut K) -> io::Result<Accepted<S>> {
+        if let Some((stream, peer)) = self.kept.take() {
+            return Ok(Accepted::Connection(stream, peer));
+        }
         match kernel.accept(&self.socket) {
-            Ok((stream, peer)) => {
-                self.pause = Duration::ZERO;
-                Ok(Accepted::Connection(stream, peer))
-            }
+            Ok((stream, peer)) => Ok(Accepted::Connection(stream, peer)),
             Err(error) => match remedy(&error) {
                 Remedy::Wait => Ok(Accepted::Nothing),
                 Remedy::Retry => Ok(Accepted::Failed(error)),
@@ -157,6 +172,11 @@ impl<L> Listener<L> {
                 Remedy::GiveUp => Err(error),
             },
         }
+    }
+
+    /// Notes that a connection has been taken in: whatever had run out is there again.
+    pub(super) fn on_success(&mut self) {
+        self.pause = Duration::ZERO;
     }
 
     /// Starts a pause at `now`, twice as long as the last one in a row, and gives its end.
@@ -221,7 +241,7 @@ fn set_options(fd: BorrowedFd<'_>, address: &SocketAddr, options: &SocketOptions
     Ok(())
 }
 
-impl AsFd for Listener<OwnedFd> {
+impl AsFd for Listener<OwnedFd, OwnedFd> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -237,7 +257,7 @@ mod tests {
         Linux { event_loop: EventLoop::new().expect("epoll"), signals: None }
     }
 
-    fn listener(address: &str, options: &SocketOptions) -> Listener<OwnedFd> {
+    fn listener(address: &str, options: &SocketOptions) -> Listener<OwnedFd, OwnedFd> {
         Listener::bind(&address.parse().expect("an address"), options).expect("a listener")
     }
 

@@ -15,9 +15,11 @@
 mod accepting;
 mod address;
 mod builder;
+mod clock;
 mod config;
 mod connection;
 mod drain;
+mod draining;
 mod error;
 mod fault;
 mod gates;
@@ -26,6 +28,7 @@ mod kernel;
 mod listener;
 mod peer;
 mod per_ip;
+mod progress;
 mod rate;
 mod requests;
 mod serving;
@@ -57,20 +60,25 @@ use crate::protocol::{Post, Protocol, SessionId};
 use crate::stream::Pipe;
 use crate::sys::epoll::EpollFlags;
 use crate::throttle::Throttle;
+use clock::{Clock, Horizon, Ms48};
 use drain::Drain;
 use gates::Gates;
 use handle::HandleEnd;
 use listener::Listener;
 use per_ip::PerIp;
+use progress::PeerProgress;
 use serving::{Input, LEFTOVER_BYTES_A_TURN};
 use timers::Timers;
-use timing::{Clock, Heartbeats};
+use timing::Heartbeats;
 
 /// The read buffer, one for the whole loop: it stays in the CPU's cache. Twice as much no longer would.
 const READ_BUFFER_BYTES: usize = 32 * 1024;
 
 /// What one call of epoll_wait(2) may tell.
 const EVENTS_A_TURN: usize = 256;
+
+/// Descriptors in the epoll set beside listeners and connections: signals, the handle, the protocol's own.
+const OTHER_DESCRIPTORS: usize = 3;
 
 /// Turns of up to so many events are not timed: the budgets keep them short, and looking at the clock is not free.
 const SHORT_TURN_EVENTS: usize = 8;
@@ -81,26 +89,36 @@ const STATISTICS: u32 = 2;
 const STATUS: u32 = 3;
 const HANDLE: u32 = 4;
 const SOURCE: u32 = 5;
-const FIRST_LISTENER: u32 = 6;
+const MEMORY: u32 = 6;
+const TRIM: u32 = 7;
+const FIRST_LISTENER: u32 = 8;
 
-/// A connection, and what the server keeps about it. Times are the clock's milliseconds, where 32 bits are enough: of differences
-/// up to [`Timeouts::MAX`].
+/// A connection, and what the server keeps about it. Times are milliseconds of the server's clock.
 struct Client<S, T> {
     connection: Connection<S, T>,
     peer: Peer,
-    since_ms: u64,
-    /// When it last sent or took something; kept only where somebody wants to know.
-    active_ms: u32,
-    /// Since when the peer has taken none of what is pending, or since when we are closing.
-    stalled_ms: u32,
-    /// The timer that is meant, if any: a token that comes at another time is a left-over.
-    timer_ms: Option<std::num::NonZeroU32>,
+    /// When it was opened.
+    since_ms: Ms48,
+    /// When it last sent or took something. Updated only when a timeout needs it.
+    active_ms: u64,
+    /// The timer that is meant: a token that comes sooner is stale. [`Ms48::NEVER`] if there is none.
+    timer_ms: Ms48,
     /// How much of [`Statistics::pending_bytes`] is this connection's.
     counted_bytes: u32,
     /// Why we are closing it, if we are.
     closing: Option<Reason>,
-    /// It stands in the ready queue, or waits for its rate or for memory: an event need not serve it, too.
-    is_queued: bool,
+    place: Place,
+}
+
+/// Where a connection waits for the server, so that an event need not serve it, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Nowhere: an event serves it.
+    Nowhere,
+    /// In the ready queue.
+    Ready,
+    /// In a queue for memory, or for the moment at which its rate lets it go on.
+    HeldBack,
 }
 
 /// Page-aligned, so that the kernel copies from and to whole cache lines.
@@ -146,10 +164,14 @@ pub struct Server<P: Protocol, K: Kernel = Linux> {
     per_ip: Option<PerIp>,
     gates: Gates,
     /// A listener leaves its place empty when it closes.
-    listeners: Vec<Option<Listener<K::Listener>>>,
+    listeners: Vec<Option<Listener<K::Listener, K::Stream>>>,
+    /// The listener that has the first right to the next free place.
+    next_listener: usize,
     /// Who has more to do than a turn allowed, in the order in which they are to go on.
     ready: VecDeque<Token>,
     clock: Clock,
+    horizon: Horizon,
+    peer_progress: PeerProgress,
     /// The deadlines of the server itself, and of who waits for its rate.
     deadlines: Deadlines,
     /// The deadlines of connections.
@@ -160,6 +182,8 @@ pub struct Server<P: Protocol, K: Kernel = Linux> {
     drain: Drain,
     busy_poll: Duration,
     stats_interval: Option<Duration>,
+    /// `SO_LINGER` with no time is set: each close(2) destroys what the peer has not acknowledged.
+    resets_on_close: bool,
     /// How often everybody is told how many there are, and when next.
     status: Option<(Duration, Instant)>,
     heartbeats: Heartbeats,
@@ -174,6 +198,7 @@ pub struct Server<P: Protocol, K: Kernel = Linux> {
     /// What bytes that nobody looks at go through on their way back. It holds none between two turns.
     pipe: Option<Pipe>,
     accept_trouble: Throttle,
+    watch_trouble: Throttle,
     statistics: Statistics,
     interrupted_by: Option<i32>,
     /// A handle has asked for the end.
@@ -202,7 +227,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         statistics
     }
 
-    /// Serves until a SIGINT or SIGTERM and the drain that follows it, or a second signal. A SIGUSR1 has the statistics written to
+    /// Serves until a SIGINT, SIGTERM or SIGHUP and the drain that follows it, or a second signal. A SIGUSR1 has the statistics written to
     /// stderr.
     ///
     /// # Errors
@@ -222,9 +247,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             let wait = self.wait(busy_until);
             self.kernel.wait(&mut events, wait).map_err(Error::system("wait for events (epoll_wait)"))?;
             if self.reads_clock {
-                self.clock.read();
+                self.clock.read(&self.kernel);
             }
-            let start = (events.len() > SHORT_TURN_EVENTS).then(Instant::now);
+            let start = (events.len() > SHORT_TURN_EVENTS).then(|| self.kernel.now());
             for (token, flags) in events.iter() {
                 match token.name() {
                     Name::Key(key) => self.on_client_event(key, flags),
@@ -238,21 +263,20 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             self.statistics.turns += 1;
             self.statistics.events += events.len() as u64;
             if let Some(start) = start {
-                self.statistics.longest_turn = self.statistics.longest_turn.max(start.elapsed());
+                let turn = self.kernel.now().saturating_duration_since(start);
+                self.statistics.longest_turn = self.statistics.longest_turn.max(turn);
             }
             if !self.busy_poll.is_zero() && !events.is_empty() {
-                busy_until = Some(Instant::now() + self.busy_poll);
+                busy_until = Some(self.kernel.now() + self.busy_poll);
             }
+            self.horizon.after_turn(events.len(), EVENTS_A_TURN);
             self.keep_deadlines();
-            if !P::ONLY_ANSWERS {
-                self.keep_timers();
-            }
         }
     }
 
     /// What comes before the first turn.
     fn begin(&mut self) -> Result<(), Error> {
-        self.clock.read();
+        self.clock.read(&self.kernel);
         if let Some(source) = self.protocol.source() {
             let watch = Error::system("watch what the protocol writes to (epoll_ctl)");
             self.kernel.watch_source(source, Token::fixed(SOURCE)).map_err(watch)?;
@@ -270,13 +294,15 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     /// How long the next wait may take.
     #[inline]
-    fn wait(&self, busy_until: Option<Instant>) -> Wait {
-        if !self.ready.is_empty() || busy_until.is_some_and(|until| Instant::now() < until) {
+    fn wait(&mut self, busy_until: Option<Instant>) -> Wait {
+        let deadline = self.next_deadline();
+        if deadline.is_some() {
+            self.horizon.before_wait(self.kernel.now(), self.clients.len() + self.listeners.len() + OTHER_DESCRIPTORS);
+        }
+        if !self.ready.is_empty() || busy_until.is_some_and(|until| self.kernel.now() < until) {
             return Wait::Poll;
         }
-        let wheel = self.wheel.next_ms().map(|at| self.clock.instant(at));
-        let timers = if P::ONLY_ANSWERS { None } else { self.timers.next() };
-        Wait::until([self.deadlines.next(), wheel, timers].into_iter().flatten().min())
+        Wait::until(deadline)
     }
 
     /// Goes on with those whose last turn was not enough, in the order in which they stand, each once at most and for so many bytes

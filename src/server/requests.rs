@@ -13,8 +13,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     #[cold]
     pub(super) fn do_requests(&mut self) {
         while !self.post.is_empty() {
-            let now = Instant::now();
-            self.clock.read();
+            self.clock.read(&self.kernel);
+            let now = self.clock.last_read();
             for request in self.post.take() {
                 match request {
                     Request::Deliver(mail) => self.deliver(&mail),
@@ -63,13 +63,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
-    /// Tells the protocol of the timers that have come.
-    pub(super) fn keep_timers(&mut self) {
-        if self.timers.next().is_none() {
-            return; // and save the look at the clock
-        }
-        let now = Instant::now();
-        while let Some((owner, number)) = self.timers.take_due(now) {
+    /// Tells the protocol of the timers that have come, at the moment up to which all events have been processed.
+    pub(super) fn keep_timers(&mut self, known_until: Instant) {
+        while let Some((owner, number)) = self.timers.take_due(known_until) {
             match owner {
                 None => self.protocol.on_server_timer(number, &mut self.post),
                 Some(id) => self.on_protocol_timer(id, number),

@@ -2,13 +2,14 @@
 
 use std::fmt::Display;
 
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::connection::{Ending, Progress, Turn};
 use super::fault::Fault;
 use super::kernel::Kernel;
+use super::listener::SHORTEST_PAUSE;
 use super::statistics::Reason;
-use super::{Client, READ_BUFFER_BYTES, Server};
+use super::{Client, Place, READ_BUFFER_BYTES, Server};
 use crate::event::Token;
 use crate::protocol::{Protocol, SessionId};
 use crate::stream::Stream;
@@ -45,14 +46,16 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         // An event of this turn may be for a connection that this turn has closed; its key finds nothing.
         let Some(client) = self.clients.get_mut(key) else { return };
         client.connection.on_event(flags);
-        client.active_ms = self.clock.last_read() as u32;
-        if client.is_queued {
-            return; // its turn comes
+        client.active_ms = self.clock.last_read_ms();
+        match client.place {
+            Place::Nowhere => {}
+            Place::Ready => return, // its turn comes
+            Place::HeldBack => return self.close_if_broken(key, flags),
         }
         if !P::ONLY_ANSWERS || self.gates.are_there() || !client.connection.is_to_be_read() {
             self.respond_to_all();
             self.serve(key, BYTES_A_TURN);
-            return;
+            return self.close_if_broken(key, flags);
         }
         match client.connection.read(&mut self.read_buffer.0[self.input_bytes..]) {
             Ok(0) => self.close(key, &Ending::ByPeer),
@@ -90,16 +93,32 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         self.input_bytes = 0;
     }
 
+    /// Closes a connection that epoll has reported as broken, if the server holds its input back: no call on it would notice, and its
+    /// descriptor would stay open for as long as it is held back.
+    fn close_if_broken(&mut self, key: SessionId, flags: EpollFlags) {
+        if !flags.contains(EpollFlags::ERR) {
+            return;
+        }
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let is_held_back = client.place == Place::HeldBack || client.connection.has_unread_input();
+        if is_held_back && let Ok(Some(error)) = client.connection.take_error() {
+            self.close(key, &Ending::Failed(error));
+        }
+    }
+
     /// Gives a connection its turn.
-    fn serve(&mut self, key: SessionId, budget_bytes: usize) {
+    pub(super) fn serve(&mut self, key: SessionId, budget_bytes: usize) {
         let (budget_bytes, buffer_bytes) =
             if self.gates.are_there() { self.allowance(key, budget_bytes) } else { (budget_bytes, READ_BUFFER_BYTES) };
         let Some(client) = self.clients.get_mut(key) else { return };
         let buffer = &mut self.read_buffer.0[..buffer_bytes];
         let mut turn = Turn { id: key, peer: &client.peer, post: &mut self.post, pipe: self.pipe.as_mut() };
         let progress = client.connection.advance(&mut self.protocol, buffer, budget_bytes, &mut turn);
-        if client.connection.pending_bytes() != client.counted_bytes as usize {
+        let connection = &client.connection;
+        if connection.pending_bytes() != client.counted_bytes as usize {
             self.count_pending(key);
+        } else if connection.needs_room() && !connection.is_watched_for_room() {
+            self.watch_for_room(key);
         }
         self.go_on(key, progress);
         if !P::ONLY_ANSWERS && !self.post.is_empty() {
@@ -120,8 +139,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Gives a connection that was in a queue its turn, and gives what is left of the budget.
     pub(super) fn resume_leftover(&mut self, key: SessionId, budget_bytes: usize) -> usize {
         let Some(client) = self.clients.get_mut(key) else { return budget_bytes };
-        client.is_queued = false;
-        client.active_ms = self.clock.last_read() as u32;
+        client.place = Place::Nowhere;
+        client.active_ms = self.clock.last_read_ms();
         let before = client.connection.received_bytes();
         self.serve(key, budget_bytes);
         // Whoever has ended may have used all of it.
@@ -137,43 +156,55 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Puts a connection behind the others.
     pub(super) fn queue_client(&mut self, key: SessionId) {
         if let Some(client) = self.clients.get_mut(key)
-            && !client.is_queued
+            && client.place == Place::Nowhere
         {
-            client.is_queued = true;
+            client.place = Place::Ready;
             self.ready.push_back(Token::of_key(key));
         }
     }
 
-    /// The outbox holds more than before, or less. That the peer takes nothing, or that it has taken something, is known from here.
+    /// Notes that the outbox holds more than before, or less. When it fills, the peer's progress is watched from then on.
     #[cold]
     pub(super) fn count_pending(&mut self, key: SessionId) {
-        let now_ms = self.clock.read();
+        let now_ms = self.clock.read(&self.kernel);
         let Some(client) = self.clients.get_mut(key) else { return };
         let (before, after) = (client.counted_bytes as usize, client.connection.pending_bytes());
         client.counted_bytes = u32::try_from(after).unwrap_or(u32::MAX);
         self.statistics.count_pending(before, client.counted_bytes as usize);
-        if client.closing.is_none() {
-            client.stalled_ms = now_ms as u32;
+        if self.timeouts.write.is_some() && client.closing.is_none() {
+            match (before, after) {
+                (0, 1..) => {
+                    self.peer_progress.begin(key, now_ms);
+                    self.set_timer(key);
+                }
+                (1.., 0) => self.peer_progress.forget(key),
+                _ => {}
+            }
         }
         if after > 0 {
             self.watch_for_room(key);
-            if self.timeouts.write.is_some() {
-                self.set_timer(key);
-            }
         }
-        self.release_memory();
+        self.on_memory_changed();
     }
 
     /// Asks to be told when there is room to write. Most connections never run out of it, and save themselves a wake-up: a
     /// connection that is watched for it from the start is told so as soon as it is open.
     fn watch_for_room(&mut self, key: SessionId) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        if !client.connection.is_to_be_watched_for_room() {
+        if client.connection.is_watched_for_room() {
             return;
         }
         let stream = client.connection.stream();
-        if let Err(error) = self.kernel.rewatch(stream, Token::of_key(key), INTEREST | EpollFlags::OUT) {
-            self.close(key, &Ending::Failed(error));
+        match self.kernel.rewatch(stream, Token::of_key(key), INTEREST | EpollFlags::OUT) {
+            Ok(()) => client.connection.set_watched_for_room(),
+            // The bytes stay pending. It is tried again when the connection is given its next turn.
+            Err(error) => {
+                let now = self.kernel.now();
+                self.deadlines.set(now + SHORTEST_PAUSE, Token::of_key(key));
+                if let Some(held_back) = self.watch_trouble.admit(now) {
+                    warn!(held_back, "cannot watch a connection for room, and try again (epoll_ctl): {error}");
+                }
+            }
         }
     }
 
@@ -182,7 +213,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let Some(client) = self.clients.get(key) else { return };
         let reason = match (ending, client.closing) {
             (Ending::Failed(error), None) => {
-                client.log_closed(self.clock.read(), format_args!("{error}: {}", Fault::of(error)));
+                client.log_closed(self.clock.read(&self.kernel), format_args!("{error}: {}", Fault::of(error)));
                 Reason::Reset
             }
             (_, Some(reason)) => reason,
@@ -192,10 +223,13 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     /// Closes a connection as it is, and counts why.
-    pub(super) fn forget(&mut self, key: SessionId, reason: Reason) {
+    pub(super) fn forget(&mut self, key: SessionId, mut reason: Reason) {
         let Some(client) = self.clients.remove(key) else { return };
+        if self.resets_on_close && reason != Reason::Reset && client.connection.unsettled_bytes() > 0 {
+            reason = Reason::Aborted;
+        }
         if reason != Reason::Reset {
-            client.log_closed(self.clock.read(), reason);
+            client.log_closed(self.clock.read(&self.kernel), reason);
         }
         self.statistics.count_closed(reason);
         self.statistics.count_pending(client.counted_bytes as usize, 0);
@@ -211,7 +245,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             self.protocol.close(session, key, &mut self.post);
         }
         self.heartbeats.forget(key);
-        self.release_memory();
+        self.peer_progress.forget(key);
+        self.on_memory_changed();
         self.resume_listeners();
     }
 }
@@ -222,7 +257,7 @@ impl<S: Stream, T> Client<S, T> {
             peer = %self.peer,
             received_bytes = self.connection.received_bytes(),
             sent_bytes = self.connection.sent_bytes(),
-            lasted_ms = now_ms - self.since_ms,
+            lasted_ms = now_ms - self.since_ms.get(),
             "closed: {reason}"
         );
     }

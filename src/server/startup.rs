@@ -5,12 +5,12 @@ use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::Instant;
 
 use slotmap::SlotMap;
 use tracing::warn;
 
 use super::address::ListenAddress;
+use super::clock::{Clock, Horizon};
 use super::config::{Config, ConfigError, SocketOptions};
 use super::drain::Drain;
 use super::error::Error;
@@ -20,9 +20,10 @@ use super::handle::HandleEnd;
 use super::kernel::{Kernel, Linux};
 use super::listener::Listener;
 use super::per_ip::PerIp;
+use super::progress::PeerProgress;
 use super::statistics::Statistics;
 use super::timers::Timers;
-use super::timing::{Clock, Heartbeats, wheel_step_ms};
+use super::timing::{Heartbeats, wheel_step_ms};
 use super::{EVENTS_A_TURN, READ_BUFFER_BYTES, ReadBuffer, SIGNALS, STATISTICS, STATUS, Server, listener_token};
 use crate::event::{Deadlines, EventLoop, Signals, Token, Wheel};
 use crate::protocol::{Post, Protocol};
@@ -37,7 +38,7 @@ use crate::throttle::Throttle;
 const CONNECTIONS_WITHOUT_GROWTH: usize = 1 << 16;
 
 impl<P: Protocol> Server<P, Linux> {
-    /// Listens, as `config` says. SIGINT, SIGTERM and SIGUSR1 are blocked in this thread from here on, and read by the loop; the
+    /// Listens, as `config` says. SIGINT, SIGTERM, SIGHUP and SIGUSR1 are blocked in this thread from here on, and read by the loop; the
     /// soft limit on open descriptors is raised to the hard one.
     ///
     /// # Errors
@@ -47,16 +48,14 @@ impl<P: Protocol> Server<P, Linux> {
         config.check()?;
         let limit = raise_descriptor_limit();
         warn_if_backlog_is_cut(config.sockets.backlog);
-        let names = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1];
-        let signals = config.signals.then(|| Signals::new(&names)).transpose();
-        let signals = signals.map_err(Error::system("read signals (signalfd4)"))?;
+        let signals = config.signals.then(read_signals).transpose()?;
         let event_loop = EventLoop::new().map_err(Error::system("make an event loop (epoll_create1)"))?;
         if let Some(signals) = &signals {
             let watch = Error::system("watch for signals (epoll_ctl)");
             event_loop.watch(signals, Token::fixed(SIGNALS), EpollFlags::IN).map_err(watch)?;
         }
 
-        let pipe = pipe_for::<P>()?;
+        let pipe = pipe_for::<P>(config)?;
         let mut listeners = Vec::new();
         for address in &config.listen {
             for listener in bind_all(address, &config.sockets)? {
@@ -85,7 +84,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         config.check()?;
         let listeners = listeners.into_iter().map(|(socket, address)| Listener::new(socket, address)).collect();
         let max_connections = config.limits.max_connections.unwrap_or(usize::MAX);
-        Ok(Self::assemble(protocol, config, kernel, pipe_for::<P>()?, listeners, max_connections))
+        Ok(Self::assemble(protocol, config, kernel, pipe_for::<P>(config)?, listeners, max_connections))
     }
 
     /// The token under which signals are to be watched.
@@ -105,14 +104,16 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         config: &Config,
         kernel: K,
         pipe: Option<Pipe>,
-        listeners: Vec<Listener<K::Listener>>,
+        listeners: Vec<Listener<K::Listener, K::Stream>>,
         max_connections: usize,
     ) -> Self {
+        let clock = Clock::start(&kernel);
+        let now = clock.last_read();
         let mut deadlines = Deadlines::default();
         if let Some(interval) = config.stats_interval {
-            deadlines.set(Instant::now() + interval, Token::fixed(STATISTICS));
+            deadlines.set(now + interval, Token::fixed(STATISTICS));
         }
-        let status = config.status_interval.map(|interval| (interval, Instant::now() + interval));
+        let status = config.status_interval.map(|interval| (interval, now + interval));
         if let Some((_, at)) = status {
             deadlines.set(at, Token::fixed(STATUS));
         }
@@ -124,13 +125,17 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             gates: Gates::new(&config.limits),
             listeners: listeners.into_iter().map(Some).collect(),
             ready: VecDeque::new(),
-            clock: Clock::start(),
+            next_listener: 0,
+            clock,
+            horizon: Horizon::new(now),
+            peer_progress: PeerProgress::default(),
             deadlines,
             wheel: Wheel::new(wheel_step_ms(&config.timeouts, config.heartbeat)),
             reads_clock: config.timeouts.idle.is_some() || config.heartbeat.is_some(),
             timeouts: config.timeouts.clone(),
             drain: Drain::new(config.timeouts.drain),
             busy_poll: config.busy_poll,
+            resets_on_close: config.sockets.reset_on_close,
             stats_interval: config.stats_interval,
             status,
             heartbeats: Heartbeats::new(config.heartbeat),
@@ -142,6 +147,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             input_bytes: 0,
             pipe,
             accept_trouble: Throttle::default(),
+            watch_trouble: Throttle::default(),
             statistics: Statistics::default(),
             interrupted_by: None,
             is_stopped: false,
@@ -152,11 +158,24 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 }
 
+/// Reads the signals that drain the server or ask it for statistics. A SIGHUP that the server was started to ignore stays ignored, as
+/// nohup(1) means it.
+fn read_signals() -> Result<Signals, Error> {
+    let mut names = vec![Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1];
+    if !signal::is_ignored(Signal::SIGHUP).map_err(Error::system("look at SIGHUP (rt_sigaction)"))? {
+        names.push(Signal::SIGHUP);
+    }
+    Signals::new(&names).map_err(Error::system("read signals (signalfd4)"))
+}
+
 /// A pipe for what a protocol returns without looking at it, if it does so. For splice(2) there is no `MSG_NOSIGNAL`: where the program
 /// has not left SIGPIPE ignored, as Rust's runtime has it, a peer that vanishes could end the process, and all goes by way of the read
 /// buffer.
-fn pipe_for<P: Protocol>() -> Result<Option<Pipe>, Error> {
-    if !P::RETURNS_INPUT || !signal::is_ignored(Signal::SIGPIPE).map_err(Error::system("look at SIGPIPE (rt_sigaction)"))? {
+fn pipe_for<P: Protocol>(config: &Config) -> Result<Option<Pipe>, Error> {
+    if config.copy
+        || !P::RETURNS_INPUT
+        || !signal::is_ignored(Signal::SIGPIPE).map_err(Error::system("look at SIGPIPE (rt_sigaction)"))?
+    {
         return Ok(None);
     }
     Pipe::new().map(Some).map_err(Error::system("make a pipe (pipe2)"))
@@ -164,7 +183,11 @@ fn pipe_for<P: Protocol>() -> Result<Option<Pipe>, Error> {
 
 /// How many connections may be open: what was asked for, or all that the limit on descriptors leaves room for. The descriptors that
 /// the server needs for itself, and those that it has inherited, have the lowest numbers: a listener's is the highest of them.
-fn max_connections(wanted: Option<usize>, limit: u64, listeners: &[Listener<OwnedFd>]) -> Result<usize, ConfigError> {
+fn max_connections(
+    wanted: Option<usize>,
+    limit: u64,
+    listeners: &[Listener<OwnedFd, OwnedFd>],
+) -> Result<usize, ConfigError> {
     let own = listeners.iter().map(|listener| listener.as_fd().as_raw_fd() + 1).max().unwrap_or_default();
     let possible = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(own as usize);
     match wanted {
@@ -189,7 +212,7 @@ fn warn_if_backlog_is_cut(backlog: i32) {
 
 /// Listens on all that an address stands for. A name may stand for an address of a family that this host does not have; that
 /// is no reason not to listen on the others.
-fn bind_all(address: &ListenAddress, options: &SocketOptions) -> Result<Vec<Listener<OwnedFd>>, Error> {
+fn bind_all(address: &ListenAddress, options: &SocketOptions) -> Result<Vec<Listener<OwnedFd, OwnedFd>>, Error> {
     let mut listeners = Vec::new();
     let mut failure = None;
     for &address in address.addresses() {

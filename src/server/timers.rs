@@ -2,7 +2,7 @@
 //! come.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::protocol::{SessionId, Timer};
 
@@ -21,10 +21,12 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    /// Sets a timer from `now` on, instead of one of the same owner and number.
+    /// Sets a timer from `now` on, instead of one of the same owner and number. A time that is too far away for the clock never comes.
     pub(super) fn set(&mut self, owner: Owner, timer: Timer, now: Instant) {
         self.cancel(owner, timer.number);
-        self.insert(owner, timer, now + timer.after);
+        if let Some(at) = now.checked_add(timer.after) {
+            self.insert(owner, timer, at);
+        }
     }
 
     fn insert(&mut self, owner: Owner, timer: Timer, at: Instant) {
@@ -62,13 +64,20 @@ impl Timers {
         }
         let ((at, _), (owner, timer)) = self.due.pop_first()?;
         self.places.remove(&(owner, timer.number));
-        if let Some(every) = timer.every {
-            let missed = (now - at).as_nanos() / every.as_nanos().max(1);
-            let next = at + every.saturating_mul(u32::try_from(missed + 1).unwrap_or(u32::MAX));
+        if let Some(next) = timer.every.and_then(|every| next_in_schedule(at, every.max(Timer::SHORTEST_INTERVAL), now)) {
             self.insert(owner, timer, next);
         }
         Some((owner, timer.number))
     }
+}
+
+/// Returns the first moment after `now` of a schedule that has one at `at` and then one `every` so often; none if it is too far away
+/// for the clock.
+pub(super) fn next_in_schedule(at: Instant, every: Duration, now: Instant) -> Option<Instant> {
+    let passed = now.saturating_duration_since(at);
+    let into_interval = passed.as_nanos() % every.as_nanos();
+    let left = every - Duration::from_nanos(u64::try_from(into_interval).ok()?);
+    at.checked_add(passed)?.checked_add(left)
 }
 
 #[cfg(test)]
@@ -76,7 +85,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use slotmap::SlotMap;
-    use std::time::Duration;
 
     fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -110,6 +118,22 @@ mod tests {
         assert_eq!(timers.take_due(now + ms(1_000)), Some((None, 1)), "who sleeps through ten of them gets one");
         assert_eq!(timers.take_due(now + ms(1_000)), None);
         assert_eq!(timers.next(), Some(start + ms(100 * 36_011)));
+    }
+
+    #[test]
+    fn no_time_is_too_short_or_too_long_for_a_timer() {
+        let start = Instant::now();
+        let mut timers = Timers::default();
+        timers.set(None, Timer { number: 1, after: Duration::ZERO, every: Some(Duration::ZERO) }, start);
+        timers.set(None, Timer::once(2, Duration::MAX), start);
+        timers.set(None, Timer { number: 3, after: ms(1), every: Some(Duration::MAX) }, start);
+        let due = |timers: &mut Timers, at| {
+            std::iter::from_fn(|| timers.take_due(at)).map(|(_, number)| number).collect::<Vec<_>>()
+        };
+        assert_eq!(due(&mut timers, start), [1], "a repeating timer comes once in a turn");
+        assert_eq!(due(&mut timers, start + ms(500)), [3, 1]);
+        assert_eq!(timers.next(), Some(start + ms(501)));
+        assert_eq!(due(&mut timers, start + Duration::from_secs(1 << 32)), [1]);
     }
 
     #[test]

@@ -1,55 +1,25 @@
-//! Everything that has a time: the timeouts of connections, the signals and the drain.
+//! Everything that has a time: the timeouts of connections, heartbeats, and what the server itself has to do at a moment.
 
-use std::io::Write;
-use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use slotmap::SecondaryMap;
-use tracing::{info, warn};
+use tracing::info;
 
+use super::clock::Ms48;
 use super::config::Timeouts;
-use super::drain::Due;
-use super::error::Error;
 use super::kernel::Kernel;
 use super::statistics::Reason;
-use super::{Client, DRAIN, STATISTICS, STATUS, Server, listener_index};
+use super::timers::next_in_schedule;
+use super::{Client, DRAIN, MEMORY, Place, STATISTICS, STATUS, Server, TRIM, listener_index};
 use crate::event::{Name, Token};
 use crate::protocol::{Protocol, SessionId};
 use crate::stream::Stream;
-use crate::sys::signal::{self, Signal};
 
-/// How long a connection that we close may take to accept what is pending and to send its FIN.
+/// The longest time without progress of a connection that we close: for its peer to acknowledge what is owed, and to send its FIN.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
-/// Milliseconds since the server's start, read when somebody needs them.
-#[derive(Debug)]
-pub(super) struct Clock {
-    start: Instant,
-    last_read_ms: u64,
-}
-
-impl Clock {
-    pub(super) fn start() -> Self {
-        Self { start: Instant::now(), last_read_ms: 0 }
-    }
-
-    /// Looks at the clock.
-    pub(super) fn read(&mut self) -> u64 {
-        self.last_read_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_read_ms
-    }
-
-    /// What it was at the last look.
-    #[inline]
-    pub(super) fn last_read(&self) -> u64 {
-        self.last_read_ms
-    }
-
-    /// The moment of a time.
-    pub(super) fn instant(&self, at_ms: u64) -> Instant {
-        self.start + Duration::from_millis(at_ms)
-    }
-}
+/// Looks at a peer's progress within one timeout. A peer is closed by this part of the timeout late at the most.
+const LOOKS_A_TIMEOUT: u32 = 4;
 
 /// The step of the wheel: an eighth of the shortest timeout, so that none is late by more, and at most a second. A second is also
 /// the longest step where no timeout asks for less, so that the loop wakes for its timers no more than once a second.
@@ -58,47 +28,48 @@ pub(super) fn wheel_step_ms(timeouts: &Timeouts, heartbeat: Option<Duration>) ->
     shortest.map_or(1_000, |shortest| (shortest.as_millis() as u64 / 8).clamp(1, 1_000))
 }
 
-/// What becomes of a connection when its timer comes.
-enum Verdict {
-    /// Its time is up.
-    Due(Reason),
-    /// It has been quiet for long enough to be sent a heartbeat.
+/// What is due for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// A timeout, unless the peer has made progress.
+    Close(Reason),
+    /// A look at the peer's progress.
+    Look,
+    /// A heartbeat: it has been quiet for long enough.
     Heartbeat,
-    /// Not yet: there is so much left.
-    Later(u64),
-    /// Nothing has a time.
-    Never,
 }
 
 impl Timeouts {
-    /// What is due for a connection at `now_ms`, or how long until something is.
-    fn verdict<S: Stream, T>(&self, client: &Client<S, T>, heartbeat: Option<(Duration, u32)>, now_ms: u64) -> Verdict {
-        let since = |then: u32| u64::from((now_ms as u32).wrapping_sub(then));
-        // Both ends of what has passed are whole milliseconds, cut off: a millisecond more, so that nothing is due early.
-        let left = |timeout: Duration, passed: u64| (timeout.as_millis() as u64 + 1).saturating_sub(passed);
-        let waits: [(Verdict, Option<u64>); 4] = match client.closing {
-            Some(reason) => [
-                (Verdict::Due(reason), Some(left(LINGER, since(client.stalled_ms)))),
-                (Verdict::Never, None),
-                (Verdict::Never, None),
-                (Verdict::Never, None),
-            ],
-            None => [
-                (
-                    Verdict::Due(Reason::WriteStalled),
-                    self.write.filter(|_| client.connection.needs_room()).map(|t| left(t, since(client.stalled_ms))),
-                ),
-                (Verdict::Due(Reason::Idle), self.idle.map(|t| left(t, since(client.active_ms)))),
-                (Verdict::Due(Reason::Lifetime), self.lifetime.map(|t| left(t, now_ms - client.since_ms))),
-                // Quiet since the last bytes, or since the last heartbeat.
-                (Verdict::Heartbeat, heartbeat.map(|(every, last)| left(every, since(last).min(since(client.active_ms))))),
-            ],
+    /// Returns what is due for a connection next, and when, in milliseconds. `progress` has the times of the last known progress and of the
+    /// last look at it, `heartbeat` that of the last heartbeat.
+    fn next_due<S: Stream, T>(
+        &self,
+        client: &Client<S, T>,
+        progress: Option<(u64, u64)>,
+        heartbeat: Option<(Duration, u64)>,
+    ) -> Option<(u64, Due)> {
+        // Both ends of what has passed are whole milliseconds, rounded down: a millisecond more, so that nothing is due early.
+        let after = |since_ms: u64, time: Duration| since_ms.saturating_add(time.as_millis() as u64 + 1);
+        let without_progress = |timeout: Duration, reason| {
+            let (since_ms, looked_at_ms) = progress?;
+            let closes_at = after(since_ms, timeout);
+            let looks_at = after(looked_at_ms, timeout / LOOKS_A_TIMEOUT);
+            Some(if closes_at <= looks_at { (closes_at, Due::Close(reason)) } else { (looks_at, Due::Look) })
         };
-        match waits.into_iter().filter_map(|(verdict, left)| Some((left?, verdict))).min_by_key(|&(left, _)| left) {
-            None => Verdict::Never,
-            Some((0, verdict)) => verdict,
-            Some((left, _)) => Verdict::Later(left),
+        if let Some(reason) = client.closing {
+            return without_progress(LINGER, reason);
         }
+        let write = self.write.filter(|_| client.connection.needs_room());
+        [
+            write.and_then(|timeout| without_progress(timeout, Reason::WriteStalled)),
+            self.idle.map(|timeout| (after(client.active_ms, timeout), Due::Close(Reason::Idle))),
+            self.lifetime.map(|timeout| (after(client.since_ms.get(), timeout), Due::Close(Reason::Lifetime))),
+            // Quiet since the last bytes, or since the last heartbeat.
+            heartbeat.map(|(every, last_ms)| (after(last_ms.max(client.active_ms), every), Due::Heartbeat)),
+        ]
+        .into_iter()
+        .flatten()
+        .min_by_key(|&(at_ms, _)| at_ms)
     }
 }
 
@@ -106,7 +77,7 @@ impl Timeouts {
 #[derive(Debug, Default)]
 pub(super) struct Heartbeats {
     every: Option<Duration>,
-    last_ms: SecondaryMap<SessionId, u32>,
+    last_ms: SecondaryMap<SessionId, u64>,
 }
 
 impl Heartbeats {
@@ -121,7 +92,7 @@ impl Heartbeats {
     /// A connection has come, or was sent one.
     pub(super) fn open(&mut self, id: SessionId, now_ms: u64) {
         if self.are_there() {
-            self.last_ms.insert(id, now_ms as u32);
+            self.last_ms.insert(id, now_ms);
         }
     }
 
@@ -131,34 +102,42 @@ impl Heartbeats {
         }
     }
 
-    fn of(&self, id: SessionId) -> Option<(Duration, u32)> {
+    fn of(&self, id: SessionId) -> Option<(Duration, u64)> {
         Some((self.every?, *self.last_ms.get(id)?))
     }
 }
 
 impl<P: Protocol, K: Kernel> Server<P, K> {
-    /// Does what is due.
+    /// Returns the next moment at which something may be due.
+    #[inline]
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let wheel = self.wheel.next_ms().map(|at_ms| self.clock.instant(at_ms));
+        let timers = if P::ONLY_ANSWERS { None } else { self.timers.next() };
+        [self.deadlines.next(), wheel, timers].into_iter().flatten().min()
+    }
+
+    /// Does what was due at the moment up to which all events have been processed.
     pub(super) fn keep_deadlines(&mut self) {
-        if let Some(next) = self.wheel.next_ms()
-            && next <= self.clock.read()
-        {
-            while let Some(due) = self.wheel.take_due(self.clock.last_read()) {
-                for token in due {
-                    if let Name::Key(key) = token.name() {
-                        self.on_timer(key);
-                    }
+        let known_until = self.horizon.known_until();
+        if self.next_deadline().is_none_or(|at| at > known_until) {
+            return;
+        }
+        self.clock.read(&self.kernel);
+        while let Some(due) = self.wheel.take_due(self.clock.ms(known_until)) {
+            for token in due {
+                if let Name::Key(key) = token.name() {
+                    self.on_timer(key);
                 }
             }
         }
-        if self.deadlines.next().is_none() {
-            return; // and save the look at the clock
-        }
-        let now = Instant::now();
-        while let Some(token) = self.deadlines.take_due(now) {
+        while let Some(token) = self.deadlines.take_due(known_until) {
+            let now = self.clock.last_read();
             match token.name() {
                 Name::Fixed(DRAIN) => self.on_drain_deadline(now),
                 Name::Fixed(STATISTICS) => self.log_statistics(now),
                 Name::Fixed(STATUS) => self.on_status(now),
+                Name::Fixed(MEMORY) => self.retry_for_memory(),
+                Name::Fixed(TRIM) => self.trim_memory(),
                 Name::Fixed(name) => {
                     let index = listener_index(name);
                     if let Some(listener) = &mut self.listeners[index] {
@@ -169,99 +148,87 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 Name::Key(key) => self.resume_client(key),
             }
         }
+        if !P::ONLY_ANSWERS {
+            self.keep_timers(known_until);
+        }
     }
 
-    /// Has the wheel come back for a connection when its next timeout is due, unless it does so sooner.
+    /// Has the wheel come back for a connection when something is due for it next, unless it does so sooner.
     pub(super) fn set_timer(&mut self, key: SessionId) {
-        let now_ms = self.clock.last_read();
         let Some(client) = self.clients.get_mut(key) else { return };
-        let Verdict::Later(left) = self.timeouts.verdict(client, self.heartbeats.of(key), now_ms) else { return };
-        let is_sooner = |timer: NonZeroU32| i64::from(timer.get().wrapping_sub(now_ms as u32) as i32) <= left as i64;
-        if !client.timer_ms.is_some_and(is_sooner) {
+        let next = self.timeouts.next_due(client, self.peer_progress.of(key), self.heartbeats.of(key));
+        let Some((at_ms, _)) = next else { return };
+        if client.timer_ms > Ms48::new(at_ms) {
             // What is out of the wheel's reach comes sooner, and is then set again.
-            let comes_at_ms = self.wheel.set(now_ms + left, Token::of_key(key));
-            client.timer_ms = NonZeroU32::new(comes_at_ms as u32).or(NonZeroU32::new(1));
+            client.timer_ms = Ms48::new(self.wheel.set(self.clock.last_read_ms(), at_ms, Token::of_key(key)));
         }
     }
 
     /// The wheel has come back for a connection.
     fn on_timer(&mut self, key: SessionId) {
-        let now_ms = self.clock.last_read();
+        let known_ms = self.clock.ms(self.horizon.known_until());
         let Some(client) = self.clients.get_mut(key) else { return };
         // A sooner timer was set after this one, and has been kept.
-        if client.timer_ms.is_none_or(|timer| (timer.get().wrapping_sub(now_ms as u32) as i32) > 0) {
+        if client.timer_ms > Ms48::new(known_ms) {
             return;
         }
-        client.timer_ms = None;
-        match self.timeouts.verdict(client, self.heartbeats.of(key), now_ms) {
-            Verdict::Never => {}
-            Verdict::Later(_) => self.set_timer(key),
-            Verdict::Heartbeat => {
-                self.heartbeats.open(key, now_ms);
+        client.timer_ms = Ms48::NEVER;
+        match self.due_for(key, known_ms) {
+            None | Some(Due::Look) => {}
+            Some(Due::Heartbeat) => {
+                self.heartbeats.open(key, self.clock.last_read_ms());
                 self.say_heartbeat(key);
-                self.set_timer(key);
             }
-            Verdict::Due(reason @ (Reason::Idle | Reason::Lifetime)) if client.closing.is_none() => {
+            Some(Due::Close(reason @ (Reason::Idle | Reason::Lifetime))) if self.clients[key].closing.is_none() => {
                 self.begin_close(key, reason);
                 self.set_timer(key);
-                self.resume_client(key);
+                return self.resume_client(key);
             }
             // It takes nothing, or does not send its FIN: nothing that is owed can reach it.
-            Verdict::Due(reason) => {
-                let is_stalled = client.connection.needs_room();
-                self.forget(key, if is_stalled { Reason::WriteStalled } else { reason });
-            }
+            Some(Due::Close(Reason::WriteStalled)) => return self.forget(key, Reason::WriteStalled),
+            Some(Due::Close(reason)) => return self.cut(key, reason),
         }
+        self.set_timer(key);
+    }
+
+    /// Returns what is due for a connection at `known_ms`, by what the kernel knows of it.
+    fn due_for(&mut self, key: SessionId, known_ms: u64) -> Option<Due> {
+        let client = self.clients.get_mut(key)?;
+        let due = |client: &_, progress, heartbeat| {
+            let next: Option<(u64, Due)> = self.timeouts.next_due(client, progress, heartbeat);
+            next.filter(|&(at_ms, _)| at_ms <= known_ms).map(|(_, due)| due)
+        };
+        let first = due(client, self.peer_progress.of(key), self.heartbeats.of(key))?;
+        if matches!(first, Due::Heartbeat | Due::Close(Reason::Lifetime)) && client.closing.is_none() {
+            return Some(first);
+        }
+        // A connection that the server itself holds back is not idle: its bytes wait for us.
+        let now_ms = self.clock.last_read_ms();
+        let is_ours = client.place != Place::Nowhere || client.connection.has_unread_input();
+        let progress_ms = self.peer_progress.look(key, client.connection.stream(), now_ms);
+        client.active_ms = client.active_ms.max(if is_ours { now_ms } else { progress_ms });
+        due(client, self.peer_progress.of(key), self.heartbeats.of(key))
     }
 
     /// From here on a connection is being closed, in order, for a reason. It is to be given a turn.
     pub(super) fn begin_close(&mut self, key: SessionId, reason: Reason) {
-        let now_ms = self.clock.last_read();
+        let now_ms = self.clock.last_read_ms();
         if let Some(client) = self.clients.get_mut(key) {
             client.connection.close();
             client.closing.get_or_insert(reason);
-            // Who waits for its rate or for memory waits no longer: nothing more is read from it but to be discarded.
-            client.is_queued = false;
-            client.stalled_ms = now_ms as u32;
-        }
-    }
-
-    pub(super) fn on_signals(&mut self) -> Result<(), Error> {
-        while let Some(number) = self.kernel.next_signal().map_err(Error::system("read signals (read)"))? {
-            if number == Signal::SIGUSR1 as i32 {
-                // Whoever cannot take it does not get it.
-                let _ = write!(std::io::stderr(), "{}", self.statistics());
-                continue;
-            }
-            let name = signal::name(number);
-            if self.drain.has_begun() {
-                warn!(open = self.clients.len(), "{name} again: ending at once");
-                self.interrupted_by = Some(number);
-            } else {
-                self.begin_drain(name);
-            }
-        }
-        Ok(())
-    }
-
-    /// Begins the drain: who is in the accept queue is let in, and nobody else.
-    pub(super) fn begin_drain(&mut self, why: &str) {
-        let Some(deadline) = self.drain.on_signal(Instant::now()) else { return };
-        info!(open = self.clients.len(), "{why}: draining; a second signal ends at once");
-        self.deadlines.set(deadline, Token::fixed(DRAIN));
-        // Those that the kernel has accepted for us are served, too. The last of them closes the listener.
-        for index in 0..self.listeners.len() {
-            self.queue_listener(index);
+            // A connection that waits for its rate or for memory waits no longer: its input is only read to be discarded.
+            client.place = Place::Nowhere;
+            self.peer_progress.begin(key, now_ms);
         }
     }
 
     /// Tells everybody how many there are, by a schedule that being late does not shift.
     fn on_status(&mut self, now: Instant) {
         let Some((interval, at)) = &mut self.status else { return };
-        while *at <= now {
-            *at += *interval;
+        if let Some(next) = next_in_schedule(*at, *interval, now) {
+            *at = next;
+            self.deadlines.set(next, Token::fixed(STATUS));
         }
-        self.deadlines.set(*at, Token::fixed(STATUS));
         self.say_status();
     }
 
@@ -280,46 +247,5 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 "statistics"
             );
         }
-    }
-
-    /// Whether a drain has come to its end: nobody can come any more, and all have left.
-    pub(super) fn is_drained(&self) -> bool {
-        self.drain.has_begun()
-            && self.clients.is_empty()
-            && self.listeners.iter().all(Option::is_none)
-            && (P::ONLY_ANSWERS || self.protocol.is_idle() || self.drain.is_over())
-    }
-
-    fn on_drain_deadline(&mut self, now: Instant) {
-        match self.drain.on_deadline(now) {
-            Due::CloseAll(until) => {
-                info!(open = self.clients.len(), "the drain's time is up: closing those that are left");
-                self.listeners.fill_with(|| None);
-                self.deadlines.set(until, Token::fixed(DRAIN));
-                self.clock.read();
-                for key in self.clients.keys().collect::<Vec<_>>() {
-                    self.begin_close(key, Reason::Drained);
-                    self.queue_client(key);
-                }
-            }
-            Due::CutOff => {
-                self.cut_off();
-            }
-        }
-    }
-
-    /// Closes all that are left, as they are. Gives how many have been cut off with bytes pending, now or before.
-    pub(super) fn cut_off(&mut self) -> u64 {
-        let mut unsent_bytes = 0;
-        for key in self.clients.keys().collect::<Vec<_>>() {
-            let pending_bytes = self.clients[key].connection.pending_bytes();
-            unsent_bytes += pending_bytes;
-            self.forget(key, if pending_bytes > 0 { Reason::Aborted } else { Reason::Drained });
-        }
-        let aborted = self.statistics.closed_for(Reason::Aborted);
-        if unsent_bytes > 0 {
-            warn!(connections = aborted, unsent_bytes, "cut off before they had taken what they were owed");
-        }
-        aborted
     }
 }

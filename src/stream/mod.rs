@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 pub use outbox::Outbox;
 pub use pipe::Pipe;
 
+pub use crate::sys::socket::Acknowledged;
 use crate::sys::socket::{self, MessageFlags, Shutdown};
 
 /// The stream that a connection works on. No call blocks.
@@ -58,6 +59,39 @@ pub trait Stream {
         let _ = (pipe, most);
         Err(io::ErrorKind::Unsupported.into())
     }
+
+    /// Returns what the peer's kernel has acknowledged: the only proof that a peer takes bytes. As [`socket::acknowledged`].
+    ///
+    /// # Errors
+    /// Those of getsockopt(2); `Unsupported` for a stream that cannot tell.
+    fn acknowledged(&self) -> io::Result<Acknowledged> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Returns the number of received bytes that have not been read. As [`socket::unread_bytes`].
+    ///
+    /// # Errors
+    /// Those of ioctl(2); `Unsupported` for a stream that cannot tell.
+    fn unread_bytes(&self) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Returns the number of sent bytes that the peer has not acknowledged; a FIN counts as one. As
+    /// [`socket::unacknowledged_bytes`].
+    ///
+    /// # Errors
+    /// Those of ioctl(2); `Unsupported` for a stream that cannot tell.
+    fn unacknowledged_bytes(&self) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Takes the error that is pending on the stream, if there is one. As [`socket::take_error`].
+    ///
+    /// # Errors
+    /// Those of getsockopt(2); `Unsupported` for a stream that cannot tell.
+    fn take_error(&mut self) -> io::Result<Option<io::Error>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 impl Stream for OwnedFd {
@@ -85,6 +119,22 @@ impl Stream for OwnedFd {
 
     fn splice_from(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
         pipe.pour(self.as_fd(), most)
+    }
+
+    fn acknowledged(&self) -> io::Result<Acknowledged> {
+        socket::acknowledged(self.as_fd())
+    }
+
+    fn unread_bytes(&self) -> io::Result<usize> {
+        socket::unread_bytes(self.as_fd())
+    }
+
+    fn unacknowledged_bytes(&self) -> io::Result<usize> {
+        socket::unacknowledged_bytes(self.as_fd())
+    }
+
+    fn take_error(&mut self) -> io::Result<Option<io::Error>> {
+        socket::take_error(self.as_fd())
     }
 }
 

@@ -36,6 +36,7 @@ pub mod address;
 pub mod epoll;
 pub mod eventfd;
 pub mod limits;
+pub mod memory;
 pub mod pipe;
 pub mod signal;
 pub mod socket;

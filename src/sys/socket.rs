@@ -1,8 +1,10 @@
 //! TCP sockets: socket(2), ip(7), tcp(7).
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use super::address::{AddressBuffer, RawAddress};
 use super::{check, check_count};
@@ -163,6 +165,54 @@ pub fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
     Ok((number != 0).then(|| io::Error::from_raw_os_error(number)))
 }
 
+/// What [`acknowledged`] tells of the peer's acknowledgements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// Bytes that the peer's kernel has acknowledged since the connection was opened. A SYN or a FIN of ours counts as one byte.
+    pub bytes: u64,
+    /// Time since the last segment with an acknowledgement, in whole milliseconds. It need not have acknowledged anything new.
+    pub last_ago: Duration,
+}
+
+/// getsockopt(2), `TCP_INFO`: what the peer's kernel has acknowledged (tcp(7)). A kernel before Linux 4.1 does not count the bytes, and
+/// leaves them at 0.
+///
+/// # Errors
+/// None that a TCP socket could bring about.
+pub fn acknowledged(fd: BorrowedFd<'_>) -> io::Result<Acknowledged> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    let value = info.as_mut_ptr().cast();
+    // SAFETY: `length` holds the size of `info`, which `value` points to, and both outlive the call.
+    check(unsafe { libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, value, &raw mut length) })?;
+    // SAFETY: every field is a number, for which zeros are a value; the kernel has written a prefix.
+    let info = unsafe { info.assume_init() };
+    Ok(Acknowledged { bytes: info.tcpi_bytes_acked, last_ago: Duration::from_millis(info.tcpi_last_ack_recv.into()) })
+}
+
+/// ioctl(2), `SIOCINQ`: the number of received bytes that have not been read (tcp(7)).
+///
+/// # Errors
+/// `EINVAL`: a listening socket.
+pub fn unread_bytes(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    ioctl_count(fd, libc::FIONREAD) // the same request under its older name
+}
+
+/// ioctl(2), `SIOCOUTQ`: the number of sent bytes that the peer has not acknowledged (tcp(7)). A FIN counts as one.
+///
+/// # Errors
+/// `EINVAL`: a listening socket.
+pub fn unacknowledged_bytes(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    ioctl_count(fd, libc::TIOCOUTQ) // the same request under its older name
+}
+
+fn ioctl_count(fd: BorrowedFd<'_>, request: libc::Ioctl) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: both requests write one `int`, and `count` outlives the call.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), request, &raw mut count) })?;
+    Ok(usize::try_from(count).unwrap_or_default())
+}
+
 /// bind(2): gives the socket its own address. Port 0 lets the kernel choose a port, here or at [`listen`].
 ///
 /// # Errors
@@ -303,6 +353,24 @@ mod tests {
             shutdown(far.as_fd(), Shutdown::Write).expect("shutdown");
             assert_eq!(recv(near.as_fd(), &mut buffer, MessageFlags::empty()).expect("recv"), 0);
         }
+    }
+
+    #[test]
+    fn the_queues_of_a_socket_and_the_acknowledgements_of_its_peer_are_counted() {
+        let listener = listener("127.0.0.1:0");
+        let near = socket(Domain::Ipv4, SocketFlags::CLOEXEC).expect("socket");
+        connect(near.as_fd(), &getsockname(listener.as_fd()).expect("getsockname")).expect("connect");
+        let (far, _) = accept4(listener.as_fd(), SocketFlags::CLOEXEC).expect("accept4");
+        let before = acknowledged(far.as_fd()).expect("TCP_INFO");
+        send(far.as_fd(), b"hello", MessageFlags::NOSIGNAL).expect("send");
+        while unacknowledged_bytes(far.as_fd()).expect("SIOCOUTQ") > 0 {
+            std::thread::yield_now();
+        }
+        let after = acknowledged(far.as_fd()).expect("TCP_INFO");
+        assert_eq!(after.bytes, before.bytes + 5);
+        assert!(after.last_ago < Duration::from_secs(20), "{after:?}");
+        assert_eq!(unread_bytes(near.as_fd()).expect("SIOCINQ"), 5);
+        assert_eq!(unread_bytes(far.as_fd()).expect("SIOCINQ"), 0);
     }
 
     #[test]

@@ -139,9 +139,46 @@ impl<S: Stream, T> Connection<S, T> {
         !self.outbox.is_empty()
     }
 
-    /// Whether the kernel is now to be asked to tell of room, too: the first time that there is none.
-    pub fn is_to_be_watched_for_room(&mut self) -> bool {
-        !std::mem::replace(&mut self.is_watched_for_room, true)
+    /// Returns whether the kernel has been asked to tell of room, too.
+    #[inline]
+    #[must_use]
+    pub fn is_watched_for_room(&self) -> bool {
+        self.is_watched_for_room
+    }
+
+    /// Notes that the kernel has been asked to tell of room, too.
+    pub fn set_watched_for_room(&mut self) {
+        self.is_watched_for_room = true;
+    }
+
+    /// Returns whether there may be input that only the server keeps from being read: nothing is pending, and the connection is open.
+    #[must_use]
+    pub fn has_unread_input(&self) -> bool {
+        self.phase == Phase::Open && self.outbox.is_empty() && self.readiness.contains(Readiness::READABLE)
+    }
+
+    /// Returns how many bytes a close(2) now would destroy: those that are pending, those that the peer's kernel has not acknowledged, and
+    /// unread input. With unread input close(2) sends a reset instead of a FIN (RFC 1122, 4.2.2.13), which discards what is on its way.
+    #[must_use]
+    pub fn unsettled_bytes(&self) -> u64 {
+        let unacknowledged = self.stream.unacknowledged_bytes().unwrap_or_default();
+        let our_fin = usize::from(self.phase == Phase::Lingering);
+        let unread = self.stream.unread_bytes().unwrap_or_default();
+        (self.outbox.len() + unacknowledged.saturating_sub(our_fin) + unread) as u64
+    }
+
+    /// Returns whether the peer's kernel has acknowledged all that it was sent.
+    #[must_use]
+    pub fn is_acknowledged(&self) -> bool {
+        self.stream.unacknowledged_bytes().is_ok_and(|bytes| bytes == 0)
+    }
+
+    /// Takes the error that is pending on the stream, if there is one.
+    ///
+    /// # Errors
+    /// When the stream cannot tell.
+    pub fn take_error(&mut self) -> io::Result<Option<io::Error>> {
+        self.stream.take_error()
     }
 
     /// Remembers what the kernel has told. A hang-up or an error is no reason to give up what can still be read or written: it

@@ -1,0 +1,121 @@
+//! From the first signal to the last connection: the queue of clients is served, then the connections finish or are closed in order.
+
+use std::io::Write;
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use super::drain::Due;
+use super::error::Error;
+use super::kernel::Kernel;
+use super::listener::Accepted;
+use super::serving::BYTES_A_TURN;
+use super::statistics::Reason;
+use super::{DRAIN, Server};
+use crate::event::Token;
+use crate::protocol::{Protocol, SessionId};
+use crate::sys::epoll::EpollFlags;
+use crate::sys::signal::{self, Signal};
+
+impl<P: Protocol, K: Kernel> Server<P, K> {
+    pub(super) fn on_signals(&mut self) -> Result<(), Error> {
+        while let Some(number) = self.kernel.next_signal().map_err(Error::system("read signals (read)"))? {
+            if number == Signal::SIGUSR1 as i32 {
+                // Whoever cannot take it does not get it.
+                let _ = write!(std::io::stderr(), "{}", self.statistics());
+                continue;
+            }
+            let name = signal::name(number);
+            if self.drain.has_begun() {
+                warn!(open = self.clients.len(), "{name} again: ending at once");
+                self.interrupted_by = Some(number);
+            } else {
+                self.begin_drain(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins the drain: clients that are in an accept queue are served, and then the listeners close.
+    pub(super) fn begin_drain(&mut self, why: &str) {
+        let Some(deadline) = self.drain.on_signal(self.kernel.now()) else { return };
+        info!(open = self.clients.len(), "{why}: draining; a second signal ends at once");
+        self.deadlines.set(deadline, Token::fixed(DRAIN));
+        // The kernel has accepted them for us. The last of them closes the listener.
+        for index in 0..self.listeners.len() {
+            self.queue_listener(index);
+        }
+    }
+
+    /// Returns whether a drain has come to its end: no client can come any more, and all have left.
+    pub(super) fn is_drained(&self) -> bool {
+        self.drain.has_begun()
+            && self.clients.is_empty()
+            && self.listeners.iter().all(Option::is_none)
+            && (P::ONLY_ANSWERS || self.protocol.is_idle() || self.drain.is_over())
+    }
+
+    pub(super) fn on_drain_deadline(&mut self, now: Instant) {
+        match self.drain.on_deadline(now) {
+            Due::CloseAll(until) => {
+                info!(open = self.clients.len(), "the drain's time is up: closing those that are left");
+                self.deadlines.set(until, Token::fixed(DRAIN));
+                for key in self.clients.keys().collect::<Vec<_>>() {
+                    self.begin_close(key, Reason::Drained);
+                    self.queue_client(key);
+                }
+                // A listener that is still open had no descriptors for its queue. Each connection that ends leaves one.
+                for index in 0..self.listeners.len() {
+                    self.queue_listener(index);
+                }
+            }
+            Due::CutOff => {
+                self.cut_off();
+                for index in 0..self.listeners.len() {
+                    self.abort_queue(index);
+                }
+            }
+        }
+    }
+
+    /// Serves a client that had to wait in an accept queue until the drain's time was up: what it has sent is returned, and then it is
+    /// closed in order.
+    pub(super) fn serve_last(&mut self, key: SessionId) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.connection.on_event(EpollFlags::IN);
+            self.serve(key, BYTES_A_TURN);
+            self.begin_close(key, Reason::Drained);
+            self.queue_client(key);
+        }
+    }
+
+    /// Closes a listener with clients in its queue, which are reset. Each counts as aborted.
+    fn abort_queue(&mut self, index: usize) {
+        let Some(mut listener) = self.listeners[index].take() else { return };
+        while let Ok(Accepted::Connection(..) | Accepted::Failed(_)) = listener.accept(&mut self.kernel) {
+            self.statistics.accepted += 1;
+            self.statistics.count_closed(Reason::Aborted);
+        }
+    }
+
+    /// Closes all that are left, as they are. Returns the number of connections that have lost bytes, now or before.
+    pub(super) fn cut_off(&mut self) -> u64 {
+        let mut lost_bytes = 0;
+        for key in self.clients.keys().collect::<Vec<_>>() {
+            lost_bytes += self.clients[key].connection.unsettled_bytes();
+            self.cut(key, Reason::Drained);
+        }
+        let aborted = self.statistics.closed_for(Reason::Aborted);
+        if lost_bytes > 0 {
+            warn!(connections = aborted, lost_bytes, "cut off before their bytes were delivered");
+        }
+        aborted
+    }
+
+    /// Closes a connection as it is. It is aborted if that destroys bytes, and otherwise closed for `reason`.
+    pub(super) fn cut(&mut self, key: SessionId, reason: Reason) {
+        let Some(client) = self.clients.get(key) else { return };
+        let is_settled = client.connection.unsettled_bytes() == 0;
+        self.forget(key, if is_settled { reason } else { Reason::Aborted });
+    }
+}

@@ -1,0 +1,71 @@
+//! Progress: when a peer last took bytes, by what its kernel has acknowledged.
+//!
+//! The length of an outbox says little of a peer. Linux tells of room only when a third of the send buffer is free, which can take
+//! minutes with a peer that reads slowly, and an outbox of the same length may hold other bytes. So the kernel is asked, and only when a
+//! timer has come.
+
+use slotmap::SparseSecondaryMap;
+
+use crate::protocol::SessionId;
+use crate::stream::Stream;
+
+/// The progress of the peers that had bytes outstanding when they were last looked at.
+#[derive(Debug, Default)]
+pub(super) struct PeerProgress {
+    seen: SparseSecondaryMap<SessionId, Seen>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// What the peer's kernel had acknowledged at the last look; none before the first.
+    acknowledged_bytes: Option<u64>,
+    since_ms: u64,
+    looked_at_ms: u64,
+}
+
+impl PeerProgress {
+    /// Counts the time without progress from `now_ms` on.
+    pub(super) fn begin(&mut self, key: SessionId, now_ms: u64) {
+        self.seen.insert(key, Seen { acknowledged_bytes: None, since_ms: now_ms, looked_at_ms: now_ms });
+    }
+
+    /// Forgets a connection that owes its peer nothing, or is closed.
+    pub(super) fn forget(&mut self, key: SessionId) {
+        if !self.seen.is_empty() {
+            self.seen.remove(key);
+            if self.seen.is_empty() {
+                self.seen = SparseSecondaryMap::new(); // and return the memory of a peak
+            }
+        }
+    }
+
+    /// Returns the time of the last known progress, and that of the last look.
+    pub(super) fn of(&self, key: SessionId) -> Option<(u64, u64)> {
+        self.seen.get(key).map(|seen| (seen.since_ms, seen.looked_at_ms))
+    }
+
+    /// Looks at what the peer's kernel has acknowledged, and returns the time of the last progress. That is never earlier than it was,
+    /// and late by no more than the time between two looks.
+    pub(super) fn look(&mut self, key: SessionId, stream: &impl Stream, now_ms: u64) -> u64 {
+        let Ok(acknowledged) = stream.acknowledged() else {
+            return self.seen.get(key).map_or(0, |seen| seen.since_ms);
+        };
+        // A segment of the peer need not have acknowledged anything new, but nothing new was acknowledged after the last one.
+        let last_ms = now_ms.saturating_sub(acknowledged.last_ago.as_millis() as u64);
+        let bytes = Some(acknowledged.bytes);
+        match self.seen.get_mut(key) {
+            Some(seen) => {
+                seen.looked_at_ms = now_ms;
+                if seen.acknowledged_bytes != bytes {
+                    seen.acknowledged_bytes = bytes;
+                    seen.since_ms = seen.since_ms.max(last_ms);
+                }
+                seen.since_ms
+            }
+            None => {
+                self.seen.insert(key, Seen { acknowledged_bytes: bytes, since_ms: last_ms, looked_at_ms: now_ms });
+                last_ms
+            }
+        }
+    }
+}
