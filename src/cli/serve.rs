@@ -107,11 +107,12 @@ struct LimitFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Times")]
 struct TimeFlags {
-    /// Close a connection that has neither sent nor taken bytes for so long, from 10ms to 20days [default: off]
+    /// Close a connection that has neither sent nor acknowledged bytes for so long, from 10ms to 20days [default: off]
     #[arg(long, value_name = "DURATION", env = "EDGECHO_IDLE_TIMEOUT", value_parser = duration)]
     idle_timeout: Option<Duration>,
 
-    /// Cut off a peer that has taken none of its pending bytes for so long, from 10ms to 20days, or off
+    /// Cut off a peer that has acknowledged none of its pending bytes for so long (and at most half as long again), from 10ms to 20days,
+    /// or off. A kernel acknowledges in pieces: over loopback, with 30s, a peer that reads less than about 3.5KB/s looks stalled
     #[arg(long, value_name = "DURATION", env = "EDGECHO_WRITE_TIMEOUT", value_parser = duration_or_off, default_value = "30s")]
     write_timeout: OrOff,
 

@@ -107,9 +107,12 @@ impl Default for Limits {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Timeouts {
-    /// How long a connection may neither send nor take bytes before it is closed in order. No limit by default.
+    /// How long a connection may neither send nor take bytes before it is closed in order. A peer takes bytes when its kernel acknowledges
+    /// them. A connection whose input the server itself holds back is not idle. No limit by default.
     pub idle: Option<Duration>,
-    /// How long a peer may take none of the bytes that are pending for it before it is cut off. By default 30 seconds.
+    /// How long a peer may acknowledge none of the bytes that are pending for it. It is cut off after a quarter more than this, and at most
+    /// half as much again. A kernel acknowledges in pieces, over loopback of up to 128 KiB: with the default of 30 seconds a peer there
+    /// that reads less than about 3.5 KB/s looks stalled. By default 30 seconds.
     pub write: Option<Duration>,
     /// How long a connection may last before it is closed in order. No limit by default.
     pub lifetime: Option<Duration>,
@@ -120,7 +123,7 @@ pub struct Timeouts {
 impl Timeouts {
     /// The shortest idle, write or lifetime timeout that can be kept.
     pub const MIN: Duration = Duration::from_millis(10);
-    /// The longest of all but the drain: 20 days, for time is kept in 32 bits of milliseconds.
+    /// The longest of all but the drain: 20 days.
     pub const MAX: Duration = Duration::from_secs(20 * 24 * 60 * 60);
     /// The longest drain: a day.
     pub const MAX_DRAIN: Duration = Duration::from_secs(24 * 60 * 60);

@@ -1,4 +1,4 @@
-//! Progress: when a peer last took bytes, by what its kernel has acknowledged.
+//! Progress: when a peer last took bytes, by what its kernel has acknowledged and ours has taken.
 //!
 //! The length of an outbox says little of a peer. Linux tells of room only when a third of the send buffer is free, which can take
 //! minutes with a peer that reads slowly, and an outbox of the same length may hold other bytes. So the kernel is asked, and only when a
@@ -19,14 +19,18 @@ pub(super) struct PeerProgress {
 struct Seen {
     /// What the peer's kernel had acknowledged at the last look; none before the first.
     acknowledged_bytes: Option<u64>,
+    /// What our kernel had taken for the peer. When its buffer is full it takes more only after an acknowledgement, which may have come long
+    /// before we offered more.
+    sent_bytes: u64,
     since_ms: u64,
     looked_at_ms: u64,
 }
 
 impl PeerProgress {
-    /// Counts the time without progress from `now_ms` on.
-    pub(super) fn begin(&mut self, key: SessionId, now_ms: u64) {
-        self.seen.insert(key, Seen { acknowledged_bytes: None, since_ms: now_ms, looked_at_ms: now_ms });
+    /// Counts the time without progress from `now_ms` on, for a connection that has sent so many bytes.
+    pub(super) fn begin(&mut self, key: SessionId, sent_bytes: u64, now_ms: u64) {
+        let seen = Seen { acknowledged_bytes: None, sent_bytes, since_ms: now_ms, looked_at_ms: now_ms };
+        self.seen.insert(key, seen);
     }
 
     /// Forgets a connection that owes its peer nothing, or is closed.
@@ -44,9 +48,9 @@ impl PeerProgress {
         self.seen.get(key).map(|seen| (seen.since_ms, seen.looked_at_ms))
     }
 
-    /// Looks at what the peer's kernel has acknowledged, and returns the time of the last progress. That is never earlier than it was,
-    /// and late by no more than the time between two looks.
-    pub(super) fn look(&mut self, key: SessionId, stream: &impl Stream, now_ms: u64) -> u64 {
+    /// Looks at what the peer's kernel has acknowledged, and at the bytes that ours has taken, and returns the time of the last progress. That
+    /// is never earlier than it was, and late by no more than the time between two looks.
+    pub(super) fn look(&mut self, key: SessionId, stream: &impl Stream, sent_bytes: u64, now_ms: u64) -> u64 {
         let Ok(acknowledged) = stream.acknowledged() else {
             return self.seen.get(key).map_or(0, |seen| seen.since_ms);
         };
@@ -60,10 +64,15 @@ impl PeerProgress {
                     seen.acknowledged_bytes = bytes;
                     seen.since_ms = seen.since_ms.max(last_ms);
                 }
+                if seen.sent_bytes != sent_bytes {
+                    seen.sent_bytes = sent_bytes;
+                    seen.since_ms = now_ms;
+                }
                 seen.since_ms
             }
             None => {
-                self.seen.insert(key, Seen { acknowledged_bytes: bytes, since_ms: last_ms, looked_at_ms: now_ms });
+                self.seen
+                    .insert(key, Seen { acknowledged_bytes: bytes, sent_bytes, since_ms: last_ms, looked_at_ms: now_ms });
                 last_ms
             }
         }

@@ -174,7 +174,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         if self.timeouts.write.is_some() && client.closing.is_none() {
             match (before, after) {
                 (0, 1..) => {
-                    self.peer_progress.begin(key, now_ms);
+                    self.peer_progress.begin(key, client.connection.sent_bytes(), now_ms);
                     self.set_timer(key);
                 }
                 (1.., 0) => self.peer_progress.forget(key),

@@ -19,7 +19,14 @@ use crate::stream::Stream;
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// Looks at a peer's progress within one timeout. A peer is closed by this part of the timeout late at the most.
-const LOOKS_A_TIMEOUT: u32 = 4;
+const LOOKS_A_TIMEOUT: u32 = 8;
+
+/// The time without progress after which a peer counts as stalled: a quarter more than the write timeout. A receiver acknowledges in
+/// pieces: it opens its window when a whole segment has been read, which over loopback can be 128 KiB. With the default of 30 seconds a
+/// peer that reads 4 KB/s takes 31 of them for that.
+fn stall_time(write_timeout: Duration) -> Duration {
+    write_timeout + write_timeout / 4
+}
 
 /// The step of the wheel: an eighth of the shortest timeout, so that none is late by more, and at most a second. A second is also
 /// the longest step where no timeout asks for less, so that the loop wakes for its timers no more than once a second.
@@ -50,18 +57,18 @@ impl Timeouts {
     ) -> Option<(u64, Due)> {
         // Both ends of what has passed are whole milliseconds, rounded down: a millisecond more, so that nothing is due early.
         let after = |since_ms: u64, time: Duration| since_ms.saturating_add(time.as_millis() as u64 + 1);
-        let without_progress = |timeout: Duration, reason| {
+        let without_progress = |timeout: Duration, longest: Duration, reason| {
             let (since_ms, looked_at_ms) = progress?;
-            let closes_at = after(since_ms, timeout);
+            let closes_at = after(since_ms, longest);
             let looks_at = after(looked_at_ms, timeout / LOOKS_A_TIMEOUT);
             Some(if closes_at <= looks_at { (closes_at, Due::Close(reason)) } else { (looks_at, Due::Look) })
         };
         if let Some(reason) = client.closing {
-            return without_progress(LINGER, reason);
+            return without_progress(LINGER, LINGER, reason);
         }
         let write = self.write.filter(|_| client.connection.needs_room());
         [
-            write.and_then(|timeout| without_progress(timeout, Reason::WriteStalled)),
+            write.and_then(|timeout| without_progress(timeout, stall_time(timeout), Reason::WriteStalled)),
             self.idle.map(|timeout| (after(client.active_ms, timeout), Due::Close(Reason::Idle))),
             self.lifetime.map(|timeout| (after(client.since_ms.get(), timeout), Due::Close(Reason::Lifetime))),
             // Quiet since the last bytes, or since the last heartbeat.
@@ -205,7 +212,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         // A connection that the server itself holds back is not idle: its bytes wait for us.
         let now_ms = self.clock.last_read_ms();
         let is_ours = client.place != Place::Nowhere || client.connection.has_unread_input();
-        let progress_ms = self.peer_progress.look(key, client.connection.stream(), now_ms);
+        let connection = &client.connection;
+        let progress_ms = self.peer_progress.look(key, connection.stream(), connection.sent_bytes(), now_ms);
         client.active_ms = client.active_ms.max(if is_ours { now_ms } else { progress_ms });
         due(client, self.peer_progress.of(key), self.heartbeats.of(key))
     }
@@ -218,7 +226,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             client.closing.get_or_insert(reason);
             // A connection that waits for its rate or for memory waits no longer: its input is only read to be discarded.
             client.place = Place::Nowhere;
-            self.peer_progress.begin(key, now_ms);
+            self.peer_progress.begin(key, client.connection.sent_bytes(), now_ms);
         }
     }
 
