@@ -110,7 +110,7 @@ pub struct Timeouts {
     /// How long a connection may neither send nor take bytes before it is closed in order. A peer takes bytes when its kernel acknowledges
     /// them. A connection whose input the server itself holds back is not idle. No limit by default.
     pub idle: Option<Duration>,
-    /// How long a peer may acknowledge none of the bytes that are pending for it. It is cut off after a quarter more than this, and at most
+    /// How long a peer may acknowledge none of the bytes that are pending for it. It is cut off after a fifth more than this, and at most
     /// half as much again. A kernel acknowledges in pieces, over loopback of up to 128 KiB: with the default of 30 seconds a peer there
     /// that reads less than about 3.5 KB/s looks stalled. By default 30 seconds.
     pub write: Option<Duration>,

@@ -15,17 +15,17 @@ use crate::event::{Name, Token};
 use crate::protocol::{Protocol, SessionId};
 use crate::stream::Stream;
 
-/// The longest time without progress of a connection that we close: for its peer to acknowledge what is owed, and to send its FIN.
+/// The time that the peer of a connection that we close has to send its FIN, once it has acknowledged all that it is owed.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// Looks at a peer's progress within one timeout. A peer is closed by this part of the timeout late at the most.
 const LOOKS_A_TIMEOUT: u32 = 8;
 
-/// The time without progress after which a peer counts as stalled: a quarter more than the write timeout. A receiver acknowledges in
+/// The time without progress after which a peer counts as stalled: a fifth more than the write timeout. A receiver acknowledges in
 /// pieces: it opens its window when a whole segment has been read, which over loopback can be 128 KiB. With the default of 30 seconds a
 /// peer that reads 4 KB/s takes 31 of them for that.
 fn stall_time(write_timeout: Duration) -> Duration {
-    write_timeout + write_timeout / 4
+    write_timeout + write_timeout / 5
 }
 
 /// The step of the wheel: an eighth of the shortest timeout, so that none is late by more, and at most a second. A second is also
@@ -57,18 +57,16 @@ impl Timeouts {
     ) -> Option<(u64, Due)> {
         // Both ends of what has passed are whole milliseconds, rounded down: a millisecond more, so that nothing is due early.
         let after = |since_ms: u64, time: Duration| since_ms.saturating_add(time.as_millis() as u64 + 1);
-        let without_progress = |timeout: Duration, longest: Duration, reason| {
-            let (since_ms, looked_at_ms) = progress?;
-            let closes_at = after(since_ms, longest);
-            let looks_at = after(looked_at_ms, timeout / LOOKS_A_TIMEOUT);
-            Some(if closes_at <= looks_at { (closes_at, Due::Close(reason)) } else { (looks_at, Due::Look) })
-        };
-        if let Some(reason) = client.closing {
-            return without_progress(LINGER, LINGER, reason);
+        if client.closing.is_some() {
+            return progress.map(|(_, looked_at_ms)| (after(looked_at_ms, LINGER / LOOKS_A_TIMEOUT), Due::Look));
         }
         let write = self.write.filter(|_| client.connection.needs_room());
         [
-            write.and_then(|timeout| without_progress(timeout, stall_time(timeout), Reason::WriteStalled)),
+            write.zip(progress).map(|(timeout, (since_ms, looked_at_ms))| {
+                let closes_at = after(since_ms, stall_time(timeout));
+                let looks_at = after(looked_at_ms, timeout / LOOKS_A_TIMEOUT);
+                if closes_at <= looks_at { (closes_at, Due::Close(Reason::WriteStalled)) } else { (looks_at, Due::Look) }
+            }),
             self.idle.map(|timeout| (after(client.active_ms, timeout), Due::Close(Reason::Idle))),
             self.lifetime.map(|timeout| (after(client.since_ms.get(), timeout), Due::Close(Reason::Lifetime))),
             // Quiet since the last bytes, or since the last heartbeat.
@@ -191,7 +189,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 self.set_timer(key);
                 return self.resume_client(key);
             }
-            // It takes nothing, or does not send its FIN: nothing that is owed can reach it.
+            // Nothing that is owed can reach it.
             Some(Due::Close(Reason::WriteStalled)) => return self.forget(key, Reason::WriteStalled),
             Some(Due::Close(reason)) => return self.cut(key, reason),
         }
@@ -215,6 +213,14 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let connection = &client.connection;
         let progress_ms = self.peer_progress.look(key, connection.stream(), connection.sent_bytes(), now_ms);
         client.active_ms = client.active_ms.max(if is_ours { now_ms } else { progress_ms });
+        if let Some(reason) = client.closing {
+            let passed = Duration::from_millis(known_ms.saturating_sub(progress_ms));
+            let patience = match self.timeouts.write {
+                Some(timeout) if client.connection.owes_bytes() => stall_time(timeout).max(LINGER),
+                _ => LINGER,
+            };
+            return Some(if passed > patience { Due::Close(reason) } else { Due::Look });
+        }
         due(client, self.peer_progress.of(key), self.heartbeats.of(key))
     }
 

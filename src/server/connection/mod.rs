@@ -161,10 +161,20 @@ impl<S: Stream, T> Connection<S, T> {
     /// unread input. With unread input close(2) sends a reset instead of a FIN (RFC 1122, 4.2.2.13), which discards what is on its way.
     #[must_use]
     pub fn unsettled_bytes(&self) -> u64 {
-        let unacknowledged = self.stream.unacknowledged_bytes().unwrap_or_default();
-        let our_fin = usize::from(self.phase == Phase::Lingering);
         let unread = self.stream.unread_bytes().unwrap_or_default();
-        (self.outbox.len() + unacknowledged.saturating_sub(our_fin) + unread) as u64
+        (self.outbox.len() + self.unacknowledged_bytes() + unread) as u64
+    }
+
+    /// Returns whether bytes are pending, or the peer's kernel has not acknowledged all that it was sent.
+    #[must_use]
+    pub fn owes_bytes(&self) -> bool {
+        !self.outbox.is_empty() || self.unacknowledged_bytes() > 0
+    }
+
+    /// Returns how many sent bytes the peer's kernel has not acknowledged, without our FIN.
+    fn unacknowledged_bytes(&self) -> usize {
+        let our_fin = usize::from(self.phase == Phase::Lingering);
+        self.stream.unacknowledged_bytes().unwrap_or_default().saturating_sub(our_fin)
     }
 
     /// Returns whether the peer's kernel has acknowledged all that it was sent.
