@@ -18,11 +18,16 @@ enum Stage {
     Over,
 }
 
+/// A deadline that comes later than this was not met because the process did not run: it was stopped, or its machine suspended.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// The drain.
 #[derive(Debug)]
 pub(super) struct Drain {
     timeout: Duration,
     stage: Stage,
+    /// The deadline that was given last.
+    deadline: Option<Instant>,
 }
 
 /// What a deadline of the drain asks for.
@@ -30,6 +35,8 @@ pub(super) struct Drain {
 pub(super) enum Due {
     /// Close every connection in order, until this moment.
     CloseAll(Instant),
+    /// Wait until this moment: peers had no time to take what is owed to them while the process did not run.
+    Wait(Instant),
     /// Cut off what is left.
     CutOff,
 }
@@ -37,7 +44,7 @@ pub(super) enum Due {
 impl Drain {
     /// A drain that serves those who are connected for up to `timeout`.
     pub(super) fn new(timeout: Duration) -> Self {
-        Self { timeout, stage: Stage::Serving }
+        Self { timeout, stage: Stage::Serving, deadline: None }
     }
 
     /// Whether a signal has come.
@@ -62,17 +69,29 @@ impl Drain {
             return None;
         }
         self.stage = Stage::Draining;
-        Some(now + self.timeout)
+        self.deadline = Some(now + self.timeout);
+        self.deadline
     }
 
     /// The deadline that was given last has come, at `now`.
     pub(super) fn on_deadline(&mut self, now: Instant) -> Due {
-        if matches!(self.stage, Stage::Closing | Stage::Over) {
-            self.stage = Stage::Over;
-            return Due::CutOff;
+        let is_late = self.deadline.is_some_and(|deadline| now > deadline + PAUSE);
+        let until = now + LINGER;
+        match self.stage {
+            Stage::Closing if is_late => {
+                self.deadline = Some(until);
+                Due::Wait(until)
+            }
+            Stage::Closing | Stage::Over => {
+                self.stage = Stage::Over;
+                Due::CutOff
+            }
+            Stage::Serving | Stage::Draining => {
+                self.stage = Stage::Closing;
+                self.deadline = Some(until);
+                Due::CloseAll(until)
+            }
         }
-        self.stage = Stage::Closing;
-        Due::CloseAll(now + LINGER)
     }
 }
 
@@ -89,6 +108,18 @@ mod tests {
         assert!(drain.has_begun());
         assert_eq!(drain.on_deadline(now), Due::CloseAll(now + LINGER));
         assert_eq!(drain.on_deadline(now), Due::CutOff);
+    }
+
+    #[test]
+    fn a_pause_does_not_count_against_peers_that_are_being_closed() {
+        let now = Instant::now();
+        let mut drain = Drain::new(Duration::from_secs(5));
+        drain.on_signal(now);
+        let closed = now + Duration::from_secs(5);
+        assert_eq!(drain.on_deadline(closed), Due::CloseAll(closed + LINGER));
+        let resumed = closed + Duration::from_secs(40);
+        assert_eq!(drain.on_deadline(resumed), Due::Wait(resumed + LINGER));
+        assert_eq!(drain.on_deadline(resumed + LINGER), Due::CutOff);
     }
 
     #[test]

@@ -69,6 +69,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                     self.queue_listener(index);
                 }
             }
+            Due::Wait(until) => self.deadlines.set(until, Token::fixed(DRAIN)),
             Due::CutOff => {
                 self.cut_off();
                 for index in 0..self.listeners.len() {
