@@ -1,25 +1,37 @@
-//! The clients of `scripts/soak.sh`: some that behave well, beside chaos. At the end the well-behaved have lost nothing, and the
-//! server is as it was: no descriptor more, hardly any memory more, and a log that says little.
+//! The work of `scripts/soak.sh`: servers under chaos, beside clients that behave well. At the end the clients that behave well have lost
+//! nothing, and each server is as it was: no descriptor more, hardly any memory more, a short log, the right exit status.
 #![allow(missing_docs, unreachable_pub, reason = "a program, not a library")]
 
+mod clients;
+mod dice;
+mod output;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use clients::{behave_well, misbehave, read_slowly};
+use dice::Dice;
 use nix::sys::signal::Signal;
-use support::client::{pattern, reset};
+use output::Disk;
 use support::{Process, Server, eventually};
 
 /// So few descriptors that chaos can use them up.
 const DESCRIPTORS: &str = "ulimit -n 256";
 
-/// Let well-behaved clients and chaos loose on a server
+/// The memory that a server may have more at the end than at the start.
+const MOST_GROWTH_BYTES: i64 = 8 << 20;
+
+/// The longest time that a server is stopped.
+const LONGEST_STOP: Duration = Duration::from_secs(40);
+
+/// Let well-behaved clients and chaos loose on servers
 #[derive(Debug, Parser)]
 struct Options {
     /// For so many seconds
@@ -27,157 +39,160 @@ struct Options {
     seconds: u64,
 }
 
-/// A small generator: what chaos does need not be good, only varied.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
+/// An echo server under chaos, and what it was like before.
+struct Victim {
+    process: Process,
+    descriptors: usize,
+    rss_bytes: u64,
 }
 
-fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(support::PATIENCE))?;
-    stream.set_write_timeout(Some(support::PATIENCE))?;
-    Ok(stream)
-}
-
-/// Sends messages of all sizes and takes each back whole; comes anew now and then. Every byte is compared.
-fn behave_well(address: SocketAddr, mut dice: Dice, echoed: &AtomicU64, is_over: &AtomicBool) -> std::io::Result<()> {
-    while !is_over.load(Ordering::Relaxed) {
-        let mut stream = connect(address)?;
-        for _ in 0..=dice.roll(200) {
-            let length = [1, 64, 512, 4_000, 40_000, 1 << 20][dice.roll(6) as usize];
-            let message = pattern(dice.roll(u64::MAX), length);
-            let mut back = vec![0; length];
-            let mut reader = stream.try_clone()?;
-            std::thread::scope(|scope| {
-                let sender = scope.spawn(|| stream.write_all(&message));
-                reader.read_exact(&mut back)?;
-                sender.join().expect("the sender")
-            })?;
-            if back != message {
-                return Err(std::io::Error::other("a byte came back wrong"));
-            }
-            echoed.fetch_add(length as u64, Ordering::Relaxed);
-            if is_over.load(Ordering::Relaxed) {
-                break;
-            }
+impl Victim {
+    fn start(preparation: &str, arguments: &[&str]) -> Self {
+        let process = Process::start_after(Server::Rust, preparation, arguments).expect("the release build is there");
+        let mut victim = Self { descriptors: process.descriptors(), process, rss_bytes: 0 };
+        // Whatever the first connections bring into memory once and for all is not a leak.
+        let mut dice = Dice(0);
+        for _ in 0..200 {
+            let _ = misbehave(victim.process.address, &mut dice);
         }
-        stream.shutdown(std::net::Shutdown::Write)?;
-        if stream.read(&mut [0])? != 0 {
-            return Err(std::io::Error::other("a byte too many"));
+        victim.settle();
+        victim.rss_bytes = victim.process.rss_bytes();
+        victim
+    }
+
+    /// Waits until all connections have left.
+    fn settle(&self) {
+        eventually("all have left", || (self.process.descriptors() == self.descriptors).then_some(()));
+    }
+
+    /// Stops the server again and again: mostly for a moment, and in each minute once for long.
+    fn stop_and_continue(&self, end: Instant, total: Duration) {
+        let longest = LONGEST_STOP.min(total / 5);
+        let mut long_stops = [1, 4, 2].iter().cycle().map(|part| longest / *part);
+        let mut long_at = Instant::now() + longest / 2;
+        while Instant::now() < end {
+            std::thread::park_timeout(Duration::from_millis(700));
+            let is_long = Instant::now() > long_at && Instant::now() + longest < end;
+            let stop = if is_long { long_stops.next().unwrap_or_default() } else { Duration::from_millis(30) };
+            self.process.freeze();
+            let until = Instant::now() + stop;
+            while Instant::now() < until {
+                std::thread::park_timeout(until.saturating_duration_since(Instant::now()));
+            }
+            self.process.thaw();
+            if is_long {
+                println!("stopped for {} s", stop.as_secs_f64());
+                long_at = Instant::now() + longest;
+            }
         }
     }
-    Ok(())
-}
 
-/// One act of chaos. What the server makes of it is not looked at.
-fn misbehave(address: SocketAddr, dice: &mut Dice) -> std::io::Result<()> {
-    let mut stream = connect(address)?;
-    stream.set_write_timeout(Some(Duration::from_millis(200)))?;
-    stream.set_read_timeout(Some(Duration::from_millis(200)))?;
-    match dice.roll(8) {
-        0 => {}             // connects and leaves
-        1 => reset(stream), // connects and resets
-        2 => {
-            stream.write_all(&pattern(1, 100_000))?; // resets with bytes on their way, in both directions
-            reset(stream);
+    /// Ends the server, and returns what is wrong with it.
+    fn end(mut self, name: &str, most_log_lines: u64) -> Vec<String> {
+        self.settle();
+        eventually("memory is given back", || {
+            let grown = self.process.rss_bytes() as i64 - self.rss_bytes as i64;
+            (grown < MOST_GROWTH_BYTES).then_some(())
+        });
+        let grown = self.process.rss_bytes() as i64 - self.rss_bytes as i64;
+        self.process.signal(Signal::SIGTERM);
+        let status = self.process.wait();
+        let log_lines = self.process.stderr().lines().count() as u64;
+        println!("{name}: descriptors leaked: 0, RSS grown by {grown} bytes, {log_lines} log lines, {status}");
+        let mut faults = Vec::new();
+        if !status.success() {
+            faults.push(format!("{name} ended with {status}"));
         }
-        3 => {
-            for byte in pattern(2, 200) {
-                stream.write_all(&[byte])?; // one byte at a time
-                let _ = stream.read(&mut [0; 8]);
-            }
+        if log_lines > most_log_lines {
+            faults.push(format!("{name} has logged {log_lines} lines"));
         }
-        4 => {
-            let _ = stream.write_all(&pattern(3, 8 << 20)); // never reads, and vanishes
-        }
-        5 => {
-            stream.write_all(&pattern(4, 50_000))?; // half-closes, and does not wait for the answer
-            stream.shutdown(std::net::Shutdown::Write)?;
-        }
-        6 => {
-            socket2::SockRef::from(&stream).send_out_of_band(b"!")?; // urgent, for no reason
-            let _ = stream.read(&mut [0; 8]);
-        }
-        _ => {
-            // More than there are descriptors, held for a moment.
-            let crowd: Vec<_> = (0..300).map_while(|_| TcpStream::connect(address).ok()).collect();
-            std::thread::park_timeout(Duration::from_millis(50));
-            drop(crowd);
-        }
+        faults
     }
-    Ok(())
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
     support::raise_descriptor_limit();
-    let mut process = Process::start_after(Server::Rust, DESCRIPTORS, &[]).expect("the release build is there");
-    let descriptors = process.descriptors();
-    let at_rest = || eventually("all have left", || (process.descriptors() == descriptors).then_some(()));
-    // Whatever the first connections bring into memory once and for all is not a leak.
-    let mut dice = Dice(0);
-    for _ in 0..200 {
-        let _ = misbehave(process.address, &mut dice);
-    }
-    at_rest();
-    let rss = process.rss_bytes();
+    let disk = Disk::new();
+    let total = Duration::from_secs(options.seconds);
+
+    // A log that nobody reads most of the time, of a server that says much.
+    let log = disk.path.join("log");
+    nix::unistd::mkfifo(&log, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+    let mut log_reader =
+        OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(&log).expect("the FIFO");
+    let echo = Victim::start(DESCRIPTORS, &[]);
+    let talker = Victim::start(&format!("{DESCRIPTORS}\nexec 2>{}", log.display()), &["-v"]);
 
     let is_over = AtomicBool::new(false);
-    let (echoed, acts) = (AtomicU64::new(0), AtomicU64::new(0));
-    let end = Instant::now() + Duration::from_secs(options.seconds);
-    let losses: Vec<String> = std::thread::scope(|scope| {
-        let good: Vec<_> = (0..4)
-            .map(|seed| {
-                scope.spawn({
-                    let (process, echoed, is_over) = (&process, &echoed, &is_over);
-                    move || behave_well(process.address, Dice(seed), echoed, is_over)
-                })
-            })
-            .collect();
-        for seed in 100..104 {
-            scope.spawn({
-                let (process, acts, is_over) = (&process, &acts, &is_over);
-                move || {
+    let (echoed, acts, frames, buried) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let mut log_text = Vec::new();
+    let end = Instant::now() + total;
+    let mut faults: Vec<String> = std::thread::scope(|scope| {
+        let (is_over, echoed, disk) = (&is_over, &echoed, &disk);
+        let mut good = Vec::new();
+        for (victim, clients) in [(&echo, 4), (&talker, 2)] {
+            let address = victim.process.address;
+            for seed in 0..clients {
+                good.push(scope.spawn(move || behave_well(address, Dice(seed), echoed, is_over).map_err(|e| e.to_string())));
+            }
+            for seed in 100..100 + clients {
+                let acts = &acts;
+                scope.spawn(move || {
                     let mut dice = Dice(seed);
                     while !is_over.load(Ordering::Relaxed) {
-                        let _ = misbehave(process.address, &mut dice);
+                        let _ = misbehave(address, &mut dice);
                         acts.fetch_add(1, Ordering::Relaxed);
                     }
+                });
+            }
+        }
+        for rate in [8 << 10, 32 << 10, 1 << 20] {
+            let address = echo.process.address;
+            good.push(scope.spawn(move || {
+                read_slowly(address, rate, echoed, is_over)
+                    .map_err(|error| format!("reading {rate} bytes a second: {error}"))
+            }));
+        }
+        if disk.is_mounted() {
+            let frames = &frames;
+            good.push(scope.spawn(move || output::fill_the_disk(disk, is_over, frames)));
+        } else {
+            println!("skipped: a full disk: no disk can be mounted without root");
+        }
+        good.push(scope.spawn(|| output::stall_the_consumer(disk, is_over, &frames)));
+        good.push(scope.spawn(|| output::bury_consumers(disk, is_over, &buried)));
+        scope.spawn(|| {
+            let mut buffer = vec![0; 65_536];
+            while !is_over.load(Ordering::Relaxed) {
+                std::thread::park_timeout(Duration::from_secs(10)); // stalled
+                let reads_until = Instant::now() + Duration::from_secs(1);
+                while Instant::now() < reads_until {
+                    match log_reader.read(&mut buffer) {
+                        Ok(count) => log_text.extend_from_slice(&buffer[..count]),
+                        Err(_) => std::thread::park_timeout(Duration::from_millis(5)),
+                    }
                 }
-            });
-        }
-        while Instant::now() < end {
-            std::thread::park_timeout(Duration::from_millis(700));
-            process.freeze();
-            std::thread::park_timeout(Duration::from_millis(30));
-            process.thaw();
-        }
+            }
+        });
+        echo.stop_and_continue(end, total);
         is_over.store(true, Ordering::Relaxed);
-        good.into_iter().filter_map(|client| client.join().expect("a client").err()).map(|error| error.to_string()).collect()
+        good.into_iter().filter_map(|client| client.join().expect("a client").err()).collect()
     });
-    at_rest();
-    let grown = process.rss_bytes() as i64 - rss as i64;
-    process.signal(Signal::SIGTERM);
-    let status = process.wait();
-    let log_lines = process.stderr().lines().count();
+    faults.extend(echo.end("echo", 10 + options.seconds / 5));
+    faults.extend(talker.end("echo -v, stderr stalled", 0));
+    if !String::from_utf8_lossy(&log_text).contains("dropped") {
+        faults.push("no log line says that lines were dropped".to_owned());
+    }
 
     println!(
-        "{} s: {} bytes echoed to the well-behaved, {} acts of chaos",
+        "{} s: {} bytes echoed to the well-behaved, {} frames collected, {} acts of chaos, {} consumers buried",
         options.seconds,
         echoed.into_inner(),
-        acts.into_inner()
+        frames.into_inner(),
+        acts.into_inner(),
+        buried.into_inner(),
     );
-    println!("lost by the well-behaved: {losses:?}");
-    println!("descriptors leaked: 0, RSS grown by {grown} bytes, {log_lines} log lines, {status}");
-    let is_bounded = log_lines as u64 <= 10 + options.seconds / 5;
-    if losses.is_empty() && grown < 1 << 20 && is_bounded && status.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    println!("lost by the well-behaved, or otherwise wrong: {faults:?}");
+    if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
