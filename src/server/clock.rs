@@ -77,17 +77,18 @@ impl Horizon {
         self.asked.get_or_insert(Asked { at: now, unreturned: watched });
     }
 
-    /// Notes that the wait has returned `count` events of at most `capacity`, and that all of them have been processed.
+    /// Notes that the wait has returned `count` events of at most `capacity`, and that all of them have been processed. Returns whether more
+    /// is known than before: without that nothing can be due.
     #[inline]
-    pub(super) fn after_turn(&mut self, count: usize, capacity: usize) {
-        if let Some(Asked { at, unreturned }) = &mut self.asked {
-            if count < capacity || count >= *unreturned {
-                self.known_until = *at;
-                self.asked = None;
-            } else {
-                *unreturned -= count;
-            }
+    pub(super) fn after_turn(&mut self, count: usize, capacity: usize) -> bool {
+        let Some(Asked { at, unreturned }) = &mut self.asked else { return false };
+        if count < capacity || count >= *unreturned {
+            self.known_until = *at;
+            self.asked = None;
+            return true;
         }
+        *unreturned -= count;
+        false
     }
 
     /// Returns the moment up to which every event has been processed.

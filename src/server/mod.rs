@@ -269,8 +269,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             if !self.busy_poll.is_zero() && !events.is_empty() {
                 busy_until = Some(self.kernel.now() + self.busy_poll);
             }
-            self.horizon.after_turn(events.len(), EVENTS_A_TURN);
-            self.keep_deadlines();
+            if self.horizon.after_turn(events.len(), EVENTS_A_TURN) {
+                self.keep_deadlines();
+            }
         }
     }
 

@@ -122,6 +122,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     /// Does what was due at the moment up to which all events have been processed.
+    #[cold]
+    #[inline(never)]
     pub(super) fn keep_deadlines(&mut self) {
         let known_until = self.horizon.known_until();
         if self.next_deadline().is_none_or(|at| at > known_until) {
