@@ -92,7 +92,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     fn open(&mut self, stream: K::Stream, peer: SocketAddr) -> io::Result<()> {
         self.statistics.accepted += 1;
         if let Some(per_ip) = &mut self.per_ip
-            && !per_ip.admit(peer.ip())
+            && !per_ip.admit(peer)
         {
             self.statistics.count_closed(Reason::Limit);
             debug!(%peer, "closed at once: its source has as many connections as it may");
