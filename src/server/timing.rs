@@ -1,6 +1,5 @@
 //! Everything that has a time: the timeouts of connections, the signals and the drain.
 
-use std::io::Write;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
@@ -229,8 +228,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     pub(super) fn on_signals(&mut self) -> Result<(), Error> {
         while let Some(number) = self.kernel.next_signal().map_err(Error::system("read signals (read)"))? {
             if number == Signal::SIGUSR1 as i32 {
-                // Whoever cannot take it does not get it.
-                let _ = write!(std::io::stderr(), "{}", self.statistics());
+                info!(target: "edgecho::statistics", "{}", self.statistics());
                 continue;
             }
             let name = signal::name(number);
