@@ -1,5 +1,5 @@
 //! The command line: what can be asked for, and what is said when it cannot be done. A file a command; `values` reads what is given
-//! for flags, `log` and `stderr` say what happens.
+//! for flags, `log` and `stderr` say what happens, and `terminal` guards a terminal.
 
 mod flood;
 mod log;
@@ -7,6 +7,7 @@ mod ping;
 mod send;
 mod serve;
 mod stderr;
+mod terminal;
 mod values;
 
 use std::process::ExitCode;
