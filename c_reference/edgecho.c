@@ -540,6 +540,7 @@ int main(int argc, char **argv) {
         }
     }
     signal(SIGPIPE, SIG_IGN); /* for stdout and stderr; on sockets MSG_NOSIGNAL does it */
+    signal(SIGXFSZ, SIG_IGN); /* a file as large as `ulimit -f` allows is an error like any other */
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
         limit.rlim_cur = limit.rlim_max;
@@ -577,6 +578,7 @@ int main(int argc, char **argv) {
         sigaction(interrupted_by, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
         sigprocmask(SIG_UNBLOCK, &mask, NULL);
         raise(interrupted_by);
+        return 128 + interrupted_by; /* process 1 of a container, which no signal ends */
     }
     return aborted > 0;
 }

@@ -27,6 +27,14 @@
 //! assert_eq!(summary.aborted, 0, "every client got all of its bytes");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! Two things are left to that program, as they concern all of it:
+//!
+//! - The crate writes to no standard stream. It emits `tracing` events, from within the event loop: a subscriber that blocks, because
+//!   nobody reads what it writes, blocks the server. SIGUSR1 has the statistics emitted as the message of an event at level `INFO`
+//!   with the target `edgecho::statistics`.
+//! - Where a file can reach the limit on its size (`ulimit -f`), the program should ignore SIGXFSZ, with
+//!   [`sys::signal::ignore`]. Otherwise the signal ends it.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("edgecho is built on epoll(7), signalfd(2) and accept4(2): it needs Linux");

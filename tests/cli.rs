@@ -6,7 +6,8 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use support::client::{connect, echo, finish, read_to_fin, reset};
 use support::{Killed, Process, Server, eventually, run, skip};
 
@@ -245,4 +246,126 @@ fn a_stdout_that_takes_nothing_is_a_warning_not_the_end() {
     finish(&stream);
     assert_eq!(read_to_fin(&stream), b"hello");
     drop(child);
+}
+
+#[test]
+fn a_flag_that_the_protocol_has_no_use_for_is_refused() {
+    for (arguments, flag, owners) in [
+        (&["--queue", "5"] as &[_], "--queue", "--protocol collect"),
+        (&["--output", "/dev/null", "--protocol", "frame"], "--output", "--protocol collect"),
+        (&["--max-frame", "1KiB", "--protocol", "line"], "--max-frame", "--protocol frame and --protocol collect"),
+        (&["--max-line", "1KiB", "--protocol", "collect"], "--max-line", "--protocol line"),
+    ] {
+        let stderr = refused(edgecho(&["serve", "--listen", "127.0.0.1:0"]).args(arguments), 2);
+        assert!(stderr.starts_with(&format!("error: {flag} ")) && stderr.contains("has no effect with"), "{stderr}");
+        assert!(stderr.ends_with(&format!(": it belongs to {owners}\n")), "{stderr}");
+    }
+    let stderr = refused(edgecho(&["serve", "--listen", "127.0.0.1:0"]).env("EDGECHO_QUEUE", "5"), 2);
+    assert!(stderr.contains("EDGECHO_QUEUE") && stderr.contains("--protocol collect"), "{stderr}");
+    for flag in ["--raw", "--max-frame=1KiB"] {
+        let stderr = refused(&mut edgecho(&["send", "127.0.0.1", flag]), 2);
+        assert!(stderr.contains("has no effect on lines: it belongs to --protocol frame"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_network_interface_without_a_name_is_refused() {
+    // The kernel takes no name for all interfaces, and cuts one that is too long.
+    for name in ["", "a-name-of-16-byt"] {
+        let stderr = refused(&mut edgecho(&["serve", "--listen", "127.0.0.1:0", "--bind-device", name]), 2);
+        assert!(stderr.contains("--bind-device") && stderr.contains("expected the name of a network interface"), "{stderr}");
+    }
+    refused(edgecho(&["serve", "--listen", "127.0.0.1:0"]).env("EDGECHO_BIND_DEVICE", ""), 2);
+}
+
+/// A server that sends these bytes to whoever comes, and closes.
+fn say_to_all(bytes: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            stream.and_then(|mut stream| stream.write_all(bytes)).expect("send");
+        }
+    });
+    address
+}
+
+#[test]
+fn control_characters_of_a_server_never_reach_the_terminal_of_send() {
+    let bytes = b"\x1b]0;a title\x07, a tab\t, gr\xc3\xbcn, \xc2\x9b31m, \xff\n";
+    let address = say_to_all(bytes);
+    // Where stdout is no terminal, every byte passes.
+    let output = edgecho(&["send", &address.to_string()]).stdin(Stdio::null()).output().expect("the program");
+    assert_eq!(output.stdout, bytes);
+
+    // script(1) runs it on a terminal, which makes CR and LF of a line end.
+    let mut command = Command::new("script");
+    command.args(["--quiet", "--return", "--command", &format!("{PROGRAM} send {address} </dev/null"), "/dev/null"]);
+    let (status, shown, stderr) = run(&mut command);
+    assert!(status.success(), "{stderr}");
+    assert_eq!(shown, "\\x1b]0;a title\\x07, a tab\t, grün, \\u{9b}31m, \\xff\r\n");
+}
+
+/// unshare(1), to run a program as process 1 of a PID namespace, as in a container. None where that is not possible.
+fn as_process_1(test: &str) -> Option<Command> {
+    let mut command = Command::new("unshare");
+    if !nix::unistd::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.args(["--fork", "--pid", "--mount-proc", "--kill-child"]);
+    let is_possible =
+        Command::new("unshare").args(command.get_args()).arg("true").status().is_ok_and(|status| status.success());
+    if !is_possible {
+        skip(test, "this host lets us have no PID namespace");
+    }
+    is_possible.then_some(command)
+}
+
+/// The number that the one child of a process has outside of its namespace.
+fn child_of(pid: u32) -> Pid {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let child = eventually("a child", || std::fs::read_to_string(&path).ok()?.trim().parse().ok());
+    Pid::from_raw(child)
+}
+
+fn as_process_1_a_second_signal_ends_with_its_status(server: Server) {
+    for (signal, status) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
+        let Some(mut command) = as_process_1("as_process_1_a_second_signal_ends_with_its_status") else { return };
+        let (program, arguments) = server.program().expect("it was built");
+        let mut process = Process::spawn(command.arg(program).args(arguments).args(["--drain-timeout", "60s"]));
+        let pid = child_of(process.pid());
+        let stream = connect(process.address);
+        echo(&stream, b"here to stay");
+        kill(pid, signal).expect("the server is running");
+        eventually("the drain", || TcpStream::connect(process.address).is_err().then_some(()));
+        kill(pid, signal).expect("the server is running");
+        assert_eq!(process.wait().code(), Some(status), "{signal}: {}", process.stderr());
+    }
+}
+
+for_both_servers!(as_process_1_a_second_signal_ends_with_its_status);
+
+#[test]
+fn as_process_1_a_second_signal_ends_flood_with_its_status() {
+    let Some(mut command) = as_process_1("as_process_1_a_second_signal_ends_flood_with_its_status") else { return };
+    // Nobody answers: after the first signal, flood waits for what it has sent.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("an address").to_string();
+    command.args([PROGRAM, "flood", "--no-handshake", "-c", "1", "-d", "60s", "--timeout", "60s", &address]);
+    let mut child =
+        Killed(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("unshare"));
+    let (stream, _) = silent.accept().expect("a connection");
+    let pid = child_of(child.0.id());
+    let has = |set: &str, signal: Signal| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("proc(5)");
+        let signals = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(":\t")).expect("a set of signals");
+        u64::from_str_radix(signals, 16).expect("a set of signals") & (1 << (signal as i32 - 1)) != 0
+    };
+    eventually("handlers", || has("SigCgt", Signal::SIGTERM).then_some(()));
+    kill(pid, Signal::SIGINT).expect("flood is running");
+    eventually("the first signal is taken", || (!has("ShdPnd", Signal::SIGINT)).then_some(()));
+    kill(pid, Signal::SIGINT).expect("flood is running");
+    let status = eventually("flood ends", || child.0.try_wait().expect("our own child"));
+    assert_eq!(status.code(), Some(130));
+    drop(stream);
 }

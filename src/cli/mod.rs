@@ -1,18 +1,19 @@
 //! The command line: what can be asked for, and what is said when it cannot be done. A file a command; `values` reads what is given
-//! for flags.
+//! for flags, `log` and `stderr` say what happens, and `terminal` guards a terminal.
 
 mod flood;
+mod log;
 mod ping;
 mod send;
 mod serve;
+mod stderr;
+mod terminal;
 mod values;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::prelude::*;
+use clap::{Parser, Subcommand};
+use edgecho::sys::signal::{self, Signal};
 
 /// The status of a run that ended in other than good order: something could not be done, or somebody was cut off.
 const FAILURE: u8 = 1;
@@ -31,7 +32,7 @@ struct Cli {
     command: Command,
 
     #[command(flatten)]
-    logging: Logging,
+    logging: log::Logging,
 }
 
 #[derive(Debug, Subcommand)]
@@ -49,51 +50,30 @@ enum Command {
     Send(send::Send),
 }
 
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Logging (to stderr)")]
-struct Logging {
-    /// Say more: each connection (-v), each detail (-vv)
-    #[arg(short, long, action = ArgAction::Count, env = "EDGECHO_VERBOSE", global = true)]
-    verbose: u8,
-
-    /// Say less: trouble only (-q), failures only (-qq)
-    #[arg(short, long, action = ArgAction::Count, env = "EDGECHO_QUIET", global = true)]
-    quiet: u8,
-
-    /// What to say, by level or by module, such as 'debug' or 'warn,edgecho::server=debug'; -v and -q no longer count
-    #[arg(long, value_name = "FILTER", env = "EDGECHO_LOG", global = true)]
-    log: Option<Targets>,
-}
-
 /// Reads the command line and does what it asks for.
 pub(crate) fn run() -> ExitCode {
-    let cli = Cli::parse();
-    start_logging(cli.logging);
-    match cli.command {
-        Command::Serve(options) => serve::serve(options),
-        Command::Ping(options) => ping::ping(options),
-        Command::Flood(options) => flood::flood(options),
-        Command::Send(options) => send::send(options),
-    }
-}
-
-fn start_logging(options: Logging) {
-    let level = match i16::from(options.verbose) - i16::from(options.quiet) {
-        ..=-2 => LevelFilter::ERROR,
-        -1 => LevelFilter::WARN,
-        0 => LevelFilter::INFO,
-        1 => LevelFilter::DEBUG,
-        2.. => LevelFilter::TRACE,
+    // A file that is as large as `ulimit -f` allows is then an error like any other (setrlimit(2), RLIMIT_FSIZE).
+    let _ = signal::ignore(Signal::SIGXFSZ);
+    let status = match Cli::try_parse() {
+        Ok(cli) => {
+            log::start(cli.logging);
+            match cli.command {
+                Command::Serve(options) => serve::serve(options),
+                Command::Ping(options) => ping::ping(options),
+                Command::Flood(options) => flood::flood(options),
+                Command::Send(options) => send::send(options),
+            }
+        }
+        Err(error) if error.use_stderr() => {
+            let text = error.render();
+            stderr::say(if log::has_colours() { text.ansi().to_string() } else { text.to_string() });
+            ExitCode::from(WRONG_FLAG)
+        }
+        // Help, or the version.
+        Err(help) => help.exit(),
     };
-    let filter = options.log.unwrap_or_else(|| Targets::new().with_default(level));
-    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal() && !is_plain)
-        .with_target(false)
-        // A reader of the log that goes away must not take the server with it.
-        .log_internal_errors(false);
-    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    stderr::finish();
+    status
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `edgecho serve`: its flags, and what its end means.
 
+use std::fmt;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,8 +13,8 @@ use edgecho::server::{Config, Error, Keepalive, Limits, ListenAddress, Server, S
 use edgecho::sys::signal;
 use tracing::warn;
 
-use super::values::{OrOff, buffer_size, duration, duration_or_off, keepalive, linger, piece_size};
-use super::{FAILURE, WRONG_FLAG};
+use super::values::{OrOff, buffer_size, duration, duration_or_off, interface, keepalive, linger, piece_size};
+use super::{FAILURE, WRONG_FLAG, stderr};
 
 #[derive(Debug, Args)]
 #[command(
@@ -48,29 +49,58 @@ struct ProtocolFlags {
     #[arg(long, value_name = "NAME", env = "EDGECHO_PROTOCOL", value_enum, default_value_t = Name::Echo)]
     protocol: Name,
 
-    /// Of line: the longest line, in bytes without its end, up to 1GiB
-    #[arg(long, value_name = "BYTES", env = "EDGECHO_MAX_LINE", value_parser = piece_size, default_value = "64KiB")]
-    max_line: usize,
+    /// Of line: the longest line, in bytes without its end, up to 1GiB [default: 64KiB]
+    #[arg(long, value_name = "BYTES", env = "EDGECHO_MAX_LINE", value_parser = piece_size)]
+    max_line: Option<usize>,
 
-    /// Of frame and collect: the longest frame, in bytes without its length, up to 1GiB
-    #[arg(long, value_name = "BYTES", env = "EDGECHO_MAX_FRAME", value_parser = piece_size, default_value = "64KiB")]
-    max_frame: usize,
+    /// Of frame and collect: the longest frame, in bytes without its length, up to 1GiB [default: 64KiB]
+    #[arg(long, value_name = "BYTES", env = "EDGECHO_MAX_FRAME", value_parser = piece_size)]
+    max_frame: Option<usize>,
 
-    /// Of collect: frames that may wait for the output; while there are more, nothing is read
-    #[arg(long, value_name = "N", env = "EDGECHO_QUEUE", default_value_t = Collect::QUEUE)]
-    queue: usize,
+    /// Of collect: frames that may wait for the output; while there are more, nothing is read [default: 256]
+    #[arg(long, value_name = "N", env = "EDGECHO_QUEUE")]
+    queue: Option<usize>,
 
     /// Of collect: where the lines go, appended to what is there [default: stdout]
     #[arg(long, value_name = "FILE", env = "EDGECHO_OUTPUT")]
     output: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Name {
     Echo,
     Line,
     Frame,
     Collect,
+}
+
+impl ProtocolFlags {
+    /// Refuses a flag that was given, here or in the environment, though the protocol has no use for it.
+    fn check(&self) -> Result<(), String> {
+        let Self { protocol, max_line, max_frame, queue, output } = self;
+        for (flag, variable, is_given, owners) in [
+            ("--max-line", "EDGECHO_MAX_LINE", max_line.is_some(), &[Name::Line] as &[_]),
+            ("--max-frame", "EDGECHO_MAX_FRAME", max_frame.is_some(), &[Name::Frame, Name::Collect]),
+            ("--queue", "EDGECHO_QUEUE", queue.is_some(), &[Name::Collect]),
+            ("--output", "EDGECHO_OUTPUT", output.is_some(), &[Name::Collect]),
+        ] {
+            if is_given && !owners.contains(protocol) {
+                let names: Vec<String> = owners.iter().map(|owner| format!("--protocol {owner}")).collect();
+                let owners = names.join(" and ");
+                return Err(format!(
+                    "{flag} (or {variable}) has no effect with --protocol {protocol}: it belongs to {owners}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// As it is given on the command line.
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_possible_value().map_or(Ok(()), |value| f.write_str(value.get_name()))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -187,7 +217,7 @@ struct SocketFlags {
     ipv6_only: bool,
 
     /// Take connections from one network interface only, such as eth0
-    #[arg(long, value_name = "INTERFACE", env = "EDGECHO_BIND_DEVICE")]
+    #[arg(long, value_name = "INTERFACE", env = "EDGECHO_BIND_DEVICE", value_parser = interface)]
     bind_device: Option<String>,
 }
 
@@ -232,67 +262,83 @@ impl From<Serve> for Config {
 }
 
 pub(super) fn serve(options: Serve) -> ExitCode {
+    if let Err(reason) = options.protocol.check() {
+        stderr::say(format_args!("error: {reason}"));
+        return ExitCode::from(WRONG_FLAG);
+    }
     let ProtocolFlags { protocol, max_line, max_frame, queue, ref output } = options.protocol;
-    let collect = matches!(protocol, Name::Collect).then(|| Collect::new(output.as_deref(), queue, max_frame)).transpose();
+    let max_frame = max_frame.unwrap_or(Frame::MAX);
+    let collect = (protocol == Name::Collect)
+        .then(|| Collect::new(output.as_deref(), queue.unwrap_or(Collect::QUEUE), max_frame))
+        .transpose();
     let collect = match collect {
         Ok(collect) => collect,
         Err(failure) => {
             let name = output.as_deref().map_or("stdout".to_owned(), |path| path.display().to_string());
-            let _ = writeln!(std::io::stderr(), "error: cannot write to {name}: {failure}");
+            stderr::say(format_args!("error: cannot write to {name}: {failure}"));
             return ExitCode::from(FAILURE);
         }
     };
-    let has_output = output.is_some();
+    // What is collected goes to stdout alone.
+    let announcement = if collect.is_some() && output.is_none() { Announcement::ToStderr } else { Announcement::ToStdout };
     let config = options.into();
     if let Some(collect) = collect {
-        // What is collected goes to stdout alone.
-        return if has_output {
-            serve_protocol(collect, &config)
-        } else {
-            serve_on(collect, &config, &mut std::io::stderr())
-        };
+        return serve_protocol(collect, &config, announcement);
     }
     match protocol {
-        Name::Echo | Name::Collect => serve_protocol(Echo, &config),
-        Name::Line => serve_protocol(Line::new(max_line), &config),
-        Name::Frame => serve_protocol(Frame::new(max_frame), &config),
+        Name::Echo | Name::Collect => serve_protocol(Echo, &config, announcement),
+        Name::Line => serve_protocol(Line::new(max_line.unwrap_or(Line::MAX)), &config, announcement),
+        Name::Frame => serve_protocol(Frame::new(max_frame), &config, announcement),
     }
 }
 
-fn serve_protocol(protocol: impl Protocol, config: &Config) -> ExitCode {
-    serve_on(protocol, config, &mut std::io::stdout())
-}
-
-/// Serves, and says to `out` where.
-fn serve_on(protocol: impl Protocol, config: &Config, out: &mut dyn Write) -> ExitCode {
+fn serve_protocol(protocol: impl Protocol, config: &Config, announcement: Announcement) -> ExitCode {
     let result = Server::bind(protocol, config).and_then(|server| {
-        announce(&server, out);
+        announce(&server, announcement);
         server.run()
     });
     match result {
         Ok(summary) => {
             if tracing::enabled!(tracing::Level::DEBUG) {
-                let _ = write!(std::io::stderr(), "{}", summary.statistics);
+                stderr::say(&summary.statistics);
             }
             if let Some(number) = summary.interrupted_by {
-                // The parent is to see which signal it was; if that should fail, that it was not good.
+                stderr::finish();
+                // The parent is to see which signal it was.
                 let _ = signal::default_action(number);
-                return ExitCode::from(FAILURE);
+                // The signal has not ended this process, for it is process 1 of a container: a shell would say the same of its end.
+                return ExitCode::from(u8::try_from(128 + number).unwrap_or(FAILURE));
             }
             if summary.aborted == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) }
         }
         Err(failure) => {
             // Not a log line: no flag that quiets the log may hide why the program is not running.
-            let _ = writeln!(std::io::stderr(), "error: {failure}");
+            stderr::say(format_args!("error: {failure}"));
             ExitCode::from(if matches!(failure, Error::Config(_)) { WRONG_FLAG } else { FAILURE })
         }
     }
 }
 
+#[derive(Debug, Clone, Copy)]
+enum Announcement {
+    ToStdout,
+    ToStderr,
+}
+
 /// Says where the server listens, a line an address: whoever has started it waits for that.
-fn announce(server: &Server<impl Protocol>, out: &mut dyn Write) {
+fn announce(server: &Server<impl Protocol>, announcement: Announcement) {
     for address in server.local_addresses() {
-        if let Err(failure) = writeln!(out, "listening on {address}").and_then(|()| out.flush()) {
+        let result = match announcement {
+            Announcement::ToStderr => {
+                stderr::say(format_args!("listening on {address}"));
+                Ok(())
+            }
+            Announcement::ToStdout => {
+                let mut out = std::io::stdout();
+                writeln!(out, "listening on {address}").and_then(|()| out.flush())
+            }
+        };
+        if let Err(failure) = result {
             warn!("listening on {address}, but cannot say so: {failure}");
         }
     }

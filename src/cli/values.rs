@@ -52,6 +52,15 @@ pub(super) fn buffer_size(text: &str) -> Result<u32, String> {
         .ok_or("expected a size from 1KiB to 1GiB".to_owned())
 }
 
+/// The name of a network interface: at most 15 bytes (netdevice(7), `IFNAMSIZ`). The kernel would cut a longer one, and take none at all
+/// for all interfaces.
+pub(super) fn interface(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=15 => Ok(text.to_owned()),
+        _ => Err("expected the name of a network interface, such as eth0; 'ip link' lists them".to_owned()),
+    }
+}
+
 /// The largest size of a line or a frame.
 pub(super) fn piece_size(text: &str) -> Result<usize, String> {
     let size: ByteSize = text.parse().map_err(|error| format!("{error}; expected a size such as 64KiB"))?;

@@ -109,7 +109,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Takes in a connection, unless its source has as many as it may. Gives the stream back if it cannot be watched.
     fn open(&mut self, stream: K::Stream, peer: SocketAddr) -> Result<(), (K::Stream, io::Error)> {
         if let Some(per_ip) = &mut self.per_ip
-            && !per_ip.admit(peer.ip())
+            && !per_ip.admit(peer)
         {
             self.statistics.accepted += 1;
             self.statistics.count_closed(Reason::Limit);
@@ -136,7 +136,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             Ok(key) => key,
             Err(failed) => {
                 if let Some(per_ip) = &mut self.per_ip {
-                    per_ip.release(peer.ip());
+                    per_ip.release(peer);
                 }
                 return Err(failed);
             }

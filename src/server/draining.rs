@@ -1,6 +1,5 @@
 //! From the first signal to the last connection: the queue of clients is served, then the connections finish or are closed in order.
 
-use std::io::Write;
 use std::time::Instant;
 
 use tracing::{info, warn};
@@ -21,8 +20,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     pub(super) fn on_signals(&mut self) -> Result<(), Error> {
         while let Some(number) = self.kernel.next_signal().map_err(Error::system("read signals (read)"))? {
             if number == Signal::SIGUSR1 as i32 {
-                // Whoever cannot take it does not get it.
-                let _ = write!(std::io::stderr(), "{}", self.statistics());
+                info!(target: "edgecho::statistics", "{}", self.statistics());
                 continue;
             }
             let name = signal::name(number);

@@ -227,8 +227,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         statistics
     }
 
-    /// Serves until a SIGINT, SIGTERM or SIGHUP and the drain that follows it, or a second signal. A SIGUSR1 has the statistics written to
-    /// stderr.
+    /// Serves until a SIGINT, SIGTERM or SIGHUP and the drain that follows it, or a second signal. A SIGUSR1 has the statistics emitted as a
+    /// `tracing` event at level `INFO`, with the target `edgecho::statistics`.
     ///
     /// # Errors
     /// [`Error::System`] when a call fails that the loop cannot do without. No peer can bring that about.

@@ -236,7 +236,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         self.statistics.received_bytes += client.connection.received_bytes();
         self.statistics.sent_bytes += client.connection.sent_bytes();
         if let Some(per_ip) = &mut self.per_ip {
-            per_ip.release(client.peer.ip());
+            per_ip.release(client.peer.into());
         }
         // close(2): before the listeners ask for its descriptor.
         let session = client.connection.into_session();

@@ -35,6 +35,7 @@
 pub mod address;
 pub mod epoll;
 pub mod eventfd;
+pub mod file;
 pub mod limits;
 pub mod memory;
 pub mod pipe;

@@ -1,11 +1,12 @@
-//! Signals as something to read: sigprocmask(2), signalfd(2). nix makes the calls but for one, signal-hook knows the names.
+//! Signals as something to read: sigprocmask(2), signalfd(2); and what is done about them otherwise: sigaction(2), raise(3). nix makes
+//! most of the calls, signal-hook knows the names.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 pub use nix::sys::signal::Signal;
@@ -57,13 +58,19 @@ pub fn name(number: i32) -> &'static str {
     signal_hook::low_level::signal_name(number).unwrap_or("an unknown signal")
 }
 
-/// Does what the signal does to a process that has no handler for it: for SIGINT and SIGTERM, ends the process, so that its
-/// parent sees which signal it died of (signal(7)).
+/// Does what SIGINT, SIGTERM and most other signals do to a process that has no handler for them: ends it, so that its parent sees
+/// which signal it died of (signal(7)). Only async-signal-safe calls are made (signal-safety(7)).
+///
+/// Returns if the process is still there: the kernel never lets a signal without a handler end process 1 of a PID namespace, as the
+/// first process of a container is (pid_namespaces(7)). Such a process should exit with status 128 + `number`, as a shell reports it.
 ///
 /// # Errors
-/// `EINVAL`: a signal whose default action is not known.
+/// `EINVAL`: there is no such signal.
 pub fn default_action(number: i32) -> io::Result<()> {
-    signal_hook::low_level::emulate_default_handler(number)
+    let signal = Signal::try_from(number)?;
+    restore_default(signal)?;
+    unblock(&[signal])?;
+    raise(signal)
 }
 
 /// sigaction(2): has SIGINT and SIGTERM raise `flag`, and, once it is raised, end the process as they do without a handler.
@@ -73,10 +80,84 @@ pub fn default_action(number: i32) -> io::Result<()> {
 pub fn raise_flag(flag: &Arc<AtomicBool>) -> io::Result<()> {
     for number in [Signal::SIGINT as i32, Signal::SIGTERM as i32] {
         // In this order: the first signal finds the flag lowered, and then raises it.
-        signal_hook::flag::register_conditional_default(number, Arc::clone(flag))?;
+        end_once_raised(number, Arc::clone(flag))?;
         signal_hook::flag::register(number, Arc::clone(flag))?;
     }
     Ok(())
+}
+
+/// sigaction(2): has a signal end the process once `flag` is raised, process 1 of a PID namespace included.
+fn end_once_raised(number: i32, flag: Arc<AtomicBool>) -> io::Result<()> {
+    let end = move || {
+        if flag.load(Ordering::SeqCst) {
+            let _ = default_action(number);
+            signal_hook::low_level::exit(128 + number);
+        }
+    };
+    // SAFETY: all that `end` does is async-signal-safe: an atomic load, sigaction(2), sigprocmask(2), raise(3) and _exit(2).
+    unsafe { signal_hook::low_level::register(number, end) }?;
+    Ok(())
+}
+
+/// signal(2), `SIG_IGN`: has the process ignore `signal`. Programs that it executes ignore it, too.
+///
+/// # Errors
+/// `EINVAL`: SIGKILL and SIGSTOP cannot be ignored.
+pub fn ignore(signal: Signal) -> io::Result<()> {
+    // SAFETY: no handler of ours is called from now on, so none can be called at a bad time.
+    unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }?;
+    Ok(())
+}
+
+/// sigaction(2), `SIG_DFL`: takes away the handler of `signal`, if it has one.
+///
+/// # Errors
+/// `EINVAL`: SIGKILL and SIGSTOP have no other action than the default one.
+pub fn restore_default(signal: Signal) -> io::Result<()> {
+    // SAFETY: all zeroes are a valid `sigaction`: the default action, no flags, and no other signal blocked meanwhile.
+    let mut default = unsafe { MaybeUninit::<libc::sigaction>::zeroed().assume_init() };
+    default.sa_sigaction = libc::SIG_DFL;
+    // SAFETY: the kernel reads one `sigaction`, and gives none back. No handler of ours is called from now on.
+    check(unsafe { libc::sigaction(signal as i32, &raw const default, std::ptr::null_mut()) })?;
+    Ok(())
+}
+
+/// sigprocmask(2), `SIG_UNBLOCK`: lets `signals` interrupt this thread again.
+///
+/// # Errors
+/// None that a valid set could bring about.
+pub fn unblock(signals: &[Signal]) -> io::Result<()> {
+    Ok(sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&set(signals)), None)?)
+}
+
+/// raise(3): sends `signal` to this thread. If it is not blocked, its action is done before the call returns.
+///
+/// # Errors
+/// None that a valid signal could bring about.
+pub fn raise(signal: Signal) -> io::Result<()> {
+    Ok(nix::sys::signal::raise(signal)?)
+}
+
+/// The signals that a thread blocks.
+pub type Mask = SigSet;
+
+/// sigprocmask(2), `SIG_SETMASK`: blocks every signal that can be blocked, and returns what was blocked before. A thread that is started
+/// now blocks all of them from its first instruction on.
+///
+/// # Errors
+/// None that a valid set could bring about.
+pub fn block_all() -> io::Result<Mask> {
+    let mut before = SigSet::empty();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
+    Ok(before)
+}
+
+/// sigprocmask(2), `SIG_SETMASK`: blocks the signals of `mask` and no other.
+///
+/// # Errors
+/// None that a valid set could bring about.
+pub fn set_mask(mask: &Mask) -> io::Result<()> {
+    Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(mask), None)?)
 }
 
 fn set(signals: &[Signal]) -> SigSet {
