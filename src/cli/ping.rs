@@ -2,18 +2,20 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use edgecho::client::ping::{self, Error, Format, Options};
 use edgecho::client::{Framing, Target, Timeouts};
+use edgecho::sys::signal::{self, Signal};
 
 use super::values::{message_size, seconds};
 use super::{FAILURE, TROUBLE};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Ctrl-C ends with the summary, Ctrl-\\ shows it and goes on. An echo that is not back in time is reported as lost, \
+    after_help = "Ctrl-C and SIGHUP end with the summary; Ctrl-\\ and SIGUSR1 show it and go on. An echo that is not back in time is reported as lost, \
     and counts as received, and late, when it comes all the same. Exit status, as ping's: 0 when every echo came back unchanged, 1 \
     when some did not, 2 for other trouble."
 )]
@@ -49,6 +51,10 @@ pub(super) struct Ping {
     /// Print the time of day in front of each line, in seconds since 1970
     #[arg(short = 'D', long, conflicts_with = "json")]
     timestamps: bool,
+
+    /// Print only the header and the summary
+    #[arg(short, long, action = ArgAction::Count, env = "EDGECHO_QUIET")]
+    quiet: u8,
 
     /// Look for the echo again and again for so long before sleeping: shorter round trips, for a busy CPU
     #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = "0s")]
@@ -119,12 +125,15 @@ impl From<Ping> for Options {
             handshake: !flags.connecting.no_handshake,
             connect: flags.connecting.timeouts(),
             retry: flags.connecting.retry,
+            is_quiet: flags.quiet > 0,
             format: if flags.json { Format::Json } else { Format::Text { timestamps: flags.timestamps } },
         }
     }
 }
 
 pub(super) fn ping(flags: Ping) -> ExitCode {
+    // A file that has become too large (setrlimit(2), RLIMIT_FSIZE) is an error of write(2) like any other, and not the end.
+    let _ = signal::raise_flag_always(&[Signal::SIGXFSZ], &Arc::default());
     match ping::run(&flags.into(), &mut std::io::stdout().lock()) {
         Ok(summary) if summary.lost() == 0 && summary.corrupt == 0 => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(FAILURE),

@@ -7,6 +7,7 @@
 mod conversation;
 mod options;
 mod outcome;
+mod pauses;
 pub mod report;
 mod schedule;
 mod sizes;
@@ -24,12 +25,14 @@ use std::time::{Duration, Instant, SystemTime};
 use hdrhistogram::Histogram;
 
 pub use options::{Load, Options, OptionsError, Verify};
-pub use outcome::{Outcome, Sample};
+pub use outcome::{ClientCpu, Outcome, Sample};
 pub use sizes::Sizes;
-pub use tally::{Counts, Trouble};
+pub use tally::{Counts, Example, Trouble};
 
+use super::connect_error::ConnectError;
 use super::connector::HANDSHAKE_BYTES;
 use super::probe::probe;
+use crate::client::dial::check_source;
 use crate::sys::limits;
 use tally::Tally;
 use watch::Watch;
@@ -73,6 +76,28 @@ pub struct Progress<'a> {
     pub rate: f64,
     /// The latencies, lately, in nanoseconds.
     pub latency: &'a Histogram<u64>,
+    /// How long it has measured.
+    pub elapsed: Duration,
+    tallies: [&'a Tally; 2],
+}
+
+impl Progress<'_> {
+    /// Returns what has been counted so far. Bytes, but for the measured ones, are counted when a connection is closed.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        self.tallies.iter().for_each(|tally| counts += &tally.counts);
+        counts
+    }
+
+    /// Returns all latencies so far, in nanoseconds.
+    #[must_use]
+    pub fn latency_so_far(&self) -> Histogram<u64> {
+        let [first, second] = self.tallies;
+        let mut latency = first.latency.clone();
+        latency += &second.latency;
+        latency
+    }
 }
 
 /// Latencies of a part of the measured time, one after the other without a gap.
@@ -106,6 +131,7 @@ pub trait Observer {
 pub fn run(options: &Options, observer: &mut dyn Observer) -> Result<Outcome, Error> {
     options.check()?;
     check_descriptors(options)?;
+    check_sources(options)?;
     let mut tally = Tally::new(options.load.is_open_loop());
     let address = find_address(options, &mut tally)?;
     let shared = Shared {
@@ -158,6 +184,14 @@ fn find_address(options: &Options, tally: &mut Tally) -> Result<SocketAddr, Erro
         }
         Err(error) => Err(Error::Connect { target: options.target.to_string(), reason: error.to_string() }),
     }
+}
+
+/// Makes sure that this host has the source addresses that are going to be used.
+fn check_sources(options: &Options) -> Result<(), Error> {
+    options.sources.iter().take(options.connections).try_for_each(|&source| {
+        let error = |error: ConnectError| Error::Connect { target: options.target.to_string(), reason: error.to_string() };
+        check_source(source).map_err(error)
+    })
 }
 
 /// Raises the limit on descriptors, and makes sure that the connections of a thread fit.

@@ -23,7 +23,7 @@ use super::dial::dial;
 use super::latency::latencies;
 use crate::event::{EventLoop, Events, Name, Signals, Token, Wait};
 use crate::sys::epoll::EpollFlags;
-use crate::sys::signal::Signal;
+use crate::sys::signal::{self, Signal};
 use link::{Awaited, Link, News};
 use payload::Payloads;
 use report::Reporter;
@@ -105,9 +105,9 @@ struct Tally {
     sum_of_squares_ms: f64,
 }
 
-/// Pings until the count is reached or a SIGINT or SIGTERM comes (a second one does not wait for what is on its
-/// way), and reports to `out`. A SIGQUIT has the summary so far
-/// reported. These signals are blocked in this thread from here on.
+/// Pings until the count is reached or a SIGINT, SIGTERM or SIGHUP comes, and reports to `out`. A second one of them does not wait for what is
+/// on its way. SIGQUIT and SIGUSR1 report the summary so far. A SIGHUP that the process ignores stays ignored (nohup(1)). These signals are
+/// blocked in this thread from here on.
 ///
 /// # Errors
 /// [`Error::Connect`] when the far end was never reached, [`Error::Report`] when `out` takes nothing, [`Error::System`] for want of
@@ -115,7 +115,10 @@ struct Tally {
 pub fn run(options: &Options, out: &mut dyn io::Write) -> Result<Summary, Error> {
     let system = |what| move |error| Error::System { what, error };
     let event_loop = EventLoop::new().map_err(system("make an event loop (epoll_create1)"))?;
-    let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT];
+    let mut signals = vec![Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGUSR1];
+    if !signal::is_ignored(Signal::SIGHUP).map_err(system("ask about a signal (sigaction)"))? {
+        signals.push(Signal::SIGHUP);
+    }
     let signals = Signals::new(&signals).map_err(system("read signals (signalfd4)"))?;
     event_loop.watch(&signals, SIGNALS, EpollFlags::IN).map_err(system("watch for signals (epoll_ctl)"))?;
     let mut random = fastrand::Rng::new();
@@ -124,7 +127,7 @@ pub fn run(options: &Options, out: &mut dyn io::Write) -> Result<Summary, Error>
         options,
         event_loop,
         signals,
-        reporter: Reporter { format: options.format, out },
+        reporter: Reporter { format: options.format, is_quiet: options.is_quiet, out },
         payloads: Payloads::new(random.u64(..), options.size, options.framing),
         random,
         way: Way::Down { until: None },
@@ -442,7 +445,7 @@ impl Ping<'_> {
     fn on_signals(&mut self) -> Result<(), Error> {
         let system = |error| Error::System { what: "read a signal (read)", error };
         while let Some(number) = self.signals.next().map_err(system)? {
-            if number == Signal::SIGQUIT as i32 {
+            if number == Signal::SIGQUIT as i32 || number == Signal::SIGUSR1 as i32 {
                 let summary = self.summary();
                 self.reporter.summary(&self.options.target, &summary).map_err(Error::Report)?;
             } else {
