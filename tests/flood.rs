@@ -405,8 +405,10 @@ fn a_stopped_server_costs_flood_no_cpu() {
 
 #[test]
 fn a_stream_of_which_the_rest_never_comes_ends_half_closed_too() {
-    let arguments = ["--bulk", "--half-close", "-c", "2", "-d", "100ms", "--timeout", "100ms"];
-    let (status, report, stderr) = flood(serve(Wrong::Swallows { at: 1_000 }), &arguments);
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    process.freeze(); // its kernel still accepts, and takes bytes
+    let arguments = ["--bulk", "--half-close", "-c", "2", "-d", "100ms", "--timeout", "100ms", "--no-handshake"];
+    let (status, report, stderr) = flood(process.address, &arguments);
     assert_eq!(status.code(), Some(1), "{stderr}{report:#}");
     assert_eq!(count(&report, "/messages/lost"), 2, "{report:#}");
 }
@@ -683,4 +685,40 @@ fn a_source_that_is_not_of_this_host_is_named_as_the_cause() {
         assert!(stderr.contains("no interface of this host has the address 1") && !stderr.contains("port:"), "{stderr}");
     }
     process.terminate();
+}
+
+#[test]
+fn a_flood_that_was_stopped_reads_what_has_come_before_it_calls_it_lost() {
+    let mut command = Command::new(PROGRAM);
+    let target = serve(Wrong::IsSlow { micros: 5_000 }).to_string();
+    command.args(["flood", &target, "-c", "5", "-d", "1s", "--timeout", "100ms", "--json", "-"]);
+    let mut child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program"));
+    let pid = child.0.id();
+    eventually("it floods", || (work_of_all_threads(pid)?.1 > 150).then_some(()));
+    signal(&child.0, Signal::SIGSTOP);
+    eventually("it stands", || (support::proc::state(pid) == 'T').then_some(()));
+    std::thread::park_timeout(Duration::from_millis(300)); // longer than twice the timeout
+    signal(&child.0, Signal::SIGCONT);
+    let (status, stdout, stderr) = end(&mut child.0);
+    let report: Value = serde_json::from_str(&stdout).expect("a report");
+    assert_eq!((status.code(), count(&report, "/messages/lost")), (Some(0), 0), "{stderr}{report:#}");
+    assert!(count(&report, "/messages/late") >= 1, "it was stopped while messages were on their way: {report:#}");
+}
+
+#[test]
+fn a_signal_before_the_first_connection_ends_the_attempts() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    drop(listener);
+    // With --churn one connection is tried before all others.
+    for load in [&["--churn"] as &[_], &[]] {
+        let mut command = Command::new(PROGRAM);
+        command.args(["flood", &address, "--retry", "1000"]).args(load);
+        let mut child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program"));
+        eventually("it tries", || (work_of_all_threads(child.0.id())?.1 > 4).then_some(()));
+        signal(&child.0, Signal::SIGHUP);
+        let (status, _, stderr) = end(&mut child.0);
+        assert_eq!(status.code(), Some(2), "{load:?} {:?}: {stderr}", status.signal());
+        assert!(stderr.contains("error: cannot flood 127.0.0.1:"), "{load:?}: {stderr}");
+    }
 }

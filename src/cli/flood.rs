@@ -26,8 +26,8 @@ const ASSERTION_FAILED: u8 = 3;
 #[command(
     after_help = "Ctrl-C and SIGHUP end early with the report; a second one ends at once. Ctrl-\\ and SIGUSR1 print interim figures \
     to stderr. Exit status: 0 when everything that was due was sent and came back unchanged, 1 when a byte was lost or changed, a \
-    connection ended or failed, or a message was never sent, 2 for other trouble, 3 when an assertion does not hold. An assertion about \
-    'ended', 'failed' or 'unsent' replaces the default, which is none."
+    connection ended or failed, or a message was never sent, 2 for other trouble, 3 when an assertion does not hold. Assert \
+    'ended<=N', 'failed<=N' or 'unsent<=N' to allow some."
 )]
 pub(super) struct Flood {
     /// The echo service: HOST or HOST:PORT, where the port is 7777 if none is given

@@ -57,6 +57,8 @@ pub enum ConnectError {
         /// That address.
         source: IpAddr,
     },
+    /// It was no longer wanted.
+    Stopped,
     /// This host could not do it.
     Local(io::Error),
 }
@@ -88,6 +90,7 @@ impl ConnectError {
             Self::Unreachable(_) => "unreachable",
             Self::Mangled { .. } => "mangled",
             Self::NotEcho { .. } => "not an echo service",
+            Self::Stopped => "stopped",
             Self::NoSuchSource { .. } | Self::Local(_) => "not started",
         }
     }
@@ -139,6 +142,7 @@ impl fmt::Display for ConnectError {
                 "no interface of this host has the address {source} that the connections are to come from (bind: EADDRNOTAVAIL); \
                  'ip address' lists those that there are"
             ),
+            Self::Stopped => write!(f, "stopped before there was a connection"),
             Self::Local(error) => match error.raw_os_error() {
                 Some(libc::EADDRNOTAVAIL) => write!(
                     f,

@@ -76,7 +76,7 @@ pub struct Progress<'a> {
     pub rate: f64,
     /// The latencies, lately, in nanoseconds.
     pub latency: &'a Histogram<u64>,
-    /// How long it has measured.
+    /// How long it had measured when this was counted.
     pub elapsed: Duration,
     tallies: [&'a Tally; 2],
 }
@@ -133,7 +133,7 @@ pub fn run(options: &Options, observer: &mut dyn Observer) -> Result<Outcome, Er
     check_descriptors(options)?;
     check_sources(options)?;
     let mut tally = Tally::new(options.load.is_open_loop());
-    let address = find_address(options, &mut tally)?;
+    let address = find_address(options, &mut tally, observer)?;
     let shared = Shared {
         options,
         address,
@@ -167,7 +167,7 @@ pub fn run(options: &Options, observer: &mut dyn Observer) -> Result<Outcome, Er
 }
 
 /// Where to connect to. If there is only one place, and each connection finds out what it is by itself, nobody has to be asked.
-fn find_address(options: &Options, tally: &mut Tally) -> Result<SocketAddr, Error> {
+fn find_address(options: &Options, tally: &mut Tally, observer: &mut dyn Observer) -> Result<SocketAddr, Error> {
     let addresses = options.target.addresses();
     if addresses.len() == 1 && options.has_handshake() == options.handshake {
         return Ok(addresses[0]);
@@ -175,7 +175,12 @@ fn find_address(options: &Options, tally: &mut Tally) -> Result<SocketAddr, Erro
     let source = options.sources.first().copied();
     let mut random = fastrand::Rng::new();
     let handshake = options.handshake.then_some(options.framing);
-    match probe(addresses, source, handshake, options.connect, options.retry, &mut random) {
+    let nothing = Tally::new(false);
+    let tallies = [&nothing; 2];
+    let progress =
+        Progress { fraction: None, opened: 0, rate: 0.0, latency: &nothing.latency, elapsed: Duration::ZERO, tallies };
+    let mut is_wanted = || observer.progress(&progress);
+    match probe(addresses, source, handshake, options.connect, options.retry, &mut random, &mut is_wanted) {
         Ok((index, connect_time)) => {
             tally.counts.opened += 1;
             tally.counts.handshake_bytes += if options.handshake { HANDSHAKE_BYTES as u64 } else { 0 };

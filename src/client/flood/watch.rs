@@ -143,7 +143,9 @@ impl<'a> Watch<'a> {
             rate: self.rate,
             latency: &self.interval.latency,
             elapsed: self.measuring_from_ns().map_or(Duration::ZERO, |from_ns| {
-                let elapsed = Duration::from_nanos(now_ns.saturating_sub(from_ns));
+                // What the threads have told reaches up to here.
+                let until_ns = self.total.until_ns.max(self.sample.until_ns);
+                let elapsed = Duration::from_nanos(until_ns.saturating_sub(from_ns));
                 options.duration.map_or(elapsed, |duration| duration.min(elapsed))
             }),
             tallies: [&self.total, &self.sample],
@@ -197,9 +199,10 @@ impl<'a> Watch<'a> {
         let Tally { counts, latency, uncorrected, connect, troubles, first_due_ns, last_return_ns, last_sent_ns, .. } =
             self.total;
         let only_probed = u64::from(!options.has_handshake() && options.handshake);
-        if counts.opened <= only_probed && counts.failed > 0 {
+        if counts.opened <= only_probed {
             let reason = match troubles.values().find_map(|cases| cases.examples.first()) {
                 Some((_, text)) => text.split_once(": ").map_or(text.as_str(), |(_, reason)| reason).to_owned(),
+                None if self.stopped_ns.is_some() => ConnectError::Stopped.to_string(),
                 None => ConnectError::Refused.to_string(),
             };
             return Err(Error::Connect { target: options.target.to_string(), reason });
@@ -207,7 +210,10 @@ impl<'a> Watch<'a> {
         let start_ns = self.shared.start_ns.load(Ordering::Acquire);
         let from_ns = if start_ns == 0 { self.shared.now_ns() } else { start_ns + ns(options.warmup) };
         let elapsed = match (self.stopped_ns, options.duration) {
-            (Some(stopped_ns), _) => Duration::from_nanos(stopped_ns.saturating_sub(from_ns)),
+            (Some(stopped_ns), duration) => {
+                let elapsed = Duration::from_nanos(stopped_ns.saturating_sub(from_ns));
+                duration.map_or(elapsed, |duration| elapsed.min(duration))
+            }
             (None, Some(duration)) if options.messages.is_none() => duration,
             _ => Duration::from_nanos(last_return_ns.saturating_sub(first_due_ns)),
         };

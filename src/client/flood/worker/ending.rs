@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{HOUSEKEEPING, Key, Link, NO_FIN, Place, Shared, Worker, ns};
 use crate::client::diagnosis::diagnose;
@@ -103,7 +103,7 @@ impl Worker<'_> {
             Link::Down { .. } if self.has_ended || now_ns >= self.end_ns => place.link = Link::Done,
             Link::Down { until_ns } if (1..=now_ns).contains(until_ns) => self.open(index),
             Link::Connecting(connector) => {
-                if connector.deadline() <= Instant::now() {
+                if connector.deadline() <= self.shared.epoch + Duration::from_nanos(self.judging_ns) {
                     let error = connector.time_out();
                     self.on_connect_error(index, &error);
                 } else if self.has_ended {
@@ -111,10 +111,12 @@ impl Worker<'_> {
                 }
             }
             Link::Talking(conversation) => {
-                if let Some(end) = conversation.on_time(now_ns) {
+                // What it was told of is read first.
+                let judging_ns = if place.is_queued { 0 } else { self.judging_ns };
+                if let Some(end) = conversation.on_time(judging_ns) {
                     return self.on_end(index, end);
                 }
-                if self.deadline_ns(&self.places[index]) <= now_ns {
+                if self.deadline_ns(&self.places[index]) <= judging_ns {
                     return self.give_up(index, now_ns);
                 }
                 if self.has_ended {

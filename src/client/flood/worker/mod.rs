@@ -145,6 +145,9 @@ pub(super) struct Worker<'a> {
     housekeeping_ns: u64,
     /// When the last one was.
     kept_house_ns: u64,
+    /// Everything that had come by then has been read. A deadline that passed later is not judged yet: this thread may have been stopped
+    /// for a while, and the answers wait in the kernel.
+    judging_ns: u64,
     /// The CPU time of this thread at the start, and when that was.
     cpu_at_start: Option<(CpuTime, u64)>,
     busy_until_ns: u64,
@@ -205,6 +208,7 @@ impl<'a> Worker<'a> {
             timeout_ns: ns(options.timeout),
             housekeeping_ns: 0,
             kept_house_ns: 0,
+            judging_ns: 0,
             cpu_at_start: None,
             busy_until_ns: 0,
             messages: 0,
@@ -234,6 +238,9 @@ impl<'a> Worker<'a> {
                 {
                     self.on_event(index, flags);
                 }
+            }
+            if events.len() < EVENTS_A_TURN {
+                self.judging_ns = now_ns;
             }
             if self.has_ended {
                 self.settle(&events);
