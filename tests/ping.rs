@@ -276,8 +276,11 @@ fn quiet_prints_only_the_header_and_the_summary() {
     let (mut child, mut stdout) = endless_ping(&process, &["-q"]);
     let pid = Pid::from_raw(child.0.id() as i32);
     read_until("PING", &mut stdout);
-    kill(pid, Signal::SIGQUIT).expect("it is running");
-    read_until("ping statistics", &mut stdout);
+    let mut figures = String::new();
+    while !figures.contains("sent, ") || figures.contains(" 0 received") {
+        kill(pid, Signal::SIGQUIT).expect("it is running");
+        figures = read_until("sent, ", &mut stdout);
+    }
     kill(pid, Signal::SIGINT).expect("it is running");
     read_until("ping statistics", &mut stdout);
     assert_eq!(eventually("it ends", || child.0.try_wait().expect("our own child")).code(), Some(0));
@@ -297,4 +300,22 @@ fn an_output_that_cannot_be_written_is_an_error() {
         assert!(stderr.contains("error: cannot write the report: No space left on device"), "{stderr}");
     }
     process.terminate();
+}
+
+#[test]
+fn a_ping_that_was_stopped_reads_what_has_come_before_it_calls_it_lost() {
+    let mut command = Command::new(PROGRAM);
+    let target = serve(Wrong::IsSlow { micros: 20_000 }).to_string();
+    command.args(["ping", &target, "-i", "0", "-c", "20", "-W", "100ms"]);
+    let mut child = Killed(command.stdout(Stdio::piped()).spawn().expect("the program"));
+    let mut stdout = std::io::BufReader::new(child.0.stdout.take().expect("piped"));
+    read_until("seq=3 ", &mut stdout);
+    let pid = Pid::from_raw(child.0.id() as i32);
+    kill(pid, Signal::SIGSTOP).expect("it is running");
+    eventually("it stands", || (support::proc::state(child.0.id()) == 'T').then_some(()));
+    std::thread::park_timeout(Duration::from_millis(200)); // longer than the timeout
+    kill(pid, Signal::SIGCONT).expect("it stands");
+    let said = read_until("ping statistics", &mut stdout);
+    assert!(!said.contains("lost: not back") && said.contains("seq=20 "), "{said}");
+    assert_eq!(eventually("it ends", || child.0.try_wait().expect("our own child")).code(), Some(0), "{said}");
 }

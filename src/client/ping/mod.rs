@@ -88,6 +88,9 @@ struct Ping<'a> {
     next_sequence: u64,
     next_at: Instant,
     busy_until: Option<Instant>,
+    /// Everything that had come by then has been read. A deadline that passed later is not judged yet: the process may have been stopped for a
+    /// while, and the echo waits in the kernel.
+    judging_at: Instant,
     /// How many signals have asked for the end: the first has what is on its way still come back, the second does not.
     stops: u32,
     tally: Tally,
@@ -140,6 +143,7 @@ pub fn run(options: &Options, out: &mut dyn io::Write) -> Result<Summary, Error>
         next_sequence: 1,
         next_at: start,
         busy_until: None,
+        judging_at: start,
         stops: 0,
         tally: Tally {
             start,
@@ -164,6 +168,7 @@ impl Ping<'_> {
             if self.is_done() {
                 break;
             }
+            let judging_at = Instant::now();
             let result = match self.wait() {
                 Some(duration) => self.event_loop.wait_exactly(&mut events, duration),
                 None => self.event_loop.wait(&mut events, Wait::Forever),
@@ -176,6 +181,7 @@ impl Ping<'_> {
                     _ => {} // of a connection that has gone
                 }
             }
+            self.judging_at = judging_at;
         }
         self.give_up_all("it had not come back at the end")?;
         let summary = self.summary();
@@ -247,17 +253,18 @@ impl Ping<'_> {
 
     /// Does what is due.
     fn keep_time(&mut self) -> Result<(), Error> {
-        let now = Instant::now();
+        let (now, judging_at) = (Instant::now(), self.judging_at);
         let timeout = self.options.timeout;
         match &mut self.way {
-            Way::Connecting(connector) if connector.deadline() <= now => {
+            Way::Connecting(connector) if connector.deadline() <= judging_at => {
                 let error = connector.time_out();
                 self.on_connect_error(error)?;
             }
             Way::Up(link) => {
                 let mut news = Vec::new();
-                link.on_time(now, &self.payloads, &mut news);
-                let late = link.awaited().iter_mut().filter(|awaited| !awaited.is_late && awaited.sent_at + timeout <= now);
+                link.on_time(judging_at, &self.payloads, &mut news);
+                let is_over = |awaited: &&mut Awaited| !awaited.is_late && awaited.sent_at + timeout <= judging_at;
+                let late = link.awaited().iter_mut().filter(is_over);
                 let late: Vec<u64> = late
                     .map(|awaited| {
                         awaited.is_late = true;
