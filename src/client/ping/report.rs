@@ -261,12 +261,12 @@ mod tests {
             mean: Duration::ZERO,
             mdev: Duration::ZERO,
         };
-        let reporter = |format, out| Reporter { format, is_quiet: false, out };
-        reporter(Format::Text { timestamps: false }, &mut out).summary(&"host:1", &summary).expect("memory");
+        let format = Format::Text { timestamps: false };
+        Reporter { format, is_quiet: false, out: &mut out }.summary(&"host:1", &summary).expect("memory");
         let text = String::from_utf8(out).expect("text");
         assert_eq!(text, "\n--- host:1 ping statistics ---\n3 sent, 0 received, 1 corrupt, 3 lost (100 %), time 2000 ms\n");
         let mut out = Vec::new();
-        reporter(Format::Json, &mut out).summary(&"host:1", &summary).expect("memory");
+        Reporter { format: Format::Json, is_quiet: false, out: &mut out }.summary(&"host:1", &summary).expect("memory");
         assert!(String::from_utf8(out).expect("text").contains("\"round_trip_ms\":null"));
     }
 }
