@@ -2,8 +2,11 @@
 
 mod support;
 
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Command, ExitStatus, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -224,7 +227,7 @@ fn connections_that_the_peer_closes_are_counted_and_replaced() {
     assert_eq!(count(&report, "/messages/returned") + count(&report, "/messages/lost"), 50, "{report:#}");
     assert!(count(&report, "/connections/ended_by_peer") >= 4, "{report:#}");
     assert!(!examples(&report, "closed by the peer").is_empty() || !examples(&report, "reset by the peer").is_empty());
-    assert_eq!(status.code(), Some(if count(&report, "/messages/lost") > 0 { 1 } else { 0 }), "{report:#}");
+    assert_eq!(status.code(), Some(1), "{report:#}");
 }
 
 #[test]
@@ -259,7 +262,7 @@ fn an_open_loop_keeps_its_schedule_while_the_server_stands_still() {
     let mut child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program"));
     eventually("it floods", || (process.cpu_time().as_millis() > 20).then_some(()));
     process.freeze();
-    std::thread::park_timeout(std::time::Duration::from_millis(300));
+    std::thread::park_timeout(Duration::from_millis(300));
     process.thaw();
     let report: Value = serde_json::from_reader(child.0.stdout.take().expect("piped")).expect("a report");
     assert_eq!(count(&report, "/messages/sent"), 4_000, "{report:#}");
@@ -362,4 +365,360 @@ fn the_plot_has_axes_units_and_a_legend_and_the_log_its_intervals() {
     assert!(log.contains("#[StartTime: ") && log.contains("\nTag=uncorrected,"), "{log}");
     std::fs::remove_dir_all(&directory).expect("our own directory");
     process.terminate();
+}
+
+/// The CPU time of all threads of a process, and how often they have gone to sleep; none when it has ended.
+fn work_of_all_threads(pid: u32) -> Option<(Duration, u64)> {
+    let (mut cpu, mut sleeps) = (Duration::ZERO, 0);
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        let path = task.ok()?.path();
+        let schedstat = std::fs::read_to_string(path.join("schedstat")).ok()?;
+        cpu += Duration::from_nanos(schedstat.split(' ').next()?.parse().ok()?);
+        let status = std::fs::read_to_string(path.join("status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        sleeps += line.trim().parse::<u64>().ok()?;
+    }
+    Some((cpu, sleeps))
+}
+
+#[test]
+fn a_stopped_server_costs_flood_no_cpu() {
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    process.freeze(); // its kernel still accepts, and takes bytes
+    let mut command = Command::new(PROGRAM);
+    command.args(["flood", &process.address.to_string(), "-c", "10", "-d", "100ms", "--timeout", "500ms"]);
+    let mut child = Killed(command.args(["--no-handshake"]).stdout(Stdio::piped()).spawn().expect("the program"));
+    let (mut cpu, mut sleeps) = (Duration::ZERO, 0);
+    let status = eventually("it gives up", || {
+        if let Some((more_cpu, more_sleeps)) = work_of_all_threads(child.0.id()) {
+            (cpu, sleeps) = (cpu.max(more_cpu), sleeps.max(more_sleeps));
+        }
+        child.0.try_wait().expect("our own child")
+    });
+    let table = std::io::read_to_string(child.0.stdout.take().expect("piped")).expect("text");
+    assert_eq!(status.code(), Some(1), "{table}");
+    assert!(table.contains("10 sent, 0 returned, 10 lost"), "{table}");
+    assert!(cpu < Duration::from_millis(200), "{cpu:?} of CPU, {sleeps} waits");
+    // 1.1 s: 10 looks a second by the thread that watches, and what opening and closing take.
+    assert!(sleeps < 80, "{cpu:?} of CPU, {sleeps} waits");
+}
+
+#[test]
+fn a_stream_of_which_the_rest_never_comes_ends_half_closed_too() {
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    process.freeze(); // its kernel still accepts, and takes bytes
+    let arguments = ["--bulk", "--half-close", "-c", "2", "-d", "100ms", "--timeout", "100ms", "--no-handshake"];
+    let (status, report, stderr) = flood(process.address, &arguments);
+    assert_eq!(status.code(), Some(1), "{stderr}{report:#}");
+    assert_eq!(count(&report, "/messages/lost"), 2, "{report:#}");
+}
+
+#[test]
+fn an_overloaded_open_loop_ends_in_time_and_says_what_was_not_sent() {
+    let started = Instant::now();
+    let arguments = ["-c", "10", "-d", "600ms", "--rate", "2000", "--timeout", "200ms"];
+    let (status, report, stderr) = flood(serve(Wrong::IsSlow { micros: 5_000 }), &arguments);
+    assert!(started.elapsed() < Duration::from_millis(2_500), "{:?}: {report:#}", started.elapsed());
+    assert_eq!(status.code(), Some(1), "{stderr}{report:#}");
+    let [sent, unsent, late] = ["sent", "unsent", "late"].map(|name| count(&report, &format!("/messages/{name}")));
+    assert_eq!(sent + unsent, 1_200, "all that was due: {report:#}");
+    assert!(unsent > 600 && sent > 20, "{report:#}");
+    assert!(late > 10, "from when they were due: {report:#}");
+    assert_eq!(number(&report, "/rate/requested_messages_per_s"), 2_000.0);
+    let achieved = number(&report, "/rate/achieved_messages_per_s");
+    assert!((20.0..400.0).contains(&achieved), "{report:#}");
+    assert!(number(&report, "/client/cpu_percent") > 0.0, "{report:#}");
+    assert!(stderr.contains("warning: ") && stderr.contains(" of the 2000 messages/s requested"), "{stderr}");
+    assert!(stderr.contains(&format!("error: messages due and never sent: {unsent} ")), "{stderr}");
+}
+
+#[test]
+fn a_number_of_messages_by_schedule_ends_in_time_too() {
+    let started = Instant::now();
+    let arguments = ["-c", "10", "-n", "1000", "--rate", "2000", "--timeout", "200ms"];
+    let (status, report, stderr) = flood(serve(Wrong::IsSlow { micros: 5_000 }), &arguments);
+    assert!(started.elapsed() < Duration::from_millis(2_500), "{:?}: {report:#}", started.elapsed());
+    assert_eq!(status.code(), Some(1), "{stderr}{report:#}");
+    assert_eq!(count(&report, "/messages/sent") + count(&report, "/messages/unsent"), 1_000, "{report:#}");
+}
+
+#[test]
+fn requested_and_achieved_rate_and_the_clients_own_cpu_are_reported() {
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    let (status, report, stderr) = flood(process.address, &["-c", "5", "-d", "500ms", "--rate", "1000"]);
+    assert_clean(status, &report, &stderr);
+    let achieved = number(&report, "/rate/achieved_messages_per_s");
+    assert!((number(&report, "/rate/requested_messages_per_s") - 1_000.0).abs() < 1e-9, "{report:#}");
+    assert!((500.0..1_010.0).contains(&achieved), "{report:#}");
+    assert_eq!(stderr.contains("warning"), achieved < 990.0, "{stderr}{report:#}");
+    assert!(number(&report, "/client/cpu_percent") > 0.0, "{report:#}");
+    let (status, table, stderr) =
+        run(Command::new(PROGRAM).args(["flood", &process.address.to_string(), "-n", "500", "--rate", "1000"]));
+    assert_eq!(status.code(), Some(0), "{table}{stderr}");
+    assert!(table.contains(" sent of 1000 requested (") && table.contains("% of a CPU"), "{table}");
+    let (status, report, stderr) = flood(process.address, &["-c", "5", "-n", "500"]);
+    assert_clean(status, &report, &stderr);
+    assert!(report["rate"]["requested_messages_per_s"].is_null(), "a closed loop asks for none: {report:#}");
+    process.terminate();
+}
+
+#[test]
+fn floods_own_pauses_are_reported_apart_from_the_latency_of_the_service() {
+    // A byte is missing: flood waits 200 ms for more, and then a while before it connects again.
+    let drops = Wrong::Drops { at: 64 * 20 + 10, count: 1 };
+    let (status, report, stderr) = flood(serve(drops), &["-c", "2", "-d", "1200ms", "--rate", "200"]);
+    assert_eq!(status.code(), Some(1), "{stderr}{report:#}");
+    assert!(count(&report, "/messages/corrupt") >= 2, "{report:#}");
+    let percentiles = report["latency_ms"]["percentiles"].as_array().expect("a list");
+    let p99 = percentiles.iter().find(|percentile| percentile["percentile"] == 99.0).expect("p99");
+    assert!(p99["value"].as_f64().expect("a number") < 100.0, "{report:#}");
+    assert!(count(&report, "/pauses/count") >= 2, "{report:#}");
+    assert!(number(&report, "/pauses/total_s") >= 0.4, "{report:#}");
+    assert!(count(&report, "/pauses/messages") >= 10, "{report:#}");
+}
+
+#[test]
+fn an_outage_fails_the_run_has_a_time_and_no_latency() {
+    let process = Process::start(Server::Rust, &["--drain-timeout", "50ms"]).expect("the program");
+    let mut command = Command::new(PROGRAM);
+    // 10 messages a second: at the end of the service none is on its way, as good as always.
+    command.args(["flood", &process.address.to_string(), "-c", "10", "-d", "1500ms", "--rate", "10", "--json", "-"]);
+    let mut child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program"));
+    eventually("it floods", || (process.descriptors() > 10).then_some(()));
+    process.terminate();
+    let report: Value = serde_json::from_reader(child.0.stdout.take().expect("piped")).expect("a report");
+    let stderr = std::io::read_to_string(child.0.stderr.take().expect("piped")).expect("text");
+    let status = eventually("it ends", || child.0.try_wait().expect("our own child"));
+    assert_valid(&report, "flood --json");
+    assert_eq!(status.code(), Some(1), "{stderr}{report:#}");
+    for words in ["error: connections ended by the peer: 1", "error: failed attempts to connect: "] {
+        assert!(stderr.contains(words), "{words}: {stderr}");
+    }
+    assert!(count(&report, "/connections/ended_by_peer") >= 10 && count(&report, "/connections/failed") > 0, "{report:#}");
+    for trouble in report["troubles"].as_array().expect("a list") {
+        let (first, last) = (trouble["at_s"].as_f64().expect("a time"), trouble["last_at_s"].as_f64().expect("a time"));
+        assert!(first <= last && (-1.0..20.0).contains(&first) && (-1.0..20.0).contains(&last), "{trouble:#}");
+        let examples = trouble["examples"].as_array().expect("a list");
+        assert!(examples.iter().all(|example| (first..=last).contains(&number(example, "/at_s"))), "{trouble:#}");
+    }
+    let samples = report["samples"].as_array().expect("a list");
+    let silent: Vec<&Value> = samples.iter().filter(|sample| sample["messages"] == 0).collect();
+    assert!(!silent.is_empty(), "{report:#}");
+    assert!(silent.iter().all(|sample| sample["p50_ms"].is_null() && sample["p99_ms"].is_null()), "{report:#}");
+}
+
+#[test]
+fn an_assertion_says_how_many_connections_may_end() {
+    let target = serve(Wrong::Closes { at: 64 });
+    // Each answers once; the pause before the next connection is longer than an answer takes.
+    let arguments = ["-c", "2", "-n", "6", "--rate", "20", "--timeout", "10s"];
+    let (status, report, stderr) = flood(target, &arguments);
+    assert_eq!((status.code(), count(&report, "/messages/lost")), (Some(1), 0), "{stderr}{report:#}");
+    let (status, report, stderr) = flood(target, &[&arguments[..], &["--assert", "ended<100"]].concat());
+    assert_eq!((status.code(), count(&report, "/messages/lost")), (Some(0), 0), "{stderr}{report:#}");
+}
+
+/// A flood for an hour, with its table or what `arguments` say on stdout, that has begun.
+fn endless_flood(process: &Process, arguments: &[&str]) -> Killed {
+    let mut command = Command::new(PROGRAM);
+    command.args(["flood", &process.address.to_string(), "-d", "1h", "-c", "5"]).args(arguments);
+    let child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program"));
+    let before = process.cpu_time();
+    eventually("it floods", || ((process.cpu_time() - before).as_millis() > 50).then_some(()));
+    child
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id() as i32), signal).expect("it is running");
+}
+
+/// Waits for the end, and gives the status, stdout and stderr.
+fn end(child: &mut Child) -> (ExitStatus, String, String) {
+    let stdout = std::io::read_to_string(child.stdout.take().expect("piped")).expect("text");
+    let stderr = std::io::read_to_string(child.stderr.take().expect("piped")).expect("text");
+    (eventually("it ends", || child.try_wait().expect("our own child")), stdout, stderr)
+}
+
+#[test]
+fn sigusr1_and_sigquit_print_interim_figures_and_go_on() {
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    let mut child = endless_flood(&process, &["--json", "-"]);
+    let mut stderr = child.0.stderr.take().expect("piped");
+    for asked in [Signal::SIGUSR1, Signal::SIGQUIT] {
+        signal(&child.0, asked);
+        let mut figures = String::new();
+        let mut byte = [0];
+        while !figures.ends_with('\n') {
+            assert!(stderr.read(&mut byte).expect("read") > 0, "it has ended: {figures}");
+            figures.push(char::from(byte[0]));
+        }
+        for words in ["s: ", " sent, ", " returned, 0 lost, ", " messages/s", "p50 ", "p99 ", "0 failed"] {
+            assert!(figures.contains(words), "{words}: {figures}");
+        }
+    }
+    signal(&child.0, Signal::SIGINT);
+    child.0.stderr = Some(stderr);
+    let (status, stdout, stderr) = end(&mut child.0);
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    let report: Value = serde_json::from_str(&stdout).expect("nothing else on stdout");
+    assert!(count(&report, "/messages/returned") > 0, "{report:#}");
+    process.terminate();
+}
+
+#[test]
+fn sighup_ends_early_with_a_report_unless_it_is_ignored() {
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    let mut child = endless_flood(&process, &[]);
+    signal(&child.0, Signal::SIGHUP);
+    let (status, table, stderr) = end(&mut child.0);
+    assert_eq!(status.code(), Some(0), "{:?} {stderr}", status.signal());
+    assert!(table.contains("ended early") && table.contains(" 0 lost"), "{table}");
+
+    let mut command = Command::new("nohup");
+    command.args([PROGRAM, "flood", &process.address.to_string(), "-d", "1h", "-c", "5"]);
+    let mut child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("nohup"));
+    let before = process.cpu_time();
+    eventually("it floods", || ((process.cpu_time() - before).as_millis() > 50).then_some(()));
+    signal(&child.0, Signal::SIGHUP);
+    let before = process.cpu_time();
+    eventually("it goes on", || ((process.cpu_time() - before).as_millis() > 50).then_some(()));
+    signal(&child.0, Signal::SIGINT);
+    let (status, table, stderr) = end(&mut child.0);
+    assert_eq!(status.code(), Some(0), "{table}{stderr}");
+    process.terminate();
+}
+
+#[test]
+fn quiet_prints_only_the_summary() {
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    for arguments in [["flood", "-q"], ["-q", "flood"]] {
+        let (status, table, stderr) =
+            run(Command::new(PROGRAM).args(arguments).args([&process.address.to_string(), "-n", "100"]));
+        assert_eq!((status.code(), &stderr[..]), (Some(0), ""), "{table}");
+        assert!(table.contains("100 returned") && table.contains("p99.9") && !table.contains('█'), "{table}");
+    }
+    process.terminate();
+}
+
+#[test]
+fn only_one_output_goes_to_stdout_and_a_dash_is_no_file() {
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    let directory = std::env::temp_dir().join(format!("edgecho-flood-dash-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command.current_dir(&directory).args(["flood", &process.address.to_string(), "-n", "50"]);
+        run(command.args(arguments))
+    };
+    let (status, stdout, stderr) = run(&["--plot", "-"]);
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    assert!(stdout.starts_with("<svg") && stdout.trim_end().ends_with("</svg>"), "{stdout}");
+    let (status, stdout, stderr) = run(&["--hdr", "-"]);
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    assert!(stdout.starts_with("#[Logged by edgecho") && !stdout.contains("messages/s"), "{stdout}");
+    for two in [
+        ["--json", "-", "--hdr", "-"],
+        ["--json", "-", "--plot", "-"],
+        ["--hdr", "-", "--plot", "-"],
+        ["--json", "same", "--plot", "same"],
+    ] {
+        let (status, stdout, stderr) = run(&two);
+        assert_eq!((status.code(), &stdout[..]), (Some(2), ""), "{two:?}: {stderr}");
+        assert!(stderr.starts_with("error: ") && stderr.contains(two[0]) && stderr.contains(two[2]), "{two:?}: {stderr}");
+    }
+    let left: Vec<_> = std::fs::read_dir(&directory).expect("our own directory").collect();
+    assert!(left.is_empty(), "{left:?}");
+    std::fs::remove_dir_all(&directory).expect("our own directory");
+    process.terminate();
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_an_error_and_the_others_are_written() {
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    for full in ["--json", "--hdr", "--plot"] {
+        let mut command = Command::new(PROGRAM);
+        command.args(["flood", &process.address.to_string(), "-n", "50", full, "/dev/full"]);
+        if full == "--plot" {
+            command.args(["--json", "-"]);
+        }
+        let (status, stdout, stderr) = run(&mut command);
+        assert_eq!(status.code(), Some(2), "{full}: {stderr}");
+        assert!(stderr.contains("error: cannot write /dev/full: No space left on device"), "{full}: {stderr}");
+        let words = match full {
+            "--json" => " 50 returned",
+            "--plot" => "\"returned\": 50",
+            _ => "", // the log begins before the load, which need not begin if that fails
+        };
+        assert!(stdout.contains(words), "{full}: {stdout}");
+        // A pipe that is closed: for a report that a program waits for that is no good end.
+        let script = format!("\"$0\" flood {} -n 50 {full} - | true; exit \"${{PIPESTATUS:-0}}\"", process.address);
+        let (status, _, stderr) = run(Command::new("bash").args(["-c", &script, PROGRAM]));
+        assert_eq!(status.code(), Some(2), "{full}: {stderr}");
+        assert!(stderr.contains("error: cannot write stdout: Broken pipe"), "{full}: {stderr}");
+    }
+    // A log that fails in the middle: its head fits, and the first interval does not.
+    let log = std::env::temp_dir().join(format!("edgecho-flood-{}-full.hdr", std::process::id()));
+    let arguments = ["-d", "100ms", "--rate", "2k", "--json", "-", "--hdr", log.to_str().expect("text")];
+    let script = format!("ulimit -f 1; exec \"$0\" flood {} \"$@\"", process.address);
+    let (status, stdout, stderr) = run(Command::new("sh").args(["-c", &script, PROGRAM]).args(arguments));
+    std::fs::remove_file(&log).expect("it has begun");
+    assert_eq!(status.code(), Some(2), "{:?}: {stderr}", status.signal());
+    assert!(stderr.contains(".hdr: File too large") && stdout.contains("\"returned\": 200"), "{stderr}{stdout}");
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+    let mut command = Command::new(PROGRAM);
+    command.args(["flood", &process.address.to_string(), "-n", "50"]).stdout(full).stderr(Stdio::piped());
+    let output = command.output().expect("the program");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("error: cannot write stdout: No space left on device"), "{stderr}");
+    process.terminate();
+}
+
+#[test]
+fn a_source_that_is_not_of_this_host_is_named_as_the_cause() {
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    // Of TEST-NET-1 (RFC 5737); the second time the range begins with an address that is good.
+    for source in ["192.0.2.1", "127.255.255.254-128.0.0.1"] {
+        let (status, _, stderr) =
+            run(Command::new(PROGRAM).args(["flood", &process.address.to_string(), "-n", "50", "--source", source]));
+        assert_eq!(status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains("no interface of this host has the address 1") && !stderr.contains("port:"), "{stderr}");
+    }
+    process.terminate();
+}
+
+#[test]
+fn a_flood_that_was_stopped_reads_what_has_come_before_it_calls_it_lost() {
+    let mut command = Command::new(PROGRAM);
+    let target = serve(Wrong::IsSlow { micros: 5_000 }).to_string();
+    command.args(["flood", &target, "-c", "5", "-d", "1s", "--timeout", "100ms", "--json", "-"]);
+    let mut child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program"));
+    let pid = child.0.id();
+    eventually("it floods", || (work_of_all_threads(pid)?.1 > 150).then_some(()));
+    signal(&child.0, Signal::SIGSTOP);
+    eventually("it stands", || (support::proc::state(pid) == 'T').then_some(()));
+    std::thread::park_timeout(Duration::from_millis(300)); // longer than twice the timeout
+    signal(&child.0, Signal::SIGCONT);
+    let (status, stdout, stderr) = end(&mut child.0);
+    let report: Value = serde_json::from_str(&stdout).expect("a report");
+    assert_eq!((status.code(), count(&report, "/messages/lost")), (Some(0), 0), "{stderr}{report:#}");
+    assert!(count(&report, "/messages/late") >= 1, "it was stopped while messages were on their way: {report:#}");
+}
+
+#[test]
+fn a_signal_before_the_first_connection_ends_the_attempts() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    drop(listener);
+    // With --churn one connection is tried before all others.
+    for load in [&["--churn"] as &[_], &[]] {
+        let mut command = Command::new(PROGRAM);
+        command.args(["flood", &address, "--retry", "1000"]).args(load);
+        let mut child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program"));
+        eventually("it tries", || (work_of_all_threads(child.0.id())?.1 > 4).then_some(()));
+        signal(&child.0, Signal::SIGHUP);
+        let (status, _, stderr) = end(&mut child.0);
+        assert_eq!(status.code(), Some(2), "{load:?} {:?}: {stderr}", status.signal());
+        assert!(stderr.contains("error: cannot flood 127.0.0.1:"), "{load:?}: {stderr}");
+    }
 }

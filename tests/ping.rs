@@ -2,9 +2,9 @@
 
 mod support;
 
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -121,7 +121,7 @@ fn nobody_there_is_an_error_and_may_be_waited_for() {
     let mut said = String::new();
     let mut stdout = std::io::BufReader::new(child.0.stdout.take().expect("piped"));
     while !said.contains("trying again") {
-        assert!(std::io::BufRead::read_line(&mut stdout, &mut said).expect("a line") > 0, "{said}");
+        assert!(stdout.read_line(&mut said).expect("a line") > 0, "{said}");
     }
     let process = Process::spawn(Command::new(PROGRAM).args(["serve", "--listen", &address.to_string()]));
     let status = eventually("it ends", || child.0.try_wait().expect("our own child"));
@@ -141,7 +141,7 @@ fn ctrl_c_ends_with_the_summary_and_sigquit_shows_it_on_the_way() {
     let mut said = String::new();
     let mut until = |words: &str, said: &mut String| {
         while !said.contains(words) {
-            assert!(std::io::BufRead::read_line(&mut stdout, said).expect("a line") > 0, "{said}");
+            assert!(stdout.read_line(said).expect("a line") > 0, "{said}");
         }
     };
     let pid = Pid::from_raw(child.0.id() as i32);
@@ -204,4 +204,118 @@ fn a_reader_who_has_seen_enough_is_no_error() {
     assert!(status.success(), "{stdout}{stderr}");
     assert!(!stderr.contains("panicked") && stderr.is_empty(), "{stderr}");
     process.terminate();
+}
+
+/// A ping without end, and its stdout.
+fn endless_ping(process: &Process, arguments: &[&str]) -> (Killed, std::io::BufReader<ChildStdout>) {
+    let mut command = Command::new(PROGRAM);
+    command.args(["ping", &process.address.to_string(), "-i", "10ms"]).args(arguments);
+    let mut child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program"));
+    let stdout = std::io::BufReader::new(child.0.stdout.take().expect("piped"));
+    (child, stdout)
+}
+
+/// Reads lines up to one with `words`, and gives them all.
+fn read_until(words: &str, stdout: &mut impl BufRead) -> String {
+    let mut said = String::new();
+    while !said.contains(words) {
+        assert!(stdout.read_line(&mut said).expect("a line") > 0, "{words} was not said: {said}");
+    }
+    said
+}
+
+#[test]
+fn sigusr1_shows_the_summary_on_the_way_and_sighup_ends_with_it() {
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    let (mut child, mut stdout) = endless_ping(&process, &[]);
+    let pid = Pid::from_raw(child.0.id() as i32);
+    read_until("seq=3", &mut stdout);
+    kill(pid, Signal::SIGUSR1).expect("it is running");
+    read_until("rtt p50", &mut stdout);
+    read_until("seq=", &mut stdout);
+    kill(pid, Signal::SIGHUP).expect("it is running");
+    read_until("ping statistics", &mut stdout);
+    let status = eventually("it ends", || child.0.try_wait().expect("our own child"));
+    assert_eq!(status.code(), Some(0));
+    process.terminate();
+}
+
+#[test]
+fn sighup_that_is_ignored_stays_ignored() {
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    let mut command = Command::new("nohup");
+    command.args([PROGRAM, "ping", &process.address.to_string(), "-i", "10ms"]);
+    let mut child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("nohup"));
+    let mut stdout = std::io::BufReader::new(child.0.stdout.take().expect("piped"));
+    let pid = Pid::from_raw(child.0.id() as i32);
+    read_until("seq=3 ", &mut stdout);
+    kill(pid, Signal::SIGHUP).expect("it is running");
+    read_until("seq=20 ", &mut stdout);
+    kill(pid, Signal::SIGINT).expect("it is running");
+    read_until("ping statistics", &mut stdout);
+    assert_eq!(eventually("it ends", || child.0.try_wait().expect("our own child")).code(), Some(0));
+    process.terminate();
+}
+
+#[test]
+fn quiet_prints_only_the_header_and_the_summary() {
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    for arguments in [["ping", "-q"], ["-q", "ping"]] {
+        let address = process.address.to_string();
+        let (status, stdout, stderr) = run(Command::new(PROGRAM).args(arguments).args([&address, "-c", "3", "-i", "0"]));
+        assert_eq!((status.code(), &stderr[..]), (Some(0), ""), "{stdout}");
+        let lines: Vec<&str> = stdout.lines().collect();
+        assert!(lines[0].starts_with("PING ") && lines[1].is_empty() && lines[2].starts_with("--- "), "{stdout}");
+        assert!(lines.len() == 6 && stdout.contains("3 sent, 3 received"), "{stdout}");
+    }
+    let (status, stdout, _) =
+        ping(serve(Wrong::Swallows { at: 64 }), &["-q", "-c", "2", "-i", "10ms", "-W", "0.1", "--json"]);
+    assert_eq!(status.code(), Some(1), "{stdout}");
+    assert!(stdout.lines().count() == 1 && stdout.contains("\"type\":\"summary\""), "{stdout}");
+    // What is asked for is shown.
+    let (mut child, mut stdout) = endless_ping(&process, &["-q"]);
+    let pid = Pid::from_raw(child.0.id() as i32);
+    read_until("PING", &mut stdout);
+    let mut figures = String::new();
+    while !figures.contains("sent, ") || figures.contains(" 0 received") {
+        kill(pid, Signal::SIGQUIT).expect("it is running");
+        figures = read_until("sent, ", &mut stdout);
+    }
+    kill(pid, Signal::SIGINT).expect("it is running");
+    read_until("ping statistics", &mut stdout);
+    assert_eq!(eventually("it ends", || child.0.try_wait().expect("our own child")).code(), Some(0));
+    process.terminate();
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_an_error() {
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    for arguments in [&[] as &[_], &["--json"], &["-q"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+        let mut command = Command::new(PROGRAM);
+        command.args(["ping", &process.address.to_string(), "-c", "3", "-i", "0"]).args(arguments).stdout(full);
+        let output = command.output().expect("the program");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+        assert!(stderr.contains("error: cannot write the report: No space left on device"), "{stderr}");
+    }
+    process.terminate();
+}
+
+#[test]
+fn a_ping_that_was_stopped_reads_what_has_come_before_it_calls_it_lost() {
+    let mut command = Command::new(PROGRAM);
+    let target = serve(Wrong::IsSlow { micros: 20_000 }).to_string();
+    command.args(["ping", &target, "-i", "0", "-c", "20", "-W", "100ms"]);
+    let mut child = Killed(command.stdout(Stdio::piped()).spawn().expect("the program"));
+    let mut stdout = std::io::BufReader::new(child.0.stdout.take().expect("piped"));
+    read_until("seq=3 ", &mut stdout);
+    let pid = Pid::from_raw(child.0.id() as i32);
+    kill(pid, Signal::SIGSTOP).expect("it is running");
+    eventually("it stands", || (support::proc::state(child.0.id()) == 'T').then_some(()));
+    std::thread::park_timeout(Duration::from_millis(200)); // longer than the timeout
+    kill(pid, Signal::SIGCONT).expect("it stands");
+    let said = read_until("ping statistics", &mut stdout);
+    assert!(!said.contains("lost: not back") && said.contains("seq=20 "), "{said}");
+    assert_eq!(eventually("it ends", || child.0.try_wait().expect("our own child")).code(), Some(0), "{said}");
 }

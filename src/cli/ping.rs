@@ -1,19 +1,18 @@
 //! `edgecho ping`: its flags, and what its end means.
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use edgecho::client::ping::{self, Error, Format, Options};
 use edgecho::client::{Framing, Target, Timeouts};
 
 use super::values::{message_size, seconds};
-use super::{FAILURE, TROUBLE};
+use super::{FAILURE, TROUBLE, stderr};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Ctrl-C ends with the summary, Ctrl-\\ shows it and goes on. An echo that is not back in time is reported as lost, \
+    after_help = "Ctrl-C and SIGHUP end with the summary; Ctrl-\\ and SIGUSR1 show it and go on. An echo that is not back in time is reported as lost, \
     and counts as received, and late, when it comes all the same. Exit status, as ping's: 0 when every echo came back unchanged, 1 \
     when some did not, 2 for other trouble."
 )]
@@ -49,6 +48,10 @@ pub(super) struct Ping {
     /// Print the time of day in front of each line, in seconds since 1970
     #[arg(short = 'D', long, conflicts_with = "json")]
     timestamps: bool,
+
+    /// Print only the header and the summary
+    #[arg(short, long, action = ArgAction::Count, env = "EDGECHO_QUIET")]
+    quiet: u8,
 
     /// Look for the echo again and again for so long before sleeping: shorter round trips, for a busy CPU
     #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = "0s")]
@@ -119,6 +122,7 @@ impl From<Ping> for Options {
             handshake: !flags.connecting.no_handshake,
             connect: flags.connecting.timeouts(),
             retry: flags.connecting.retry,
+            is_quiet: flags.quiet > 0,
             format: if flags.json { Format::Json } else { Format::Text { timestamps: flags.timestamps } },
         }
     }
@@ -131,7 +135,7 @@ pub(super) fn ping(flags: Ping) -> ExitCode {
         // Who closes the pipe has seen enough: `edgecho ping | head`.
         Err(Error::Report(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {error}");
+            stderr::say(format_args!("error: {error}"));
             ExitCode::from(TROUBLE)
         }
     }

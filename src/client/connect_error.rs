@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::connector::{HANDSHAKE_BYTES, State};
@@ -51,6 +52,13 @@ pub enum ConnectError {
         /// What it looks like, if that is known.
         looks_like: Option<&'static str>,
     },
+    /// No interface of this host has the address that the connection was to come from.
+    NoSuchSource {
+        /// That address.
+        source: IpAddr,
+    },
+    /// It was no longer wanted.
+    Stopped,
     /// This host could not do it.
     Local(io::Error),
 }
@@ -82,7 +90,8 @@ impl ConnectError {
             Self::Unreachable(_) => "unreachable",
             Self::Mangled { .. } => "mangled",
             Self::NotEcho { .. } => "not an echo service",
-            Self::Local(_) => "not started",
+            Self::Stopped => "stopped",
+            Self::NoSuchSource { .. } | Self::Local(_) => "not started",
         }
     }
 }
@@ -128,6 +137,12 @@ impl fmt::Display for ConnectError {
             Self::NotEcho { bytes, looks_like: None } => {
                 write!(f, "not an echo service: it said {}, which nobody had sent to it", Quoted(bytes))
             }
+            Self::NoSuchSource { source } => write!(
+                f,
+                "no interface of this host has the address {source} that the connections are to come from (bind: EADDRNOTAVAIL); \
+                 'ip address' lists those that there are"
+            ),
+            Self::Stopped => write!(f, "stopped before there was a connection"),
             Self::Local(error) => match error.raw_os_error() {
                 Some(libc::EADDRNOTAVAIL) => write!(
                     f,

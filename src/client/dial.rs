@@ -11,17 +11,37 @@ use crate::sys::socket::{self, Domain, SocketFlags, SocketOption};
 
 /// Calls connect(2) without waiting for what comes of it, from `source` if there is one.
 pub(super) fn dial(address: &SocketAddr, source: Option<IpAddr>) -> Result<OwnedFd, ConnectError> {
-    open(address, source).map_err(|error| ConnectError::of(error, State::Initiated, Duration::ZERO))
+    let fd = open(address, source)?;
+    connect(&fd, address).map_err(local)?;
+    Ok(fd)
 }
 
-fn open(address: &SocketAddr, source: Option<IpAddr>) -> io::Result<OwnedFd> {
-    let fd = socket::socket(Domain::from(address), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
-    socket::set_option(fd.as_fd(), SocketOption::NODELAY, 1)?;
+/// Makes sure that this host has the address `source`.
+pub(super) fn check_source(source: IpAddr) -> Result<(), ConnectError> {
+    open(&SocketAddr::new(source, 0), Some(source)).map(drop)
+}
+
+fn local(error: io::Error) -> ConnectError {
+    ConnectError::of(error, State::Initiated, Duration::ZERO)
+}
+
+/// A socket for a connection to `address`, from `source` if there is one.
+fn open(address: &SocketAddr, source: Option<IpAddr>) -> Result<OwnedFd, ConnectError> {
+    let fd = socket::socket(Domain::from(address), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC).map_err(local)?;
+    socket::set_option(fd.as_fd(), SocketOption::NODELAY, 1).map_err(local)?;
     if let Some(source) = source {
         // Without it bind(2) would take a port for this connection alone, and 28,000 would be all that one address has.
-        socket::set_option(fd.as_fd(), SocketOption::BIND_ADDRESS_NO_PORT, 1)?;
-        socket::bind(fd.as_fd(), &SocketAddr::new(source, 0))?;
+        socket::set_option(fd.as_fd(), SocketOption::BIND_ADDRESS_NO_PORT, 1).map_err(local)?;
+        socket::bind(fd.as_fd(), &SocketAddr::new(source, 0)).map_err(|error| match error.raw_os_error() {
+            // Of connect(2) the same error says that the ports are used up (ip(7)).
+            Some(libc::EADDRNOTAVAIL) => ConnectError::NoSuchSource { source },
+            _ => local(error),
+        })?;
     }
+    Ok(fd)
+}
+
+fn connect(fd: &OwnedFd, address: &SocketAddr) -> io::Result<()> {
     match socket::connect(fd.as_fd(), address) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
         _ => {}
@@ -31,7 +51,7 @@ fn open(address: &SocketAddr, source: Option<IpAddr>) -> io::Result<OwnedFd> {
     if address.ip().is_loopback() && !is_other(fd.as_fd(), address)? {
         return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
     }
-    Ok(fd)
+    Ok(())
 }
 
 /// Whether the far end of `fd`, at `address`, is not `fd` itself.

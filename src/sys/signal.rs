@@ -73,15 +73,15 @@ pub fn default_action(number: i32) -> io::Result<()> {
     raise(signal)
 }
 
-/// sigaction(2): has SIGINT and SIGTERM raise `flag`, and, once it is raised, end the process as they do without a handler.
+/// sigaction(2): has each of `signals` raise `flag`, and, once it is raised, do what it does without a handler.
 ///
 /// # Errors
-/// None that these signals could bring about.
-pub fn raise_flag(flag: &Arc<AtomicBool>) -> io::Result<()> {
-    for number in [Signal::SIGINT as i32, Signal::SIGTERM as i32] {
+/// `EINVAL`: a signal that cannot be caught.
+pub fn raise_flag(signals: &[Signal], flag: &Arc<AtomicBool>) -> io::Result<()> {
+    for &signal in signals {
         // In this order: the first signal finds the flag lowered, and then raises it.
-        end_once_raised(number, Arc::clone(flag))?;
-        signal_hook::flag::register(number, Arc::clone(flag))?;
+        end_once_raised(signal as i32, Arc::clone(flag))?;
+        signal_hook::flag::register(signal as i32, Arc::clone(flag))?;
     }
     Ok(())
 }
@@ -162,4 +162,15 @@ pub fn set_mask(mask: &Mask) -> io::Result<()> {
 
 fn set(signals: &[Signal]) -> SigSet {
     signals.iter().copied().collect()
+}
+
+/// sigaction(2): has each of `signals` raise `flag` whenever it comes, and do nothing else.
+///
+/// # Errors
+/// `EINVAL`: a signal that cannot be caught.
+pub fn raise_flag_always(signals: &[Signal], flag: &Arc<AtomicBool>) -> io::Result<()> {
+    for &signal in signals {
+        signal_hook::flag::register(signal as i32, Arc::clone(flag))?;
+    }
+    Ok(())
 }

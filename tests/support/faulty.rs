@@ -54,6 +54,10 @@ pub enum Wrong {
     IsSilent,
     /// Returns everything in upper case, as a line-oriented toy would.
     Shouts,
+    /// Serves one read at a time over all connections, each of which takes this long.
+    IsSlow {
+        micros: u64,
+    },
 }
 
 /// Where a connection leaves bytes for another.
@@ -155,6 +159,10 @@ fn talk(mut stream: TcpStream, wrong: Wrong, number: usize, exchange: &Exchange)
         let count = stream.read(&mut buffer[..most])?;
         if count == 0 {
             return Ok(());
+        }
+        if let Wrong::IsSlow { micros } = wrong {
+            let _turn = exchange.0.lock().expect("nobody has panicked");
+            std::thread::sleep(Duration::from_micros(micros));
         }
         stream.write_all(&buffer[..count])?;
         position += count;

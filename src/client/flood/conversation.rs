@@ -60,6 +60,8 @@ pub(super) struct Evidence {
     pub(super) bytes: Vec<u8>,
     /// How much had been sent.
     pub(super) sent_bytes: u64,
+    /// When the first of them came.
+    pub(super) since_ns: u64,
 }
 
 /// How a conversation ended.
@@ -275,9 +277,14 @@ impl<S: Stream> Conversation<S> {
         (self.returned, self.returned_bytes)
     }
 
+    /// When to call [`on_time`](Self::on_time), if there is anything to be done by the clock.
+    pub(super) fn gathers_until_ns(&self) -> Option<u64> {
+        self.gathered.as_ref().map(|gathered| gathered.since_ns + GATHERING_NS)
+    }
+
     /// Comes to an end when a wrong byte has been found, and nothing more comes that would tell what happened to it.
     pub(super) fn on_time(&mut self, now_ns: u64) -> Option<End> {
-        if self.gathered.as_ref()?.since_ns + GATHERING_NS > now_ns {
+        if self.gathers_until_ns()? > now_ns {
             return None;
         }
         self.conclude()
@@ -323,8 +330,8 @@ impl<S: Stream> Conversation<S> {
 
     #[cold]
     fn conclude(&mut self) -> Option<End> {
-        let bytes = self.gathered.take()?.bytes;
-        Some(End::Corrupt(Evidence { position: self.received_bytes, bytes, sent_bytes: self.sent_bytes }))
+        let Gathered { bytes, since_ns } = *self.gathered.take()?;
+        Some(End::Corrupt(Evidence { position: self.received_bytes, bytes, sent_bytes: self.sent_bytes, since_ns }))
     }
 
     #[cold]

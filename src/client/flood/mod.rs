@@ -7,6 +7,7 @@
 mod conversation;
 mod options;
 mod outcome;
+mod pauses;
 pub mod report;
 mod schedule;
 mod sizes;
@@ -24,12 +25,14 @@ use std::time::{Duration, Instant, SystemTime};
 use hdrhistogram::Histogram;
 
 pub use options::{Load, Options, OptionsError, Verify};
-pub use outcome::{Outcome, Sample};
+pub use outcome::{ClientCpu, Outcome, Sample};
 pub use sizes::Sizes;
-pub use tally::{Counts, Trouble};
+pub use tally::{Counts, Example, Trouble};
 
+use super::connect_error::ConnectError;
 use super::connector::HANDSHAKE_BYTES;
 use super::probe::probe;
+use crate::client::dial::check_source;
 use crate::sys::limits;
 use tally::Tally;
 use watch::Watch;
@@ -73,6 +76,28 @@ pub struct Progress<'a> {
     pub rate: f64,
     /// The latencies, lately, in nanoseconds.
     pub latency: &'a Histogram<u64>,
+    /// How long it had measured when this was counted.
+    pub elapsed: Duration,
+    tallies: [&'a Tally; 2],
+}
+
+impl Progress<'_> {
+    /// Returns what has been counted so far. Bytes, but for the measured ones, are counted when a connection is closed.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        self.tallies.iter().for_each(|tally| counts += &tally.counts);
+        counts
+    }
+
+    /// Returns all latencies so far, in nanoseconds.
+    #[must_use]
+    pub fn latency_so_far(&self) -> Histogram<u64> {
+        let [first, second] = self.tallies;
+        let mut latency = first.latency.clone();
+        latency += &second.latency;
+        latency
+    }
 }
 
 /// Latencies of a part of the measured time, one after the other without a gap.
@@ -106,8 +131,9 @@ pub trait Observer {
 pub fn run(options: &Options, observer: &mut dyn Observer) -> Result<Outcome, Error> {
     options.check()?;
     check_descriptors(options)?;
+    check_sources(options)?;
     let mut tally = Tally::new(options.load.is_open_loop());
-    let address = find_address(options, &mut tally)?;
+    let address = find_address(options, &mut tally, observer)?;
     let shared = Shared {
         options,
         address,
@@ -141,7 +167,7 @@ pub fn run(options: &Options, observer: &mut dyn Observer) -> Result<Outcome, Er
 }
 
 /// Where to connect to. If there is only one place, and each connection finds out what it is by itself, nobody has to be asked.
-fn find_address(options: &Options, tally: &mut Tally) -> Result<SocketAddr, Error> {
+fn find_address(options: &Options, tally: &mut Tally, observer: &mut dyn Observer) -> Result<SocketAddr, Error> {
     let addresses = options.target.addresses();
     if addresses.len() == 1 && options.has_handshake() == options.handshake {
         return Ok(addresses[0]);
@@ -149,7 +175,12 @@ fn find_address(options: &Options, tally: &mut Tally) -> Result<SocketAddr, Erro
     let source = options.sources.first().copied();
     let mut random = fastrand::Rng::new();
     let handshake = options.handshake.then_some(options.framing);
-    match probe(addresses, source, handshake, options.connect, options.retry, &mut random) {
+    let nothing = Tally::new(false);
+    let tallies = [&nothing; 2];
+    let progress =
+        Progress { fraction: None, opened: 0, rate: 0.0, latency: &nothing.latency, elapsed: Duration::ZERO, tallies };
+    let mut is_wanted = || observer.progress(&progress);
+    match probe(addresses, source, handshake, options.connect, options.retry, &mut random, &mut is_wanted) {
         Ok((index, connect_time)) => {
             tally.counts.opened += 1;
             tally.counts.handshake_bytes += if options.handshake { HANDSHAKE_BYTES as u64 } else { 0 };
@@ -158,6 +189,14 @@ fn find_address(options: &Options, tally: &mut Tally) -> Result<SocketAddr, Erro
         }
         Err(error) => Err(Error::Connect { target: options.target.to_string(), reason: error.to_string() }),
     }
+}
+
+/// Makes sure that this host has the source addresses that are going to be used.
+fn check_sources(options: &Options) -> Result<(), Error> {
+    options.sources.iter().take(options.connections).try_for_each(|&source| {
+        let error = |error: ConnectError| Error::Connect { target: options.target.to_string(), reason: error.to_string() };
+        check_source(source).map_err(error)
+    })
 }
 
 /// Raises the limit on descriptors, and makes sure that the connections of a thread fit.

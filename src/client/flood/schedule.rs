@@ -20,6 +20,17 @@ impl Schedule {
     pub(super) fn due_ns(&self, connection: u64, count: u64) -> u64 {
         self.start_ns + ((count * self.connections + connection) as f64 * self.interval_ns) as u64
     }
+
+    /// Returns how many of the messages `from` to `to` (not included) of a connection are due at `since_ns` or later.
+    pub(super) fn count_since(&self, connection: u64, from: u64, to: u64, since_ns: u64) -> u64 {
+        // The times ascend: halve the range until the first one is found.
+        let (mut low, mut high) = (from, to.max(from));
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.due_ns(connection, middle) < since_ns { low = middle + 1 } else { high = middle }
+        }
+        to.saturating_sub(low)
+    }
 }
 
 /// Goes through the connections of one thread in the order in which their messages are due.
@@ -88,6 +99,16 @@ mod tests {
             }
         }
         assert_eq!(taken, (0..20).map(|k| k % 5).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_due_since_a_moment_is_counted() {
+        let schedule = Schedule::new(1_000, 1e6, 4);
+        for since_ns in [0, 1_000, 1_001, 17_000, 100_000_000] {
+            let expected = (2..50).filter(|&count| schedule.due_ns(1, count) >= since_ns).count() as u64;
+            assert_eq!(schedule.count_since(1, 2, 50, since_ns), expected, "since {since_ns}");
+        }
+        assert_eq!(schedule.count_since(1, 5, 5, 0), 0);
     }
 
     #[test]

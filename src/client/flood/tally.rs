@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 use crate::client::latency::latencies;
+use crate::sys::thread::CpuTime;
 
 /// How many examples of each trouble are kept.
 const EXAMPLES: usize = 3;
@@ -15,6 +17,8 @@ const EXAMPLES: usize = 3;
 pub struct Counts {
     /// Messages that were sent.
     pub sent: u64,
+    /// ... of which so many were before the measured time was over.
+    pub sent_in_time: u64,
     /// Messages that came back as they should.
     pub returned: u64,
     /// ... of which so many did before the measured time was over.
@@ -43,11 +47,18 @@ pub struct Counts {
     pub ended_by_peer: u64,
     /// Of `--churn`: connections that were opened, used and closed in the measured time.
     pub cycles: u64,
+    /// Pauses that flood itself made on a connection: to gather evidence of corruption, and before it replaced a connection that had ended.
+    pub pauses: u64,
+    /// The length of all these pauses together, in nanoseconds.
+    pub paused_ns: u64,
+    /// In an open loop: messages that waited for such a pause. Their latency is without it.
+    pub paused_messages: u64,
 }
 
 impl AddAssign<&Self> for Counts {
     fn add_assign(&mut self, other: &Self) {
         self.sent += other.sent;
+        self.sent_in_time += other.sent_in_time;
         self.returned += other.returned;
         self.returned_in_time += other.returned_in_time;
         self.late += other.late;
@@ -62,16 +73,65 @@ impl AddAssign<&Self> for Counts {
         self.failed += other.failed;
         self.ended_by_peer += other.ended_by_peer;
         self.cycles += other.cycles;
+        self.pauses += other.pauses;
+        self.paused_ns += other.paused_ns;
+        self.paused_messages += other.paused_messages;
     }
 }
 
-/// Trouble of one kind.
-#[derive(Debug, Clone, Default)]
+/// Trouble of one kind. Times are seconds from the beginning of the measured time on; what came before it is negative.
+#[derive(Debug, Clone)]
 pub struct Trouble {
     /// How often.
     pub count: u64,
-    /// The first few, in words.
-    pub examples: Vec<String>,
+    /// When it came first.
+    pub at_s: f64,
+    /// When it came last.
+    pub last_at_s: f64,
+    /// The first few.
+    pub examples: Vec<Example>,
+}
+
+/// One case of a trouble.
+#[derive(Debug, Clone)]
+pub struct Example {
+    /// When it was, as in [`Trouble`].
+    pub at_s: f64,
+    /// What it was, in words.
+    pub text: String,
+}
+
+/// Trouble of one kind while it is counted. Times are nanoseconds since the start of the run.
+#[derive(Debug, Clone)]
+pub(super) struct Cases {
+    pub(super) count: u64,
+    first_ns: u64,
+    last_ns: u64,
+    pub(super) examples: Vec<(u64, String)>,
+}
+
+impl Cases {
+    const NONE: Self = Self { count: 0, first_ns: u64::MAX, last_ns: 0, examples: Vec::new() };
+
+    fn add(&mut self, other: &Self) {
+        self.count += other.count;
+        self.first_ns = self.first_ns.min(other.first_ns);
+        self.last_ns = self.last_ns.max(other.last_ns);
+        let room = EXAMPLES.saturating_sub(self.examples.len());
+        self.examples.extend(other.examples.iter().take(room).cloned());
+    }
+
+    /// Counts the times from `start_ns` on.
+    pub(super) fn since(mut self, start_ns: u64) -> Trouble {
+        let at_s = |at_ns: u64| (at_ns as f64 - start_ns as f64) / 1e9;
+        self.examples.sort_by_key(|&(at_ns, _)| at_ns); // those of several threads
+        Trouble {
+            count: self.count,
+            at_s: at_s(self.first_ns),
+            last_at_s: at_s(self.last_ns),
+            examples: self.examples.into_iter().map(|(at_ns, text)| Example { at_s: at_s(at_ns), text }).collect(),
+        }
+    }
 }
 
 /// What one thread has seen since it last told, or all have seen together.
@@ -84,13 +144,18 @@ pub(super) struct Tally {
     pub(super) uncorrected: Option<Histogram<u64>>,
     /// How long connect(2) took.
     pub(super) connect: Histogram<u64>,
-    pub(super) troubles: BTreeMap<&'static str, Trouble>,
+    pub(super) troubles: BTreeMap<&'static str, Cases>,
+    /// CPU time of the threads from the start to the end of the measured time, and the length of that time, summed up over the threads.
+    pub(super) cpu: CpuTime,
+    pub(super) cpu_span: Duration,
     /// Up to when this was counted.
     pub(super) until_ns: u64,
     /// When the first message was due that counts and came back.
     pub(super) first_due_ns: u64,
     /// When the last message came back that counts.
     pub(super) last_return_ns: u64,
+    /// When the last message was sent that counts.
+    pub(super) last_sent_ns: u64,
 }
 
 impl Tally {
@@ -101,18 +166,23 @@ impl Tally {
             uncorrected: is_open_loop.then(latencies),
             connect: latencies(),
             troubles: BTreeMap::new(),
+            cpu: CpuTime::default(),
+            cpu_span: Duration::ZERO,
             until_ns: 0,
             first_due_ns: u64::MAX,
             last_return_ns: 0,
+            last_sent_ns: 0,
         }
     }
 
     /// Counts a trouble, and describes it if it is one of the first of its kind.
-    pub(super) fn trouble(&mut self, name: &'static str, count: u64, describe: impl FnOnce() -> String) {
-        let trouble = self.troubles.entry(name).or_default();
-        trouble.count += count;
-        if trouble.examples.len() < EXAMPLES {
-            trouble.examples.push(describe());
+    pub(super) fn trouble(&mut self, name: &'static str, count: u64, now_ns: u64, describe: impl FnOnce() -> String) {
+        let cases = self.troubles.entry(name).or_insert(Cases::NONE);
+        cases.count += count;
+        cases.first_ns = cases.first_ns.min(now_ns);
+        cases.last_ns = cases.last_ns.max(now_ns);
+        if cases.examples.len() < EXAMPLES {
+            cases.examples.push((now_ns, describe()));
         }
     }
 
@@ -130,14 +200,15 @@ impl Tally {
             add(to, from);
         }
         for (name, other) in &other.troubles {
-            let trouble = self.troubles.entry(name).or_default();
-            trouble.count += other.count;
-            let room = EXAMPLES.saturating_sub(trouble.examples.len());
-            trouble.examples.extend(other.examples.iter().take(room).cloned());
+            self.troubles.entry(name).or_insert(Cases::NONE).add(other);
         }
+        self.cpu.user += other.cpu.user;
+        self.cpu.system += other.cpu.system;
+        self.cpu_span += other.cpu_span;
         self.until_ns = self.until_ns.max(other.until_ns);
         self.first_due_ns = self.first_due_ns.min(other.first_due_ns);
         self.last_return_ns = self.last_return_ns.max(other.last_return_ns);
+        self.last_sent_ns = self.last_sent_ns.max(other.last_sent_ns);
     }
 
     /// Whether nothing has been counted yet, as far as it is worth handing over: a connection, a byte or a message makes a difference.
@@ -159,7 +230,8 @@ impl Tally {
         reset(&mut self.connect);
         self.uncorrected.as_mut().map(reset);
         self.troubles.clear();
-        (self.until_ns, self.first_due_ns, self.last_return_ns) = (0, u64::MAX, 0);
+        (self.cpu, self.cpu_span) = (CpuTime::default(), Duration::ZERO);
+        (self.until_ns, self.first_due_ns, self.last_return_ns, self.last_sent_ns) = (0, u64::MAX, 0, 0);
     }
 
     /// Adds what another has counted, and leaves that empty.
@@ -183,11 +255,14 @@ mod tests {
         }
         one.counts.sent = 3;
         for number in 0..5 {
-            one.trouble("lost", 2, || format!("number {number}"));
+            one.trouble("lost", 2, 100 - number, || format!("number {number}"));
         }
         all.take(&mut one);
         all.take(&mut one);
         assert_eq!((all.counts.sent, all.latency.len(), all.uncorrected.expect("an open loop").len()), (3, 3, 3));
         assert_eq!((all.troubles["lost"].count, all.troubles["lost"].examples.len()), (10, EXAMPLES));
+        let trouble = all.troubles["lost"].clone().since(98);
+        assert_eq!((trouble.at_s, trouble.last_at_s), (-2e-9, 2e-9), "{trouble:?}");
+        assert!(trouble.examples.is_sorted_by_key(|example| example.at_s), "{trouble:?}");
     }
 }

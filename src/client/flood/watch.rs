@@ -5,10 +5,12 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use hdrhistogram::Histogram;
+
 use super::outcome::together;
 use super::tally::Tally;
 use super::worker::{Shared, ns};
-use super::{Error, Interval, Load, Observer, Outcome, Progress, Sample};
+use super::{ClientCpu, Error, Interval, Load, Observer, Outcome, Progress, Sample};
 use crate::client::connect_error::ConnectError;
 
 /// How often it is looked how far the threads have come. It takes time from them if they share a CPU.
@@ -140,6 +142,13 @@ impl<'a> Watch<'a> {
             opened: self.total.counts.opened + self.sample.counts.opened,
             rate: self.rate,
             latency: &self.interval.latency,
+            elapsed: self.measuring_from_ns().map_or(Duration::ZERO, |from_ns| {
+                // What the threads have told reaches up to here.
+                let until_ns = self.total.until_ns.max(self.sample.until_ns);
+                let elapsed = Duration::from_nanos(until_ns.saturating_sub(from_ns));
+                options.duration.map_or(elapsed, |duration| duration.min(elapsed))
+            }),
+            tallies: [&self.total, &self.sample],
         };
         if !self.observer.progress(&progress) && !self.shared.stop.swap(true, Ordering::Relaxed) {
             self.stopped_ns = Some(now_ns);
@@ -158,8 +167,8 @@ impl<'a> Watch<'a> {
                 length,
                 messages: counts.returned,
                 bytes: counts.measured_bytes,
-                p50_ns: self.sample.latency.value_at_quantile(0.5),
-                p99_ns: self.sample.latency.value_at_quantile(0.99),
+                p50_ns: quantile(&self.sample.latency, 0.5),
+                p99_ns: quantile(&self.sample.latency, 0.99),
             });
         }
         self.interval.add(&self.sample);
@@ -187,11 +196,13 @@ impl<'a> Watch<'a> {
 
     pub(super) fn conclude(self, address: SocketAddr, started_at: SystemTime) -> Result<Outcome, Error> {
         let options = self.shared.options;
-        let Tally { counts, latency, uncorrected, connect, troubles, first_due_ns, last_return_ns, .. } = self.total;
+        let Tally { counts, latency, uncorrected, connect, troubles, first_due_ns, last_return_ns, last_sent_ns, .. } =
+            self.total;
         let only_probed = u64::from(!options.has_handshake() && options.handshake);
-        if counts.opened <= only_probed && counts.failed > 0 {
-            let reason = match troubles.values().find_map(|trouble| trouble.examples.first()) {
-                Some(example) => example.split_once(": ").map_or(example.as_str(), |(_, reason)| reason).to_owned(),
+        if counts.opened <= only_probed {
+            let reason = match troubles.values().find_map(|cases| cases.examples.first()) {
+                Some((_, text)) => text.split_once(": ").map_or(text.as_str(), |(_, reason)| reason).to_owned(),
+                None if self.stopped_ns.is_some() => ConnectError::Stopped.to_string(),
                 None => ConnectError::Refused.to_string(),
             };
             return Err(Error::Connect { target: options.target.to_string(), reason });
@@ -199,10 +210,32 @@ impl<'a> Watch<'a> {
         let start_ns = self.shared.start_ns.load(Ordering::Acquire);
         let from_ns = if start_ns == 0 { self.shared.now_ns() } else { start_ns + ns(options.warmup) };
         let elapsed = match (self.stopped_ns, options.duration) {
-            (Some(stopped_ns), _) => Duration::from_nanos(stopped_ns.saturating_sub(from_ns)),
+            (Some(stopped_ns), duration) => {
+                let elapsed = Duration::from_nanos(stopped_ns.saturating_sub(from_ns));
+                duration.map_or(elapsed, |duration| elapsed.min(duration))
+            }
             (None, Some(duration)) if options.messages.is_none() => duration,
             _ => Duration::from_nanos(last_return_ns.saturating_sub(first_due_ns)),
         };
+        let requested_rate = match options.load {
+            Load::Open { rate, .. } => Some(rate),
+            _ => None,
+        };
+        // A number of messages may be sent long before the last of them comes back, but not sooner than the schedule has it.
+        let sending = match (requested_rate, options.messages, self.stopped_ns) {
+            (Some(rate), Some(messages), None) => {
+                let interval = Duration::from_secs_f64(1.0 / rate);
+                let sent = Duration::from_nanos(last_sent_ns.saturating_sub(from_ns)) + interval;
+                sent.max(Duration::try_from_secs_f64(messages as f64 / rate).unwrap_or(sent))
+            }
+            _ => elapsed,
+        };
+        let sending = options.duration.map_or(sending, |duration| sending.min(duration));
+        let cpu = (!self.total.cpu_span.is_zero()).then(|| ClientCpu {
+            user: self.total.cpu.user,
+            system: self.total.cpu.system,
+            span: self.total.cpu_span / options.threads as u32,
+        });
         Ok(Outcome {
             address,
             started_at,
@@ -214,9 +247,17 @@ impl<'a> Watch<'a> {
             latency,
             uncorrected,
             connect,
-            troubles: troubles.into_iter().collect(),
+            troubles: troubles.into_iter().map(|(name, cases)| (name, cases.since(from_ns))).collect(),
             samples: self.samples,
             missing: self.missing,
+            requested_rate,
+            sending,
+            cpu,
         })
     }
+}
+
+/// A quantile of some times; none when there are none.
+fn quantile(times: &Histogram<u64>, quantile: f64) -> Option<u64> {
+    (!times.is_empty()).then(|| times.value_at_quantile(quantile))
 }

@@ -23,7 +23,7 @@ use super::dial::dial;
 use super::latency::latencies;
 use crate::event::{EventLoop, Events, Name, Signals, Token, Wait};
 use crate::sys::epoll::EpollFlags;
-use crate::sys::signal::Signal;
+use crate::sys::signal::{self, Signal};
 use link::{Awaited, Link, News};
 use payload::Payloads;
 use report::Reporter;
@@ -88,6 +88,9 @@ struct Ping<'a> {
     next_sequence: u64,
     next_at: Instant,
     busy_until: Option<Instant>,
+    /// Everything that had come by then has been read. A deadline that passed later is not judged yet: the process may have been stopped for a
+    /// while, and the echo waits in the kernel.
+    judging_at: Instant,
     /// How many signals have asked for the end: the first has what is on its way still come back, the second does not.
     stops: u32,
     tally: Tally,
@@ -105,9 +108,9 @@ struct Tally {
     sum_of_squares_ms: f64,
 }
 
-/// Pings until the count is reached or a SIGINT or SIGTERM comes (a second one does not wait for what is on its
-/// way), and reports to `out`. A SIGQUIT has the summary so far
-/// reported. These signals are blocked in this thread from here on.
+/// Pings until the count is reached or a SIGINT, SIGTERM or SIGHUP comes, and reports to `out`. A second one of them does not wait for what is
+/// on its way. SIGQUIT and SIGUSR1 report the summary so far. A SIGHUP that the process ignores stays ignored (nohup(1)). These signals are
+/// blocked in this thread from here on.
 ///
 /// # Errors
 /// [`Error::Connect`] when the far end was never reached, [`Error::Report`] when `out` takes nothing, [`Error::System`] for want of
@@ -115,7 +118,10 @@ struct Tally {
 pub fn run(options: &Options, out: &mut dyn io::Write) -> Result<Summary, Error> {
     let system = |what| move |error| Error::System { what, error };
     let event_loop = EventLoop::new().map_err(system("make an event loop (epoll_create1)"))?;
-    let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT];
+    let mut signals = vec![Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGUSR1];
+    if !signal::is_ignored(Signal::SIGHUP).map_err(system("ask about a signal (sigaction)"))? {
+        signals.push(Signal::SIGHUP);
+    }
     let signals = Signals::new(&signals).map_err(system("read signals (signalfd4)"))?;
     event_loop.watch(&signals, SIGNALS, EpollFlags::IN).map_err(system("watch for signals (epoll_ctl)"))?;
     let mut random = fastrand::Rng::new();
@@ -124,7 +130,7 @@ pub fn run(options: &Options, out: &mut dyn io::Write) -> Result<Summary, Error>
         options,
         event_loop,
         signals,
-        reporter: Reporter { format: options.format, out },
+        reporter: Reporter { format: options.format, is_quiet: options.is_quiet, out },
         payloads: Payloads::new(random.u64(..), options.size, options.framing),
         random,
         way: Way::Down { until: None },
@@ -137,6 +143,7 @@ pub fn run(options: &Options, out: &mut dyn io::Write) -> Result<Summary, Error>
         next_sequence: 1,
         next_at: start,
         busy_until: None,
+        judging_at: start,
         stops: 0,
         tally: Tally {
             start,
@@ -161,6 +168,7 @@ impl Ping<'_> {
             if self.is_done() {
                 break;
             }
+            let judging_at = Instant::now();
             let result = match self.wait() {
                 Some(duration) => self.event_loop.wait_exactly(&mut events, duration),
                 None => self.event_loop.wait(&mut events, Wait::Forever),
@@ -173,6 +181,7 @@ impl Ping<'_> {
                     _ => {} // of a connection that has gone
                 }
             }
+            self.judging_at = judging_at;
         }
         self.give_up_all("it had not come back at the end")?;
         let summary = self.summary();
@@ -244,17 +253,18 @@ impl Ping<'_> {
 
     /// Does what is due.
     fn keep_time(&mut self) -> Result<(), Error> {
-        let now = Instant::now();
+        let (now, judging_at) = (Instant::now(), self.judging_at);
         let timeout = self.options.timeout;
         match &mut self.way {
-            Way::Connecting(connector) if connector.deadline() <= now => {
+            Way::Connecting(connector) if connector.deadline() <= judging_at => {
                 let error = connector.time_out();
                 self.on_connect_error(error)?;
             }
             Way::Up(link) => {
                 let mut news = Vec::new();
-                link.on_time(now, &self.payloads, &mut news);
-                let late = link.awaited().iter_mut().filter(|awaited| !awaited.is_late && awaited.sent_at + timeout <= now);
+                link.on_time(judging_at, &self.payloads, &mut news);
+                let is_over = |awaited: &&mut Awaited| !awaited.is_late && awaited.sent_at + timeout <= judging_at;
+                let late = link.awaited().iter_mut().filter(is_over);
                 let late: Vec<u64> = late
                     .map(|awaited| {
                         awaited.is_late = true;
@@ -442,7 +452,7 @@ impl Ping<'_> {
     fn on_signals(&mut self) -> Result<(), Error> {
         let system = |error| Error::System { what: "read a signal (read)", error };
         while let Some(number) = self.signals.next().map_err(system)? {
-            if number == Signal::SIGQUIT as i32 {
+            if number == Signal::SIGQUIT as i32 || number == Signal::SIGUSR1 as i32 {
                 let summary = self.summary();
                 self.reporter.summary(&self.options.target, &summary).map_err(Error::Report)?;
             } else {

@@ -32,6 +32,8 @@ pub struct Options {
     pub retry: u32,
     /// How to report.
     pub format: Format,
+    /// Report only the header and the summary.
+    pub is_quiet: bool,
 }
 
 impl Options {

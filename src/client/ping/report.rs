@@ -104,6 +104,8 @@ impl RoundTrips {
 /// Says what happens, line by line.
 pub(super) struct Reporter<'a> {
     pub(super) format: Format,
+    /// Only the header and the summary are reported.
+    pub(super) is_quiet: bool,
     pub(super) out: &'a mut dyn Write,
 }
 
@@ -124,6 +126,9 @@ impl Reporter<'_> {
         connect_time: Option<Duration>,
         late: bool,
     ) -> io::Result<()> {
+        if self.is_quiet {
+            return Ok(());
+        }
         if self.format == Format::Json {
             let connect_ms = connect_time.map(ms);
             return self.json(&Line::Echo { at_s: now_s(), seq, bytes, from, time_ms: ms(time), connect_ms, late });
@@ -135,6 +140,7 @@ impl Reporter<'_> {
 
     pub(super) fn lost(&mut self, seq: u64, reason: &str) -> io::Result<()> {
         match self.format {
+            _ if self.is_quiet => Ok(()),
             Format::Json => self.json(&Line::Lost { at_s: now_s(), seq, reason }),
             Format::Text { .. } => self.text(format_args!("seq={seq} lost: {reason}")),
         }
@@ -142,6 +148,7 @@ impl Reporter<'_> {
 
     pub(super) fn corrupt(&mut self, seq: u64, offset: u64, cause: &str, reason: &str) -> io::Result<()> {
         match self.format {
+            _ if self.is_quiet => Ok(()),
             Format::Json => self.json(&Line::Corrupt { at_s: now_s(), seq, offset, cause, reason }),
             Format::Text { .. } => self.text(format_args!("seq={seq} corrupt at byte {offset}: {reason}")),
         }
@@ -149,6 +156,7 @@ impl Reporter<'_> {
 
     pub(super) fn notice(&mut self, text: &str) -> io::Result<()> {
         match self.format {
+            _ if self.is_quiet => Ok(()),
             Format::Json => self.json(&Line::Notice { at_s: now_s(), text }),
             Format::Text { .. } => self.text(format_args!("{text}")),
         }
@@ -253,11 +261,12 @@ mod tests {
             mean: Duration::ZERO,
             mdev: Duration::ZERO,
         };
-        Reporter { format: Format::Text { timestamps: false }, out: &mut out }.summary(&"host:1", &summary).expect("memory");
+        let format = Format::Text { timestamps: false };
+        Reporter { format, is_quiet: false, out: &mut out }.summary(&"host:1", &summary).expect("memory");
         let text = String::from_utf8(out).expect("text");
         assert_eq!(text, "\n--- host:1 ping statistics ---\n3 sent, 0 received, 1 corrupt, 3 lost (100 %), time 2000 ms\n");
         let mut out = Vec::new();
-        Reporter { format: Format::Json, out: &mut out }.summary(&"host:1", &summary).expect("memory");
+        Reporter { format: Format::Json, is_quiet: false, out: &mut out }.summary(&"host:1", &summary).expect("memory");
         assert!(String::from_utf8(out).expect("text").contains("\"round_trip_ms\":null"));
     }
 }

@@ -158,6 +158,16 @@ pub struct Verdict {
 }
 
 impl Assertion {
+    /// Whether it says how many connections may end, or fail, or how many messages may stay unsent, so that a single one is not a failure by
+    /// itself. `metric` is `ended`, `failed` or `unsent`, as in the assertion; `errors` counts both of the first two.
+    #[must_use]
+    pub fn bounds(&self, metric: &str) -> bool {
+        match self.metric {
+            Metric::Errors => matches!(metric, "ended" | "failed"),
+            own => Metric::read(metric) == Some(own),
+        }
+    }
+
     /// Says whether it is true.
     #[must_use]
     pub fn check(&self, outcome: &Outcome) -> Verdict {
@@ -243,6 +253,13 @@ mod tests {
             let assertion: Assertion = text.parse().expect(text);
             assert_eq!((assertion.metric, assertion.comparison, assertion.bound), (metric, comparison, bound), "{text}");
         }
+    }
+
+    #[test]
+    fn an_assertion_bounds_what_it_asks_about() {
+        let bounds = |text: &str, metric| text.parse::<Assertion>().expect(text).bounds(metric);
+        assert!(bounds("ended<5", "ended") && bounds("errors<5", "ended") && bounds("errors<5", "failed"));
+        assert!(!bounds("ended<5", "failed") && !bounds("errors<5", "unsent") && !bounds("p99<5ms", "ended"));
     }
 
     #[test]

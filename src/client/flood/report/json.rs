@@ -25,6 +25,8 @@ struct Document<'a> {
     bytes: Bytes,
     rate: Rate,
     connections: Connections,
+    client: Option<Client>,
+    pauses: Pauses,
     latency_ms: Option<Times>,
     latency_uncorrected_ms: Option<Times>,
     connect_ms: Option<Times>,
@@ -76,6 +78,8 @@ struct Rate {
     messages_per_s: f64,
     bytes_per_s: f64,
     connections_per_s: f64,
+    requested_messages_per_s: Option<f64>,
+    achieved_messages_per_s: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -83,6 +87,20 @@ struct Connections {
     opened: u64,
     failed: u64,
     ended_by_peer: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Client {
+    cpu_user_s: f64,
+    cpu_system_s: f64,
+    cpu_percent: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Pauses {
+    count: u64,
+    total_s: f64,
+    messages: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -105,7 +123,15 @@ struct Percentile {
 struct Trouble<'a> {
     name: &'a str,
     count: u64,
-    examples: &'a [String],
+    at_s: f64,
+    last_at_s: f64,
+    examples: Vec<Example<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Example<'a> {
+    at_s: f64,
+    text: &'a str,
 }
 
 #[derive(Debug, Serialize)]
@@ -114,8 +140,8 @@ struct Sample {
     length_s: f64,
     messages: u64,
     bytes: u64,
-    p50_ms: f64,
-    p99_ms: f64,
+    p50_ms: Option<f64>,
+    p99_ms: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -160,15 +186,33 @@ fn document<'a>(options: &'a Options, outcome: &'a Outcome, verdicts: &'a [Verdi
             messages_per_s: thousandths(outcome.messages_per_second()),
             bytes_per_s: thousandths(outcome.bytes_per_second()),
             connections_per_s: thousandths(outcome.connections_per_second()),
+            requested_messages_per_s: outcome.requested_rate,
+            achieved_messages_per_s: outcome.achieved_rate().map(thousandths),
         },
         connections: Connections { opened: counts.opened, failed: counts.failed, ended_by_peer: counts.ended_by_peer },
+        client: outcome.cpu.as_ref().map(|cpu| Client {
+            cpu_user_s: seconds(cpu.user),
+            cpu_system_s: seconds(cpu.system),
+            cpu_percent: thousandths(cpu.percent(cpu.user + cpu.system)),
+        }),
+        pauses: Pauses {
+            count: counts.pauses,
+            total_s: seconds(Duration::from_nanos(counts.paused_ns)),
+            messages: counts.paused_messages,
+        },
         latency_ms: times(&outcome.latency),
         latency_uncorrected_ms: outcome.uncorrected.as_ref().and_then(times),
         connect_ms: times(&outcome.connect),
         troubles: outcome
             .troubles
             .iter()
-            .map(|(name, trouble)| Trouble { name, count: trouble.count, examples: &trouble.examples })
+            .map(|(name, trouble)| Trouble {
+                name,
+                count: trouble.count,
+                at_s: micros(trouble.at_s),
+                last_at_s: micros(trouble.last_at_s),
+                examples: trouble.examples.iter().map(example).collect(),
+            })
             .collect(),
         samples: outcome.samples.iter().map(sample).collect(),
         assertions: verdicts
@@ -231,9 +275,13 @@ fn sample(sample: &crate::client::flood::Sample) -> Sample {
         length_s: seconds(sample.length),
         messages: sample.messages,
         bytes: sample.bytes,
-        p50_ms: millis(sample.p50_ns as f64),
-        p99_ms: millis(sample.p99_ns as f64),
+        p50_ms: sample.p50_ns.map(|time| millis(time as f64)),
+        p99_ms: sample.p99_ns.map(|time| millis(time as f64)),
     }
+}
+
+fn example(example: &crate::client::flood::Example) -> Example<'_> {
+    Example { at_s: micros(example.at_s), text: &example.text }
 }
 
 /// Milliseconds, to the nanosecond.
@@ -243,7 +291,12 @@ fn millis(nanoseconds: f64) -> f64 {
 
 /// Seconds, to the microsecond.
 fn seconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e6
+    micros(duration.as_secs_f64())
+}
+
+/// Seconds that may be negative, to the microsecond.
+fn micros(seconds: f64) -> f64 {
+    (seconds * 1e6).round() / 1e6
 }
 
 fn thousandths(value: f64) -> f64 {

@@ -10,7 +10,7 @@ pub use assertion::{Assertion, AssertionError, Verdict};
 pub use json::write as write_json;
 pub use log::{HdrLog, HdrLogFile};
 pub use plot::{PlotError, write as write_plot};
-pub use text::{Bar, write as write_text};
+pub use text::{Bar, write as write_text, write_interim, write_summary};
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! Two plots in one SVG: latency by percentile, and what came back over time.
 
-use std::path::Path;
+use std::io::Write;
 
 use hdrhistogram::Histogram;
 use plotters::coord::Shift;
@@ -28,11 +28,11 @@ impl<E: std::error::Error + Send + Sync> From<DrawingAreaErrorKind<E>> for PlotE
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Result<T> = std::result::Result<T, PlotError>;
 
-/// Writes the plots to a file.
+/// Writes the plots.
 ///
 /// # Errors
-/// When the file cannot be written.
-pub fn write(path: &Path, options: &Options, outcome: &Outcome) -> Result<()> {
+/// Those of `out`.
+pub fn write(out: &mut dyn Write, options: &Options, outcome: &Outcome) -> Result<()> {
     let mut text = String::new();
     {
         let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
@@ -48,7 +48,7 @@ pub fn write(path: &Path, options: &Options, outcome: &Outcome) -> Result<()> {
         }
         area.present()?;
     }
-    std::fs::write(path, text).map_err(|error| PlotError(error.to_string()))
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| PlotError(error.to_string()))
 }
 
 /// How many nines a quantile has: 0.9 has one, 0.99 two.

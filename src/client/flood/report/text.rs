@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{QUANTILES, describe, short};
-use crate::client::flood::{Load, Options, Outcome, Progress};
+use crate::client::flood::{Counts, Load, Options, Outcome, Progress};
 
 /// How many rows the drawn histogram has, and how wide its bars are.
 const ROWS: u32 = 16;
@@ -22,6 +22,53 @@ const PORTS_OF_AN_ADDRESS: u64 = 28_000;
 /// # Errors
 /// Those of `out`.
 pub fn write(out: &mut dyn Write, options: &Options, outcome: &Outcome) -> io::Result<()> {
+    write_table(out, options, outcome, true)
+}
+
+/// Writes the table without the drawn histogram.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_summary(out: &mut dyn Write, options: &Options, outcome: &Outcome) -> io::Result<()> {
+    write_table(out, options, outcome, false)
+}
+
+/// Writes the figures of a flood that still goes on, in one line.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_interim(out: &mut dyn Write, options: &Options, progress: &Progress<'_>) -> io::Result<()> {
+    let (counts, latency) = (progress.counts(), progress.latency_so_far());
+    let seconds = progress.elapsed.as_secs_f64();
+    let rate = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
+    let mut line = format!("{seconds:.1} s: ");
+    line += &match options.load {
+        Load::Bulk => {
+            let bytes = counts.measured_bytes;
+            format!("{bytes} bytes returned, {} corrupt; {:.3} MB/s each way", counts.corrupt, rate(bytes) / 1e6)
+        }
+        load => {
+            let (count, unit) = match load {
+                Load::Churn => (counts.cycles, "connections/s"),
+                _ => (counts.returned_in_time, "messages/s"),
+            };
+            let Counts { sent, returned, lost, corrupt, late, .. } = counts;
+            format!(
+                "{sent} sent, {returned} returned, {lost} lost, {corrupt} corrupt, {late} late; {:.1} {unit}",
+                rate(count)
+            )
+        }
+    };
+    if !latency.is_empty() {
+        let [p50, p99] = [0.5, 0.99].map(|quantile| millis(latency.value_at_quantile(quantile) as f64));
+        line += &format!("; p50 {p50} ms, p99 {p99} ms, max {} ms", millis(latency.max() as f64));
+    }
+    let Counts { opened, failed, ended_by_peer, .. } = counts;
+    writeln!(out, "{line}; connections: {opened} opened, {failed} failed, {ended_by_peer} ended by the peer")?;
+    out.flush()
+}
+
+fn write_table(out: &mut dyn Write, options: &Options, outcome: &Outcome, is_drawn: bool) -> io::Result<()> {
     let counts = &outcome.counts;
     let early = if outcome.is_interrupted { ", ended early" } else { "" };
     let elapsed = short(Duration::from_millis(outcome.elapsed.as_millis() as u64));
@@ -43,9 +90,25 @@ pub fn write(out: &mut dyn Write, options: &Options, outcome: &Outcome) -> io::R
         Load::Churn => write!(out, "{:.1} connections/s, ", outcome.connections_per_second())?,
         _ => write!(out, "{:.1} messages/s, ", outcome.messages_per_second())?,
     }
+    if let (Some(requested), Some(achieved)) = (outcome.requested_rate, outcome.achieved_rate()) {
+        let percent = achieved * 100.0 / requested;
+        write!(out, "{achieved:.1} sent of {requested} requested ({percent:.1} %), ")?;
+    }
     writeln!(out, "{:.3} MB/s each way", outcome.bytes_per_second() / 1e6)?;
     write!(out, "{:12} {} opened, {} failed", "connections", counts.opened, counts.failed)?;
     writeln!(out, ", {} ended by the peer", counts.ended_by_peer)?;
+    if let Some(cpu) = &outcome.cpu {
+        let [all, user, system] = [cpu.user + cpu.system, cpu.user, cpu.system].map(|time| cpu.percent(time));
+        writeln!(out, "{:12} {all:.1} % of a CPU ({user:.1} % user, {system:.1} % system)", "client")?;
+    }
+    if counts.pauses > 0 {
+        write!(out, "{:12} {} of flood's own on a connection, ", "pauses", counts.pauses)?;
+        write!(out, "{:.3} s in all", Duration::from_nanos(counts.paused_ns).as_secs_f64())?;
+        match options.load {
+            Load::Open { .. } => writeln!(out, "; not in the latency of {} messages", counts.paused_messages)?,
+            _ => writeln!(out)?,
+        }
+    }
 
     if !outcome.connect.is_empty() || !outcome.latency.is_empty() {
         write!(out, "\n{:20}{:>9}{:>9}", "milliseconds", "min", "mean")?;
@@ -63,16 +126,17 @@ pub fn write(out: &mut dyn Write, options: &Options, outcome: &Outcome) -> io::R
             Load::Closed { .. } | Load::Bulk => row(out, "latency", Some(&outcome.latency))?,
         }
     }
-    if !outcome.latency.is_empty() {
+    if is_drawn && !outcome.latency.is_empty() {
         writeln!(out)?;
         draw(out, &outcome.latency)?;
     }
     if !outcome.troubles.is_empty() {
         writeln!(out, "\ntrouble")?;
         for (name, trouble) in &outcome.troubles {
-            writeln!(out, "  {} times {name}", trouble.count)?;
+            let (count, at_s, last_at_s) = (trouble.count, trouble.at_s, trouble.last_at_s);
+            writeln!(out, "  {count} times {name}, from {at_s:.3} s to {last_at_s:.3} s")?;
             for example in &trouble.examples {
-                writeln!(out, "    {example}")?;
+                writeln!(out, "    at {:.3} s: {}", example.at_s, example.text)?;
             }
         }
     }
@@ -158,13 +222,22 @@ impl Bar {
             return;
         }
         self.bar.set_position((progress.fraction.unwrap_or(0.0) * Self::STEPS as f64) as u64);
-        let p99 = millis(progress.latency.value_at_quantile(0.99) as f64);
+        let p99 = if progress.latency.is_empty() {
+            "–".to_owned()
+        } else {
+            millis(progress.latency.value_at_quantile(0.99) as f64)
+        };
         self.bar.set_message(match (progress.fraction, self.load) {
             (None, _) => format!("{} connections", progress.opened),
             (_, Load::Bulk) => format!("{:.1} MB/s", progress.rate / 1e6),
             (_, Load::Churn) => format!("{:.0} connections/s, p99 {p99} ms", progress.rate),
             _ => format!("{:.0} messages/s, p99 {p99} ms", progress.rate),
         });
+    }
+
+    /// Takes it away while `print` prints.
+    pub fn suspend(&self, print: impl FnOnce()) {
+        self.bar.suspend(print);
     }
 
     /// Takes it away.

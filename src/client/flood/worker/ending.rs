@@ -1,14 +1,17 @@
-//! How connections end: in order, by the far end, for something that came back wrong, or because it is time.
+//! How connections end: in order, by the far end, for something that came back wrong, or because it is time; and how a thread comes
+//! to its end with them.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::Duration;
 
-use super::{Link, NO_FIN, Shared, Worker, ns};
+use super::{HOUSEKEEPING, Key, Link, NO_FIN, Place, Shared, Worker, ns};
 use crate::client::diagnosis::diagnose;
 use crate::client::flood::Load;
 use crate::client::flood::conversation::{Conversation, End, Evidence, find_elsewhere};
+use crate::event::{Events, Name};
+use crate::sys::thread;
 
 /// How many of the latest connections are asked whether bytes are theirs.
 const SUSPECTS: u64 = 100_000;
@@ -30,17 +33,20 @@ impl Worker<'_> {
         let place = &mut self.places[index];
         let Link::Talking(conversation) = &mut place.link else { return };
         let number = place.number;
+        let now_ns = self.shared.now_ns();
+        let mut paused_from_ns = now_ns;
         match end {
             End::InOrder if self.options.load == Load::Churn => return self.renew(index),
             End::InOrder => return self.close(index),
             End::Corrupt(evidence) => {
                 let description = describe(&evidence, conversation, number, self.options.seed, self.shared);
+                paused_from_ns = evidence.since_ns;
                 self.tally.counts.corrupt += 1;
                 let is_counted = conversation.oldest().is_none_or(|message| message.due_ns >= self.counting_from_ns);
                 self.tally.counts.sent += u64::from(!is_counted);
                 let behind = conversation.in_flight().saturating_sub(1);
-                self.tally.trouble(description.0, 1, || description.1);
-                self.abandon(index, behind, "a connection was given up after corruption");
+                self.tally.trouble(description.0, 1, now_ns, || description.1);
+                self.abandon(index, behind, now_ns, "a connection was given up after corruption");
             }
             End::ByPeer | End::Failed(_) => {
                 let in_flight = conversation.in_flight();
@@ -56,25 +62,26 @@ impl Worker<'_> {
                     _ => "closed by the peer",
                 };
                 self.tally.counts.ended_by_peer += 1;
-                self.tally.trouble(name, 1, || {
+                self.tally.trouble(name, 1, now_ns, || {
                     format!(
                         "connection {number} {what}: {received} of {sent} bytes had come back, {in_flight} messages had not"
                     )
                 });
-                let is_short = self.options.load == Load::Bulk && received < sent;
+                let is_short = self.options.load == Load::Bulk && received < sent && in_flight == 0;
                 self.tally.counts.lost += u64::from(is_short);
-                self.abandon(index, in_flight, "a connection ended before they had come back");
+                self.abandon(index, in_flight, now_ns, "a connection ended before they had come back");
             }
         }
         self.close(index);
         let place = &mut self.places[index];
         if !self.has_ended && place.quota > 0 {
-            place.link = Link::Down { until_ns: self.shared.now_ns() + ns(place.backoff.pause(&mut self.random)) };
+            place.pauses.begin(paused_from_ns);
+            place.link = Link::Down { until_ns: now_ns + ns(place.backoff.pause(&mut self.random)) };
         }
     }
 
     /// Counts the last `count` messages of a connection as lost.
-    pub(super) fn abandon(&mut self, index: usize, count: usize, why: &'static str) {
+    pub(super) fn abandon(&mut self, index: usize, count: usize, now_ns: u64, why: &'static str) {
         let Link::Talking(conversation) = &self.places[index].link else { return };
         if count == 0 {
             return;
@@ -86,7 +93,7 @@ impl Worker<'_> {
             self.tally.counts.sent += lost;
         }
         self.tally.counts.lost += lost;
-        self.tally.trouble("lost", lost, || format!("connection {number}: {count} messages: {why}"));
+        self.tally.trouble("lost", lost, now_ns, || format!("connection {number}: {count} messages: {why}"));
     }
 
     /// Does for one connection what is due by the clock.
@@ -96,7 +103,7 @@ impl Worker<'_> {
             Link::Down { .. } if self.has_ended || now_ns >= self.end_ns => place.link = Link::Done,
             Link::Down { until_ns } if (1..=now_ns).contains(until_ns) => self.open(index),
             Link::Connecting(connector) => {
-                if connector.deadline() <= Instant::now() {
+                if connector.deadline() <= self.shared.epoch + Duration::from_nanos(self.judging_ns) {
                     let error = connector.time_out();
                     self.on_connect_error(index, &error);
                 } else if self.has_ended {
@@ -104,21 +111,13 @@ impl Worker<'_> {
                 }
             }
             Link::Talking(conversation) => {
-                if let Some(end) = conversation.on_time(now_ns) {
+                // What it was told of is read first.
+                let judging_ns = if place.is_queued { 0 } else { self.judging_ns };
+                if let Some(end) = conversation.on_time(judging_ns) {
                     return self.on_end(index, end);
                 }
-                let timeout_ns = ns(self.options.timeout);
-                let age_ns = conversation.oldest().map_or(0, |message| now_ns.saturating_sub(message.sent_ns));
-                if age_ns > 2 * timeout_ns {
-                    return self.give_up(index, now_ns, age_ns);
-                }
-                let since_ns = if self.has_ended { self.end_ns } else { place.dialed_ns };
-                if conversation.is_closing() && conversation.is_even() && now_ns > since_ns + 2 * timeout_ns {
-                    let number = place.number;
-                    self.tally.trouble(NO_FIN, 1, || {
-                        format!("connection {number}: everything came back, but the peer did not close after our FIN")
-                    });
-                    return self.close(index);
+                if self.deadline_ns(&self.places[index]) <= judging_ns {
+                    return self.give_up(index, now_ns);
                 }
                 if self.has_ended {
                     self.finish(index, now_ns);
@@ -128,27 +127,60 @@ impl Worker<'_> {
         }
     }
 
-    /// A message has not come back, and is no longer waited for.
-    pub(super) fn give_up(&mut self, index: usize, now_ns: u64, age_ns: u64) {
+    /// Returns when a connection in use is to be given up: a message has not come back, or the peer's FIN has not.
+    fn deadline_ns(&self, place: &Place) -> u64 {
+        let Link::Talking(conversation) = &place.link else { return u64::MAX };
+        match conversation.oldest() {
+            Some(message) => (message.sent_ns + 2 * self.timeout_ns).min(self.give_up_ns),
+            None if conversation.is_closing() && conversation.is_even() => {
+                let since_ns = if self.has_ended { self.end_ns } else { place.dialed_ns };
+                since_ns + 2 * self.timeout_ns
+            }
+            None => u64::MAX,
+        }
+    }
+
+    /// Returns when something is next to be done by the clock, after the end.
+    pub(super) fn next_deadline_ns(&self) -> u64 {
+        let deadlines = self.places[self.first_open..].iter().map(|place| {
+            let gathers_until_ns = match &place.link {
+                Link::Talking(conversation) => conversation.gathers_until_ns(),
+                _ => None,
+            };
+            self.deadline_ns(place).min(gathers_until_ns.unwrap_or(u64::MAX))
+        });
+        deadlines.fold(self.send_until_ns, u64::min)
+    }
+
+    /// A message, or a FIN, has not come back, and is no longer waited for.
+    fn give_up(&mut self, index: usize, now_ns: u64) {
         let place = &mut self.places[index];
         let Link::Talking(conversation) = &mut place.link else { return };
         let (number, in_flight) = (place.number, conversation.in_flight());
+        let Some(oldest) = conversation.oldest() else {
+            self.tally.trouble(NO_FIN, 1, now_ns, || {
+                format!("connection {number}: everything came back, but the peer did not close after our FIN")
+            });
+            return self.close(index);
+        };
+        let age_ns = now_ns.saturating_sub(oldest.sent_ns);
         let (message, start) = conversation.next_message();
         let (_, received) = conversation.bytes();
-        let size = conversation.oldest().map_or(0, |message| message.end - start);
+        let size = oldest.end - start;
         let missing = format!(
             "message {message} of connection {number}: {} of {size} bytes have come back within {:.1} s",
             received - start,
             age_ns as f64 / 1e9
         );
-        if conversation.oldest().is_some_and(|message| message.due_ns < self.counting_from_ns) {
+        if oldest.due_ns < self.counting_from_ns {
             self.tally.counts.sent += in_flight as u64;
         }
         self.tally.counts.lost += in_flight as u64;
-        self.tally.trouble("lost", in_flight as u64, || missing);
+        self.tally.trouble("lost", in_flight as u64, now_ns, || missing);
         self.close(index);
         let place = &mut self.places[index];
         if !self.has_ended && place.quota > 0 {
+            place.pauses.begin(now_ns);
             place.link = Link::Down { until_ns: now_ns.max(1) };
         }
     }
@@ -164,31 +196,75 @@ impl Worker<'_> {
                 if self.schedule.is_some() && place.issued < place.due && place.quota > 0 {
                     return; // its turn comes when those before have come back
                 }
+                if self.options.load == Load::Bulk && !conversation.is_even() {
+                    // The bytes on their way are a message that is late or lost like any other.
+                    conversation.await_rest(now_ns);
+                }
                 if self.options.half_close {
                     conversation.close();
                     self.advance(index);
                 } else if conversation.is_even() {
                     self.close(index);
-                } else if self.options.load == Load::Bulk {
-                    // The bytes on their way are a message that is late or lost like any other.
-                    conversation.await_rest(now_ns);
                 }
             }
-            Link::Talking(_) | Link::Connecting(_) => {}
+            Link::Talking(_) => {}
+            Link::Connecting(_) => self.close(index),
             Link::Down { .. } => place.link = Link::Done,
             Link::Done => {}
         }
     }
 
-    /// What was due and has never been sent.
-    pub(super) fn count_unsent(&mut self) {
+    /// Counts what was due and has not been sent, and no longer sends it.
+    pub(super) fn drop_backlog(&mut self) {
         let Some(schedule) = self.schedule else { return };
-        for (index, place) in self.places.iter().enumerate() {
+        for (index, place) in self.places.iter_mut().enumerate() {
             let connection = (self.thread + index * self.options.threads) as u64;
-            let unsent =
-                (place.issued..place.due).filter(|&count| schedule.due_ns(connection, count) >= self.counting_from_ns);
-            self.tally.counts.unsent += (unsent.count() as u64).min(place.quota);
+            let unsent = schedule.count_since(connection, place.issued, place.due, self.counting_from_ns);
+            self.tally.counts.unsent += unsent.min(place.quota);
+            place.due = place.issued;
         }
+    }
+
+    /// Ends the measured time: what is on its way is waited for.
+    pub(super) fn end(&mut self, now_ns: u64) {
+        self.has_ended = true;
+        self.end_ns = self.end_ns.min(now_ns);
+        self.tally.counts.sent_in_time = self.tally.counts.sent;
+        if let Some((from, from_ns)) = self.cpu_at_start
+            && let Ok(to) = thread::cpu_time()
+        {
+            self.tally.cpu.user += to.user.saturating_sub(from.user);
+            self.tally.cpu.system += to.system.saturating_sub(from.system);
+            self.tally.cpu_span += Duration::from_nanos(now_ns.saturating_sub(from_ns));
+        }
+        for index in 0..self.places.len() {
+            self.finish(index, now_ns);
+        }
+    }
+
+    /// After the end: closes the connections that an event has brought to theirs, and sees to it that what they have changed is looked at soon.
+    /// Without an event the thread sleeps until the next deadline.
+    pub(super) fn settle(&mut self, events: &Events) {
+        if events.is_empty() {
+            return;
+        }
+        let now_ns = self.shared.now_ns();
+        for (token, _) in events.iter() {
+            if let Name::Key(key) = token.name::<Key>()
+                && let Some(&index) = self.keys.get(key)
+            {
+                self.finish(index, now_ns);
+            }
+        }
+        self.housekeeping_ns = self.housekeeping_ns.min(self.kept_house_ns + ns(HOUSEKEEPING));
+    }
+
+    /// Whether all connections are closed, after the end, when none is opened any longer.
+    pub(super) fn is_done(&mut self) -> bool {
+        while let Some(Place { link: Link::Done, .. }) = self.places.get(self.first_open) {
+            self.first_open += 1;
+        }
+        self.first_open == self.places.len()
     }
 }
 

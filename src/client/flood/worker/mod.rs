@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use slotmap::SlotMap;
 
 use super::conversation::{Conversation, Message};
+use super::pauses::Pauses;
 use super::schedule::{Cursor, Schedule};
 use super::tally::Tally;
 use super::{Load, Options};
@@ -22,7 +23,7 @@ use crate::client::backoff::Backoff;
 use crate::client::connector::{Connector, Step};
 use crate::event::{EventLoop, Events, Name};
 use crate::sys::epoll::EpollFlags;
-use crate::sys::thread;
+use crate::sys::thread::{self, CpuTime};
 
 /// What one call of recv(2) or send(2) may move. With the server's read buffer of the same size, both stay in the CPU's cache.
 const BUFFER_BYTES: usize = 32 * 1024;
@@ -31,7 +32,7 @@ const EVENTS_A_TURN: usize = 256;
 
 /// How often a thread tells what it has counted, and looks for what has taken too long.
 const HOUSEKEEPING: Duration = Duration::from_millis(50);
-/// The same while connections are being opened or closed.
+/// The same while connections are being opened.
 const BRISK_HOUSEKEEPING: Duration = Duration::from_millis(2);
 
 /// The system's timers come up to this late (prctl(2), `PR_SET_TIMERSLACK`, and the way out of the sleep): a moment so close is
@@ -105,6 +106,7 @@ struct Place {
     /// When the present connection was begun.
     dialed_ns: u64,
     backoff: Backoff,
+    pauses: Pauses,
     was_open: bool,
     is_queued: bool,
 }
@@ -132,9 +134,22 @@ pub(super) struct Worker<'a> {
     /// Whether messages may be sent.
     is_on: bool,
     has_ended: bool,
+    /// Once it has ended: the first place that is not done yet.
+    first_open: usize,
     counting_from_ns: u64,
     end_ns: u64,
+    /// In an open loop: when messages that are still due are given up, and when those on their way are.
+    send_until_ns: u64,
+    give_up_ns: u64,
+    timeout_ns: u64,
     housekeeping_ns: u64,
+    /// When the last one was.
+    kept_house_ns: u64,
+    /// Everything that had come by then has been read. A deadline that passed later is not judged yet: this thread may have been stopped
+    /// for a while, and the answers wait in the kernel.
+    judging_ns: u64,
+    /// The CPU time of this thread at the start, and when that was.
+    cpu_at_start: Option<(CpuTime, u64)>,
     busy_until_ns: u64,
     messages: u64,
 }
@@ -155,6 +170,7 @@ impl<'a> Worker<'a> {
             issued: 0,
             dialed_ns: 0,
             backoff: Backoff::default(),
+            pauses: Pauses::default(),
             was_open: false,
             is_queued: false,
         });
@@ -184,9 +200,16 @@ impl<'a> Worker<'a> {
             is_started: false,
             is_on: is_ramped,
             has_ended: false,
+            first_open: 0,
             counting_from_ns: if counts_all && is_ramped { 0 } else { u64::MAX },
             end_ns: u64::MAX,
+            send_until_ns: u64::MAX,
+            give_up_ns: u64::MAX,
+            timeout_ns: ns(options.timeout),
             housekeeping_ns: 0,
+            kept_house_ns: 0,
+            judging_ns: 0,
+            cpu_at_start: None,
             busy_until_ns: 0,
             messages: 0,
         })
@@ -199,9 +222,9 @@ impl<'a> Worker<'a> {
             let now_ns = self.shared.now_ns();
             if now_ns >= self.housekeeping_ns {
                 self.keep_house(now_ns);
-                if self.has_ended && self.places.iter().all(|place| matches!(place.link, Link::Done)) {
-                    break;
-                }
+            }
+            if self.has_ended && self.is_done() {
+                break;
             }
             if self.opened < self.places.len() {
                 self.open_more(now_ns);
@@ -216,11 +239,17 @@ impl<'a> Worker<'a> {
                     self.on_event(index, flags);
                 }
             }
+            if events.len() < EVENTS_A_TURN {
+                self.judging_ns = now_ns;
+            }
+            if self.has_ended {
+                self.settle(&events);
+            }
             if !self.options.busy_poll.is_zero() && !events.is_empty() {
                 self.busy_until_ns = self.shared.now_ns() + ns(self.options.busy_poll);
             }
         }
-        self.count_unsent();
+        self.drop_backlog();
         self.tally.until_ns = self.shared.now_ns();
         self.shared.published(self.thread).take(&mut self.tally);
         Ok(())
@@ -251,6 +280,7 @@ impl<'a> Worker<'a> {
         }
         if self.shared.stop.load(Ordering::Relaxed) {
             self.end_ns = self.end_ns.min(now_ns);
+            self.send_until_ns = self.send_until_ns.min(now_ns);
             self.opened = self.places.len(); // those that were not tried yet are Down, and no longer to be opened
         }
         for index in 0..self.places.len() {
@@ -258,6 +288,11 @@ impl<'a> Worker<'a> {
         }
         // What was due before the end is due still, even if this thread comes late.
         self.issue_due(now_ns);
+        let is_time_up = now_ns >= self.end_ns.min(self.send_until_ns);
+        if now_ns >= self.send_until_ns {
+            self.send_until_ns = u64::MAX;
+            self.drop_backlog();
+        }
         if !self.has_ended {
             let is_finished = |place: &Place| match &place.link {
                 Link::Done => true,
@@ -265,27 +300,30 @@ impl<'a> Worker<'a> {
                 _ => false,
             };
             let is_all_sent = self.is_on && self.opened == self.places.len() && self.places.iter().all(is_finished);
-            if now_ns >= self.end_ns || (self.is_started && is_all_sent) {
-                self.has_ended = true;
-                self.end_ns = self.end_ns.min(now_ns);
-                for index in 0..self.places.len() {
-                    self.finish(index, now_ns);
-                }
+            if is_time_up || (self.is_started && is_all_sent) {
+                self.end(now_ns);
             }
         }
         {
             // Exchanged, not added up: that takes no time. What nobody has fetched yet stays, and this is handed over later.
             let mut published = self.shared.published(self.thread);
             if published.is_empty() {
+                if !self.has_ended {
+                    self.tally.counts.sent_in_time = self.tally.counts.sent;
+                }
                 self.tally.until_ns = now_ns;
                 std::mem::swap(&mut *published, &mut self.tally);
             }
         }
-        let is_brisk = !self.is_started || self.has_ended;
-        let interval = if is_brisk { BRISK_HOUSEKEEPING } else { HOUSEKEEPING };
-        let start_ns = self.shared.start_ns.load(Ordering::Acquire);
-        let next_ns = if now_ns < start_ns { start_ns } else { self.end_ns.max(now_ns + 1) };
-        self.housekeeping_ns = next_ns.min(now_ns + ns(interval));
+        self.kept_house_ns = now_ns;
+        self.housekeeping_ns = if self.has_ended {
+            self.next_deadline_ns()
+        } else {
+            let interval = if self.is_started { HOUSEKEEPING } else { BRISK_HOUSEKEEPING };
+            let start_ns = self.shared.start_ns.load(Ordering::Acquire);
+            let next_ns = if now_ns < start_ns { start_ns } else { self.end_ns.min(self.send_until_ns) };
+            next_ns.min(now_ns + ns(interval))
+        };
     }
 
     fn start_if_told(&mut self, now_ns: u64) {
@@ -303,10 +341,16 @@ impl<'a> Worker<'a> {
         // What was sent before this thread heard of the start does not count.
         let heard_ns = if self.is_on { now_ns } else { start_ns };
         self.counting_from_ns = self.counting_from_ns.min(from_ns.max(heard_ns));
+        self.cpu_at_start = thread::cpu_time().ok().map(|time| (time, now_ns));
         if let Some(duration) = self.options.duration {
             self.end_ns = from_ns + ns(duration);
         }
         if let Load::Open { rate, .. } = self.options.load {
+            // The first message that counts may be on any connection.
+            let last = self.options.messages.map(|messages| messages.saturating_add(self.options.connections as u64));
+            let all_due_ns = last.map_or(u64::MAX, |last| from_ns.saturating_add((last as f64 * 1e9 / rate) as u64));
+            self.send_until_ns = self.end_ns.min(all_due_ns).saturating_add(self.timeout_ns);
+            self.give_up_ns = self.send_until_ns.saturating_add(self.timeout_ns);
             let schedule = Schedule::new(start_ns, rate, self.options.connections as u64);
             self.schedule = Some(schedule);
             let (first, step) = (self.thread as u64, self.options.threads as u64);
@@ -354,7 +398,15 @@ impl<'a> Worker<'a> {
                 Some(_) if place.issued >= place.due => break,
                 Some(schedule) => {
                     let connection = (self.thread + index * self.options.threads) as u64;
-                    schedule.due_ns(connection, place.issued)
+                    let due_ns = schedule.due_ns(connection, place.issued);
+                    let shifted_ns = place.pauses.shift(due_ns);
+                    // What was due in the warm-up does not count, however late it is sent.
+                    if shifted_ns != due_ns && due_ns >= self.counting_from_ns && place.quota > 0 {
+                        self.tally.counts.paused_messages += 1;
+                        shifted_ns
+                    } else {
+                        due_ns
+                    }
                 }
                 None if now_ns >= self.end_ns => break,
                 None if self.options.load == Load::Churn => place.dialed_ns,
@@ -366,6 +418,7 @@ impl<'a> Worker<'a> {
                 }
                 place.quota -= 1;
                 self.tally.counts.sent += 1;
+                self.tally.last_sent_ns = now_ns;
             }
             let size = self.options.sizes.get(self.messages, &mut self.random);
             self.messages += 1;
@@ -391,6 +444,9 @@ impl<'a> Worker<'a> {
             let Some(index) = self.ready.pop_front() else { break };
             self.places[index].is_queued = false;
             self.advance(index);
+            if self.has_ended {
+                self.finish(index, self.shared.now_ns());
+            }
         }
     }
 
@@ -410,7 +466,7 @@ impl<'a> Worker<'a> {
             }
             while let Some(message) = conversation.take_returned() {
                 if self.options.load != Load::Bulk {
-                    record(&mut self.tally, &message, now_ns, self.counting_from_ns, self.end_ns, self.options.timeout);
+                    record(&mut self.tally, &message, now_ns, self.counting_from_ns, self.end_ns, self.timeout_ns);
                 }
                 is_done = self.options.load == Load::Churn;
             }
@@ -438,7 +494,7 @@ impl<'a> Worker<'a> {
 
 /// Counts a message that has come back.
 #[inline]
-fn record(tally: &mut Tally, message: &Message, now_ns: u64, counting_from_ns: u64, end_ns: u64, timeout: Duration) {
+fn record(tally: &mut Tally, message: &Message, now_ns: u64, counting_from_ns: u64, end_ns: u64, timeout_ns: u64) {
     if message.due_ns < counting_from_ns {
         return;
     }
@@ -446,13 +502,14 @@ fn record(tally: &mut Tally, message: &Message, now_ns: u64, counting_from_ns: u
     tally.counts.returned_in_time += u64::from(now_ns < end_ns);
     tally.first_due_ns = tally.first_due_ns.min(message.due_ns);
     tally.last_return_ns = now_ns;
-    tally.latency.saturating_record(now_ns.saturating_sub(message.due_ns));
-    let took_ns = now_ns.saturating_sub(message.sent_ns);
+    let latency_ns = now_ns.saturating_sub(message.due_ns);
+    tally.latency.saturating_record(latency_ns);
     if let Some(uncorrected) = &mut tally.uncorrected {
-        uncorrected.saturating_record(took_ns);
+        uncorrected.saturating_record(now_ns.saturating_sub(message.sent_ns));
     }
-    if took_ns > ns(timeout) {
+    if latency_ns > timeout_ns {
         tally.counts.late += 1;
-        tally.trouble("late", 1, || format!("a message came back after {:.3} s", took_ns as f64 / 1e9));
+        tally
+            .trouble("late", 1, now_ns, || format!("a message came back {:.3} s after it was due", latency_ns as f64 / 1e9));
     }
 }

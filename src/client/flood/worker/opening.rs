@@ -46,6 +46,10 @@ impl Worker<'_> {
         let place = &mut self.places[index];
         place.number = self.shared.next_number.fetch_add(1, Ordering::Relaxed);
         place.dialed_ns = ns(now - self.shared.epoch);
+        if let Some(length_ns) = place.pauses.end(place.dialed_ns, self.schedule.is_some()) {
+            self.tally.counts.pauses += 1;
+            self.tally.counts.paused_ns += length_ns;
+        }
         let watched = dial(&self.shared.address, source).and_then(|stream| {
             let key = self.keys.insert(index);
             self.places[index].key = key;
@@ -84,7 +88,7 @@ impl Worker<'_> {
         }
         self.tally.counts.failed += 1;
         let number = place.number;
-        self.tally.trouble(error.name(), 1, || format!("connection {number}: {error}"));
+        self.tally.trouble(error.name(), 1, self.shared.now_ns(), || format!("connection {number}: {error}"));
     }
 
     /// Closes the connection of a place, if there is one.
