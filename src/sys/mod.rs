@@ -37,6 +37,7 @@ pub mod epoll;
 pub mod eventfd;
 pub mod limits;
 pub mod pipe;
+pub mod poll;
 pub mod signal;
 pub mod socket;
 pub mod thread;

@@ -1,8 +1,10 @@
-//! What a thread has for itself: unshare(2). nix makes the call.
+//! What a thread has for itself: unshare(2), for which nix makes the call, and close_range(2).
 
 use std::io;
 
 use nix::sched::{CloneFlags, unshare};
+
+use super::check;
 
 /// unshare(2), `CLONE_FILES`: gives this thread a descriptor table of its own, a copy of the one that it shared with the others of
 /// its process. What is opened from here on is this thread's alone, the limit on descriptors counts for it alone, and the kernel
@@ -12,4 +14,37 @@ use nix::sched::{CloneFlags, unshare};
 /// `EMFILE`: more descriptors are open than the limit allows. `ENOMEM`: out of kernel memory.
 pub fn unshare_descriptors() -> io::Result<()> {
     Ok(unshare(CloneFlags::CLONE_FILES)?)
+}
+
+/// close_range(2), `CLOSE_RANGE_UNSHARE`: gives this thread a descriptor table of its own, unless it has one, and closes in it every
+/// descriptor from `first` to `last`. Those that other threads share stay open for them.
+///
+/// # Errors
+/// `ENOSYS`: before Linux 5.9. `EMFILE`: more descriptors are open than the limit allows. `ENOMEM`: out of kernel memory. `EINVAL`:
+/// `first` is greater than `last`.
+pub fn unshare_and_close(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: the call takes numbers only. No descriptor of another thread is closed.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_UNSHARE) } as libc::c_int)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::{AsFd, AsRawFd};
+
+    #[test]
+    fn what_a_thread_closes_in_its_own_table_stays_open_for_the_others() {
+        let file = File::open("/dev/null").expect("it is always there");
+        let number = file.as_raw_fd() as u32;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                if unshare_and_close(number, number).is_ok() {
+                    assert!(file.as_fd().try_clone_to_owned().is_err(), "closed here");
+                }
+            });
+        });
+        assert!(file.as_fd().try_clone_to_owned().is_ok(), "open there");
+    }
 }
