@@ -56,7 +56,7 @@ struct ProtocolFlags {
     #[arg(long, value_name = "BYTES", env = "EDGECHO_MAX_FRAME", value_parser = piece_size, default_value = "64KiB")]
     max_frame: usize,
 
-    /// Of collect: frames that may wait for the output; while there are more, nothing is read
+    /// Of collect: frames that may wait for the output, which take up to N times --max-frame of memory; at the limit nothing is read
     #[arg(long, value_name = "N", env = "EDGECHO_QUEUE", default_value_t = Collect::QUEUE)]
     queue: usize,
 

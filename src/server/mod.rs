@@ -39,7 +39,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
-use tracing::info;
+use tracing::{error, info};
 
 pub use address::{AddressError, ListenAddress};
 pub use builder::Builder;
@@ -306,7 +306,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let aborted = self.cut_off();
         let ended = self.protocol.end();
         if let Some(reason) = self.failure.take().or(ended.err()) {
-            return Err(Error::Protocol { reason });
+            if self.interrupted_by.is_none() {
+                return Err(Error::Protocol { reason });
+            }
+            error!("{reason}"); // the signal says how it ended
         }
         let mut statistics = self.statistics();
         statistics.open = 0;

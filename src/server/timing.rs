@@ -283,11 +283,11 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     /// Whether a drain has come to its end: nobody can come any more, and all have left.
-    pub(super) fn is_drained(&self) -> bool {
+    pub(super) fn is_drained(&mut self) -> bool {
         self.drain.has_begun()
             && self.clients.is_empty()
             && self.listeners.iter().all(Option::is_none)
-            && (P::ONLY_ANSWERS || self.protocol.is_idle() || self.drain.is_over())
+            && (P::ONLY_ANSWERS || self.drain.is_over() || self.protocol.finish_work())
     }
 
     fn on_drain_deadline(&mut self, now: Instant) {
