@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::start;
 use crate::support::client::{connect, finish, read_to_fin, stuff};
-use crate::support::{Process, Server, eventually, proc, skip};
+use crate::support::{Killed, Process, Server, eventually, proc, skip};
 
 /// A file of this test's own.
 fn scratch(name: &str) -> PathBuf {
@@ -331,13 +331,60 @@ fn a_file_at_its_size_limit_goes_on_in_the_middle_of_a_line_when_the_limit_is_ra
     fs::remove_file(path).expect("our own file");
 }
 
+fn has_strace(test: &str) -> bool {
+    let found = Command::new("strace").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
+    if !found {
+        skip(test, "strace is missing");
+    }
+    found
+}
+
+/// Starts a server that collects to a file, and has strace inject faults into calls on that file.
+fn collect_with_faults(path: &Path, call: &str, fault: &str, arguments: &[&str]) -> (Process, Killed) {
+    let process = start(&[&["--protocol", "collect", "--output", path.to_str().expect("text")], arguments].concat());
+    let mut tracer = Command::new("strace");
+    tracer.args([
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        &format!("trace={call}"),
+        "-e",
+        &format!("inject={call}:{fault}"),
+        "-P",
+    ]);
+    let tracer = tracer.arg(path).args(["-p", &process.pid().to_string()]).stderr(Stdio::null()).spawn();
+    let tracer = Killed(tracer.expect("strace"));
+    eventually("strace is attached", || proc::are_all_traced(process.pid()).then_some(()));
+    (process, tracer)
+}
+
+#[test]
+fn a_disk_that_does_not_answer_a_sync_does_not_block_the_exit() {
+    if !has_strace("a_disk_that_does_not_answer") {
+        return;
+    }
+    let path = scratch("sync");
+    let (mut process, tracer) =
+        collect_with_faults(&path, "fdatasync", "delay_enter=60000000", &["--drain-timeout", "100ms"]);
+    let stream = connect(process.address);
+    send_frames(&stream, 0, 3);
+    finish(&stream);
+    read_to_fin(&stream);
+    process.signal(Signal::SIGTERM);
+    eventually("the end", || process.stderr().contains("all frames were written, but it is not certain").then_some(()));
+    drop(tracer); // it would hold on to the thread that it delays
+    assert_eq!(process.wait().code(), Some(1), "{}", process.stderr());
+    assert_collected(fs::read_to_string(&path).expect("a file").lines().map(str::to_owned), 1, 3);
+    fs::remove_file(path).expect("our own file");
+}
+
 /// What write(2) says, and whether it is tried again.
 #[test]
 fn each_errno_of_write_is_tried_again_or_ends_the_server_as_the_table_says() {
-    let has_strace =
-        Command::new("strace").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
-    if !has_strace {
-        return skip("each_errno_of_write", "strace is missing");
+    if !has_strace("each_errno_of_write") {
+        return;
     }
     for (errno, words, is_retried) in [
         ("ENOSPC", "No space left on device", true),
@@ -348,25 +395,15 @@ fn each_errno_of_write_is_tried_again_or_ends_the_server_as_the_table_says() {
         ("EBADF", "Bad file descriptor", false),
     ] {
         let path = scratch(errno);
-        let (program, first) = Server::Rust.program().expect("the program");
-        let mut command = Command::new("strace");
-        let inject = format!("inject=write:error={errno}:when=1..2");
-        command.args(["-f", "-qq", "-o", "/dev/null", "-P"]).arg(&path).args(["-e", "trace=write", "-e", &inject, program]);
-        command.args(first).args(["--protocol", "collect", "--output"]).arg(&path);
-        let mut process = Process::spawn(&mut command);
+        let (mut process, _tracer) = collect_with_faults(&path, "write", &format!("error={errno}:when=1..2"), &[]);
         let stream = connect(process.address);
         send_frames(&stream, 0, 4);
         finish(&stream);
         eventually("a word about it", || process.stderr().contains(words).then_some(()));
         if is_retried {
-            eventually("all are written", || {
-                (fs::read_to_string(&path).is_ok_and(|text| text.lines().count() == 4)).then_some(())
-            });
-            assert_collected(fs::read_to_string(&path).expect("a file").lines().map(str::to_owned), 1, 4);
-            // The tracer passes the server's end on, and no signal: the server is its only child.
-            let child = proc::only_child(process.pid());
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(child as i32), Signal::SIGTERM).expect("it is running");
+            process.signal(Signal::SIGTERM);
             assert_eq!(process.wait().code(), Some(0), "{errno}: {}", process.stderr());
+            assert_collected(fs::read_to_string(&path).expect("a file").lines().map(str::to_owned), 1, 4);
         } else {
             assert_eq!(process.wait().code(), Some(1), "{errno}: {}", process.stderr());
             assert!(process.stderr().contains("4 frames were not written"), "{errno}: {}", process.stderr());

@@ -60,7 +60,11 @@ pub fn has_ended(pid: u32) -> bool {
         .map_or(true, |stat| stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z')))
 }
 
-/// The one child of a process, such as a tracer's.
-pub fn only_child(pid: u32) -> u32 {
-    read(pid, &format!("task/{pid}/children")).trim().parse().expect("one child")
+/// Whether each of its threads has a tracer.
+pub fn are_all_traced(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the server is running");
+    tasks.flatten().all(|task| {
+        let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        status.lines().any(|line| line.strip_prefix("TracerPid:").is_some_and(|tracer| tracer.trim() != "0"))
+    })
 }

@@ -372,3 +372,28 @@ impl Protocol for Collect {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slotmap::SlotMap;
+
+    #[test]
+    fn connections_that_go_while_they_wait_leave_nothing_behind() {
+        let mut ids = SlotMap::<SessionId, ()>::with_key();
+        let mut waiting = Waiting::default();
+        let stays = [ids.insert(()), ids.insert(())];
+        waiting.add(stays[0]);
+        for _ in 0..10_000 {
+            let id = ids.insert(());
+            waiting.add(id);
+            waiting.remove(id);
+            waiting.remove(id);
+        }
+        waiting.add(stays[1]);
+        waiting.add(stays[0]);
+        assert!(waiting.order.len() <= 4, "{}", waiting.order.len());
+        assert_eq!(waiting.take().filter(|id| stays.contains(id)).collect::<Vec<_>>(), stays);
+        assert!(waiting.order.is_empty() && waiting.members.is_empty());
+    }
+}

@@ -179,7 +179,7 @@ mod tests {
         let text = "a\"\\\n\u{0}ä€😀".repeat(PART_BYTES / 3);
         for shift in 0..4 {
             assert_line(&text.as_bytes()[text.len() / 15 * 14 - shift..], 1, 1);
-            assert_line(text[shift.min(1)..].as_bytes(), 64 << 10, 1);
+            assert_line(&text.as_bytes()[shift.min(1)..], 64 << 10, 1);
             let cut = [text.as_bytes(), &"😀".as_bytes()[..shift]].concat();
             assert_line(&cut, 64 << 10, 256 << 10);
             assert_line(&vec![0xff; PART_BYTES * 2 + shift], 1, 100);
