@@ -380,6 +380,17 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_a_piece_that_is_not_whole_are_counted() {
+        use crate::protocol::{Frame, Line, Protocol};
+        let (mut lines, mut frames) = (Lines::new(100), Frames::new(100));
+        for (part, line, frame) in [(&b"\0\0"[..], 2, 2), (b"\0\x03a", 5, 5), (b"b", 6, 6), (b"c", 7, 0), (b"\n", 0, 1)] {
+            lines.decode(part, |_| true).expect("a short line");
+            frames.decode(part, |_| true).expect("a short frame");
+            assert_eq!((Line::default().held_bytes(&lines), Frame::default().held_bytes(&frames)), (line, frame));
+        }
+    }
+
+    #[test]
     fn a_piece_that_was_begun_before_is_given_with_its_memory() {
         let mut decoder = Frames::new(1 << 20);
         let frame = Frames::encode(&vec![1; 1 << 20]);

@@ -38,7 +38,7 @@ impl Frame {
     /// Closes a connection whose stream cannot be decoded any further, with a warning.
     pub(super) fn close(&mut self, error: DecodeError, reply: &mut impl Reply) {
         match error {
-            DecodeError::OutOfMemory { length } => memory::warn(reply.peer(), length),
+            DecodeError::OutOfMemory { length } => memory::warn(Some(reply.peer()), length),
             // Any peer can cause it, as often as it likes.
             DecodeError::TooLong { length } => {
                 if let Some(held_back) = self.complaints.admit(Instant::now()) {

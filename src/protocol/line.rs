@@ -55,7 +55,7 @@ impl Protocol for Line {
             Err(DecodeError::TooLong { .. }) => {
                 reply.send(format!("error: line longer than {} bytes\n", self.max).as_bytes());
             }
-            Err(DecodeError::OutOfMemory { length }) => memory::warn(reply.peer(), length),
+            Err(DecodeError::OutOfMemory { length }) => memory::warn(Some(reply.peer()), length),
         }
         if has_quit || result.is_err() {
             reply.close();

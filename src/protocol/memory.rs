@@ -11,10 +11,13 @@ use crate::throttle::Throttle;
 /// Memory belongs to the whole process, and so does the limit on warnings about it. Any peer can cause them.
 static WARNINGS: LazyLock<Mutex<Throttle>> = LazyLock::new(Mutex::default);
 
-/// Warns that a connection is closed because the memory for `length` bytes cannot be had.
+/// Warns that a connection, of this peer if it is known, is closed because the memory for `length` bytes cannot be had.
 #[cold]
-pub(crate) fn warn(peer: SocketAddr, length: u64) {
+pub(crate) fn warn(peer: Option<SocketAddr>, length: u64) {
     if let Some(held_back) = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now()) {
-        warn!(%peer, length, held_back, "out of memory: closed a connection, for its bytes cannot be held");
+        warn!(
+            peer = peer.map(display),
+            length, held_back, "out of memory: closed a connection, for its bytes cannot be held"
+        );
     }
 }

@@ -274,6 +274,25 @@ fn a_consumer_that_stalls_for_ever_ends_the_drain_with_the_number_of_frames_not_
     }
 }
 
+/// Whoever shares a socket may have set it not to block: the thread that writes waits until there is room.
+#[test]
+fn a_socket_that_does_not_block_gets_every_frame() {
+    let (near, far) = UnixStream::pair().expect("a pair of sockets");
+    far.set_nonblocking(true).expect("a flag");
+    let process = collect_to(Stdio::from(OwnedFd::from(far)), &[]);
+    let stream = connect(process.address);
+    let sender = std::thread::spawn(move || {
+        send_frames(&stream, 0, 5_000);
+        finish(&stream);
+        read_to_fin(&stream);
+    });
+    process.settle(); // nothing has been read yet
+    let consumer = read_lines(near);
+    sender.join().expect("a sender");
+    process.terminate();
+    assert_collected(consumer.join().expect("a consumer").into_iter(), 1, 5_000);
+}
+
 #[test]
 fn a_second_signal_ends_the_server_though_the_consumer_stalls() {
     for is_threaded in [false, true] {

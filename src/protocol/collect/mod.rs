@@ -49,7 +49,7 @@ const CONTINUE: u32 = 1;
 /// # Memory
 /// A frame is in the queue until its line has been written. While the queue is full, nothing is read: TCP slows the senders, and nothing
 /// is lost. The queue is passed by what one read holds, 32 KiB, at most. So the payloads take up to `queue` times `max_frame` bytes.
-/// Lines are made in parts, of which less than 300 KiB wait at a time.
+/// Lines are made in parts, which take 512 KiB at most.
 ///
 /// # Failures
 /// Every accepted frame is written once, or the server ends with an error that says how many were not. A full disk (`ENOSPC`), a quota

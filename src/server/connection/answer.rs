@@ -41,9 +41,8 @@ impl<S: Stream> Reply for Answer<'_, '_, S> {
                 }
             }
         }
-        if let Err(error) = self.outbox.try_push(rest) {
-            memory::warn((*self.turn.peer).into(), rest.len() as u64);
-            self.failure = Some(error);
+        if !rest.is_empty() {
+            self.failure = keep(self.outbox, rest);
         }
     }
 
@@ -65,7 +64,7 @@ impl<S: Stream> Reply for Answer<'_, '_, S> {
         if length > 0
             && let Err(error) = self.outbox.try_push_owned(bytes, start)
         {
-            memory::warn((*self.turn.peer).into(), length);
+            memory::warn(Some(self.peer()), length);
             self.failure = Some(error);
         }
     }
@@ -93,4 +92,14 @@ impl<S: Stream> Reply for Answer<'_, '_, S> {
     fn post(&mut self) -> &mut Post {
         self.turn.post
     }
+}
+
+/// Keeps what the kernel has no room for, or gives the error with which the connection ends. It is not told whose that is: what that
+/// would take is missing on the path that has room.
+#[cold]
+#[inline(never)]
+fn keep(outbox: &mut Outbox, rest: &[u8]) -> Option<io::Error> {
+    let error = outbox.try_push(rest).err()?;
+    memory::warn(None, rest.len() as u64);
+    Some(error)
 }
