@@ -1,19 +1,20 @@
 //! The protocols, end to end: whole pieces only, whatever the network cuts, with the boundaries of each.
 
+#[path = "protocols/collect.rs"]
+mod collect;
+#[path = "protocols/memory.rs"]
+mod memory;
 mod support;
 
-use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use edgecho::protocol::Frames;
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
-use serde_json::Value;
 use support::client::{assert_same, connect, finish, pattern, read_to_fin, reset};
-use support::{Killed, Process, Server, eventually};
+use support::{Process, Server, eventually};
 
 fn start(arguments: &[&str]) -> Process {
     Process::start(Server::Rust, arguments).expect("the program")
@@ -111,6 +112,39 @@ fn a_line_may_be_as_long_as_it_may_and_no_longer() {
     let stream = connect(process.address);
     (&stream).write_all(&[b'x'; 101]).expect("send");
     assert_same(&read_to_fin(&stream), b"error: line longer than 100 bytes\n");
+    process.terminate();
+}
+
+/// Sends `parts`, the last of which arrives with the FIN, while the server stands still: it learns of both at once.
+fn exchange_with_fin(process: &Process, parts: &[&[u8]]) -> Vec<u8> {
+    let stream = connect(process.address);
+    let (last, first) = parts.split_last().expect("at least one");
+    for part in first {
+        (&stream).write_all(part).expect("send");
+        process.settle();
+    }
+    process.freeze();
+    (&stream).write_all(last).expect("send");
+    finish(&stream);
+    process.thaw();
+    read_to_fin(&stream)
+}
+
+#[test]
+fn nothing_follows_the_last_word_of_line_though_the_fin_came_with_it() {
+    let process = line_server();
+    let error = b"error: line longer than 100 bytes\n";
+    let long = [b'x'; 60];
+    assert_same(&exchange_with_fin(&process, &[&long, &long]), error);
+    assert_same(&exchange_with_fin(&process, &[&long, &long, b"rest"]), error);
+    assert_same(
+        &exchange_with_fin(&process, &[b"a\n", &long, b"xx\nb", &[b'x'; 101]]),
+        &[b"a\n", &long[..], b"xx\n", error].concat(),
+    );
+    for quit in ["quit\n", "quit\r\n"] {
+        assert_same(&exchange_with_fin(&process, &[format!("a\n{quit}rest").as_bytes()]), format!("a\n{quit}").as_bytes());
+        assert_same(&exchange_with_fin(&process, &[b"a\nqu", &quit.as_bytes()[2..]]), format!("a\n{quit}").as_bytes());
+    }
     process.terminate();
 }
 
@@ -303,124 +337,4 @@ fn send_takes_lines_or_frames_and_gives_back_what_came() {
     let gone = frames.address.to_string();
     frames.terminate();
     client(&["send", &gone], b"", 2);
-}
-
-/// A file of this test's own.
-fn scratch(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("edgecho-{name}-{}", std::process::id()))
-}
-
-/// Sends frames of a session, from 1 on, each with its number in it.
-fn send_frames(stream: &TcpStream, session: u64, count: u64) {
-    let mut out = std::io::BufWriter::new(stream);
-    for number in 1..=count {
-        let mut payload = format!("{session}:{number}:").into_bytes();
-        payload.resize(200, b'.');
-        out.write_all(&Frames::encode(&payload)).expect("send");
-    }
-    out.flush().expect("send");
-}
-
-/// Holds what was collected to what was sent: every frame once, and in order for each session.
-fn assert_collected(lines: impl Iterator<Item = String>, sessions: usize, count: u64) {
-    let mut next = std::collections::BTreeMap::<String, (u64, String)>::new();
-    for line in lines {
-        let line: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        let name = line["session"].as_str().expect("a session").to_owned();
-        assert!(name.starts_with("gs-") && name.contains("@127.0.0.1:"), "{name}");
-        let payload = line["payload"].as_str().expect("text");
-        let mut parts = payload.split(':');
-        let (sender, number) = (parts.next().expect("a sender").to_owned(), parts.next().expect("a number"));
-        let entry = next.entry(name).or_insert((1, sender.clone()));
-        assert_eq!((number, &sender), (entry.0.to_string().as_str(), &entry.1), "in order, and of one sender");
-        assert_eq!((line["sequence"].as_u64(), line["length"].as_u64()), (Some(entry.0), Some(200)));
-        assert_eq!(line["encoding"], "text");
-        assert!(line["received_at"].as_str().expect("a time").ends_with('Z'));
-        entry.0 += 1;
-    }
-    assert_eq!(next.len(), sessions);
-    assert!(next.values().all(|&(next, _)| next == count + 1), "{next:?}");
-}
-
-#[test]
-fn what_is_collected_is_in_the_file_when_the_server_has_ended() {
-    let path = scratch("collect");
-    let mut process = start(&["--protocol", "collect", "--output", path.to_str().expect("text")]);
-    let binary = connect(process.address);
-    (&binary).write_all(&Frames::encode(&[0xff, 0xfe])).expect("send");
-    finish(&binary);
-    assert_eq!(read_to_fin(&binary), b"", "nothing is echoed");
-    let streams: Vec<_> = (0..5).map(|_| connect(process.address)).collect();
-    for (session, stream) in (0..).zip(&streams) {
-        send_frames(stream, session, 1_000);
-        finish(stream);
-    }
-    for stream in &streams {
-        read_to_fin(stream);
-    }
-    process.signal(Signal::SIGTERM);
-    assert!(process.wait().success(), "{}", process.stderr());
-    let text = fs::read_to_string(&path).expect("a file");
-    let (first, rest) = text.split_once('\n').expect("a line");
-    let first: Value = serde_json::from_str(first).expect("JSON");
-    assert_eq!((first["encoding"].as_str(), first["payload"].as_str()), (Some("base64"), Some("//4=")));
-    assert_collected(rest.lines().map(str::to_owned), 5, 1_000);
-    fs::remove_file(path).expect("our own file");
-}
-
-/// 100,000 frames of 200 bytes from 50 senders, to a consumer that stops for 2 seconds.
-#[test]
-fn a_consumer_that_stops_slows_the_senders_and_loses_nothing() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_edgecho"));
-    command.args(["serve", "--listen", "127.0.0.1:0", "--protocol", "collect", "--write-timeout", "off"]);
-    let mut child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program"));
-    let mut stderr = BufReader::new(child.0.stderr.take().expect("piped"));
-    let mut line = String::new();
-    stderr.read_line(&mut line).expect("a line");
-    let address = line.trim().strip_prefix("listening on ").expect("an announcement").parse().expect("an address");
-    let senders: Vec<_> = (0..50)
-        .map(|session| {
-            std::thread::spawn(move || {
-                let stream = connect(address);
-                send_frames(&stream, session, 2_000);
-                finish(&stream);
-                read_to_fin(&stream);
-            })
-        })
-        .collect();
-    // The consumer: it has not read a byte yet, and stands still for 2 seconds.
-    std::thread::park_timeout(std::time::Duration::from_secs(2));
-    let rss = support::proc::rss_bytes(child.0.id());
-    let stdout = child.0.stdout.take().expect("piped");
-    let consumer = std::thread::spawn(move || {
-        let lines: Vec<String> = BufReader::new(stdout).lines().map(|line| line.expect("text")).collect();
-        lines
-    });
-    for sender in senders {
-        sender.join().expect("a sender");
-    }
-    let later = support::proc::rss_bytes(child.0.id());
-    assert!(rss.max(later) < 32 << 20, "{rss} and {later} bytes resident");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.0.id() as i32), Signal::SIGTERM).expect("it is running");
-    let status = eventually("it ends", || child.0.try_wait().expect("our own child"));
-    assert!(status.success());
-    assert_collected(consumer.join().expect("a consumer").into_iter(), 50, 2_000);
-}
-
-#[test]
-fn a_consumer_that_goes_away_ends_the_server_with_a_reason() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_edgecho"));
-    command.args(["serve", "--listen", "127.0.0.1:0", "--protocol", "collect"]);
-    let mut child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program"));
-    let mut stderr = BufReader::new(child.0.stderr.take().expect("piped"));
-    let mut said = String::new();
-    stderr.read_line(&mut said).expect("a line");
-    drop(child.0.stdout.take());
-    let address = said.trim().strip_prefix("listening on ").expect("an announcement").parse().expect("an address");
-    let stream = connect(address);
-    send_frames(&stream, 0, 10);
-    let status = eventually("it ends", || child.0.try_wait().expect("our own child"));
-    stderr.read_to_string(&mut said).expect("text");
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("error: cannot write what was collected: Broken pipe"), "{said}");
 }

@@ -57,7 +57,8 @@ struct ProtocolFlags {
     #[arg(long, value_name = "BYTES", env = "EDGECHO_MAX_FRAME", value_parser = piece_size)]
     max_frame: Option<usize>,
 
-    /// Of collect: frames that may wait for the output; while there are more, nothing is read [default: 256]
+    /// Of collect: frames that may wait for the output, which take up to N times --max-frame of memory; at the limit nothing is read
+    /// [default: 256]
     #[arg(long, value_name = "N", env = "EDGECHO_QUEUE")]
     queue: Option<usize>,
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::connect_error::ConnectError;
 use super::connector::State;
 use super::target::Target;
-use crate::protocol::{Decoder, Frames, TooLong};
+use crate::protocol::{DecodeError, Decoder, Frames};
 
 /// What stands on stdin and on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,8 +154,13 @@ fn receive(options: &Options, mut stream: TcpStream, mut output: impl Write) -> 
                 written.is_ok()
             });
             written.map_err(local)?;
-            result.map_err(|TooLong { length }| {
-                Error::Malformed(format!("the far end sent a frame of {length} bytes; raise --max-frame to take it"))
+            result.map_err(|error| {
+                Error::Malformed(match error {
+                    DecodeError::TooLong { length } => {
+                        format!("the far end sent a frame of {length} bytes; raise --max-frame to take it")
+                    }
+                    error => format!("cannot take a frame of the far end: {error}"),
+                })
             })?;
         }
         output.flush().map_err(local)?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use tracing::{debug, warn};
 
 use super::decode::echo_whole;
-use super::{Decoder, Frames, Protocol, Reply};
+use super::{DecodeError, Decoder, Frames, Protocol, Reply, memory};
 use crate::throttle::Throttle;
 
 /// Returns whole frames: a length, as an unsigned number of 4 bytes with the most significant first, and as many bytes. A length that
@@ -35,10 +35,16 @@ impl Frame {
         Self { max, complaints: Throttle::default() }
     }
 
-    pub(super) fn complain(&mut self, length: u64, reply: &mut impl Reply) {
-        // Any peer can cause it, as often as it likes.
-        if let Some(held_back) = self.complaints.admit(Instant::now()) {
-            warn!(peer = %reply.peer(), length, held_back, "closed for a frame longer than {} bytes", self.max);
+    /// Closes a connection whose stream cannot be decoded any further, with a warning.
+    pub(super) fn close(&mut self, error: DecodeError, reply: &mut impl Reply) {
+        match error {
+            DecodeError::OutOfMemory { length } => memory::warn(Some(reply.peer()), length),
+            // Any peer can cause it, as often as it likes.
+            DecodeError::TooLong { length } => {
+                if let Some(held_back) = self.complaints.admit(Instant::now()) {
+                    warn!(peer = %reply.peer(), length, held_back, "closed for a frame longer than {} bytes", self.max);
+                }
+            }
         }
         reply.close();
     }
@@ -58,8 +64,8 @@ impl Protocol for Frame {
     }
 
     fn receive(&mut self, session: &mut Frames, input: &[u8], reply: &mut impl Reply) {
-        if let Err(too_long) = echo_whole(session, input, reply, |_| true) {
-            self.complain(too_long.length, reply);
+        if let Err(error) = echo_whole(session, input, reply, |_| true) {
+            self.close(error, reply);
         }
     }
 
@@ -68,6 +74,10 @@ impl Protocol for Frame {
         if rest > 0 {
             debug!(peer = %reply.peer(), "the peer ended within a frame, {rest} bytes after it began");
         }
+    }
+
+    fn held_bytes(&self, session: &Frames) -> usize {
+        session.rest().len()
     }
 
     fn notice(&self, text: &str) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! Echo line by line.
 
 use super::decode::echo_whole;
-use super::{Decoder, Lines, Protocol, Reply};
+use super::{DecodeError, Decoder, Lines, Protocol, Reply, memory};
 
 /// Returns whole lines, as they came, with LF or CRLF; what stands behind the last line end is returned when the peer sends its
 /// FIN. `quit` alone on a line is returned, and then the connection is closed; so it is after a line that is too long, which is
@@ -50,8 +50,12 @@ impl Protocol for Line {
             has_quit = matches!(line, b"quit\n" | b"quit\r\n");
             !has_quit
         });
-        if result.is_err() {
-            reply.send(format!("error: line longer than {} bytes\n", self.max).as_bytes());
+        match result {
+            Ok(()) => {}
+            Err(DecodeError::TooLong { .. }) => {
+                reply.send(format!("error: line longer than {} bytes\n", self.max).as_bytes());
+            }
+            Err(DecodeError::OutOfMemory { length }) => memory::warn(Some(reply.peer()), length),
         }
         if has_quit || result.is_err() {
             reply.close();
@@ -59,6 +63,10 @@ impl Protocol for Line {
     }
 
     fn finish(&mut self, session: &mut Lines, reply: &mut impl Reply) {
-        reply.send(session.rest());
+        reply.send_owned(session.take_rest());
+    }
+
+    fn held_bytes(&self, session: &Lines) -> usize {
+        session.rest().len()
     }
 }

@@ -27,6 +27,7 @@ mod decode;
 mod echo;
 mod frame;
 mod line;
+pub(crate) mod memory;
 mod post;
 
 use std::net::SocketAddr;
@@ -34,7 +35,7 @@ use std::os::fd::BorrowedFd;
 
 #[cfg(feature = "collect")]
 pub use collect::Collect;
-pub use decode::{Decoder, Frames, Lines, TooLong};
+pub use decode::{DecodeError, Decoder, Frames, Lines};
 pub use echo::Echo;
 pub use frame::Frame;
 pub use line::Line;
@@ -102,6 +103,12 @@ pub trait Protocol {
         true
     }
 
+    /// Returns the number of bytes that `session` holds of a piece that is not whole yet.
+    fn held_bytes(&self, session: &Self::Session) -> usize {
+        let _ = session;
+        0
+    }
+
     /// How a line that the server itself has to say, such as a heartbeat, is put for the peer.
     fn notice(&self, text: &str) -> Vec<u8> {
         text.as_bytes().to_vec()
@@ -117,12 +124,14 @@ pub trait Protocol {
         let _ = (flags, post);
     }
 
-    /// Whether the server may end, once all connections have: whether nothing is left to be done.
-    fn is_idle(&self) -> bool {
+    /// Finishes what is left to be done before the server ends. Called in a drain, after the last connection has gone, in every turn of
+    /// the loop until it returns true: nothing is left. It may not block; the [`source`](Self::source) or a timer of the server brings
+    /// about the next turn. The drain's deadline and a second signal end the wait.
+    fn finish_work(&mut self) -> bool {
         true
     }
 
-    /// The server ends: this is the last call, and the one that may block.
+    /// The server ends: this is the last call. It may not block, either.
     ///
     /// # Errors
     /// What could not be done, in words.
@@ -155,6 +164,11 @@ pub trait Reply {
     /// Sends `bytes` behind all that was sent before. Nothing is lost: what the peer is not ready to take waits in memory until
     /// it is.
     fn send(&mut self, bytes: &[u8]);
+
+    /// Sends `bytes` as [`send`](Self::send) does. What waits in memory is then `bytes` itself, and not a copy.
+    fn send_owned(&mut self, bytes: Vec<u8>) {
+        self.send(&bytes);
+    }
 
     /// Closes the connection in order: what was sent before still goes out, then our FIN. Nothing more is received.
     fn close(&mut self);

@@ -45,12 +45,13 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
-    /// Returns whether a drain has come to its end: no client can come any more, and all have left.
-    pub(super) fn is_drained(&self) -> bool {
+    /// Finishes a drain as far as it goes, and returns whether it has come to its end: no client can come any more, all have left, and
+    /// the protocol has nothing left to do.
+    pub(super) fn finish_drain(&mut self) -> bool {
         self.drain.has_begun()
             && self.clients.is_empty()
             && self.listeners.iter().all(Option::is_none)
-            && (P::ONLY_ANSWERS || self.protocol.is_idle() || self.drain.is_over())
+            && (P::ONLY_ANSWERS || self.drain.is_over() || self.protocol.finish_work())
     }
 
     pub(super) fn on_drain_deadline(&mut self, now: Instant) {

@@ -42,7 +42,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
-use tracing::info;
+use tracing::{error, info};
 
 pub use address::{AddressError, ListenAddress};
 pub use builder::Builder;
@@ -241,7 +241,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             if !P::ONLY_ANSWERS && !self.post.is_empty() {
                 self.do_requests();
             }
-            if self.is_drained() || self.interrupted_by.is_some() || self.is_stopped || self.failure.is_some() {
+            if self.finish_drain() || self.interrupted_by.is_some() || self.is_stopped || self.failure.is_some() {
                 return self.end();
             }
             let wait = self.wait(busy_until);
@@ -333,7 +333,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let aborted = self.cut_off();
         let ended = self.protocol.end();
         if let Some(reason) = self.failure.take().or(ended.err()) {
-            return Err(Error::Protocol { reason });
+            if self.interrupted_by.is_none() {
+                return Err(Error::Protocol { reason });
+            }
+            error!("{reason}"); // the signal says how it ended
         }
         let mut statistics = self.statistics();
         statistics.open = 0;

@@ -1,5 +1,10 @@
 //! The pending-write buffer: what the peer was not ready to take.
 
+use std::io;
+
+/// Room grows by doubling, and by no more than this many bytes at a time. A push behind a large piece then reserves little.
+const LARGEST_GROWTH_BYTES: usize = 256 * 1024;
+
 /// Bytes on their way to a peer, in order. Both ends work in O(1) (amortised), the bytes are in one piece so that one send(2)
 /// can offer them all, and an empty outbox holds no memory: it is a null pointer.
 ///
@@ -43,28 +48,68 @@ impl Outbox {
     }
 
     /// Puts `bytes` behind all that is pending.
+    ///
+    /// # Panics
+    /// If the memory cannot be had; [`try_push`](Self::try_push) is for those who can go on without.
     #[inline]
     pub fn push(&mut self, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            self.push_some(bytes);
+        self.try_push(bytes).expect("memory for pending bytes");
+    }
+
+    /// Puts `bytes` behind all that is pending.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`](io::ErrorKind::OutOfMemory): nothing has changed.
+    #[inline]
+    pub fn try_push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() { Ok(()) } else { self.push_some(bytes) }
+    }
+
+    /// Puts what is in `bytes` from `start` on behind all that is pending. If nothing is, the vector is kept, and not copied.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`](io::ErrorKind::OutOfMemory): nothing has changed.
+    ///
+    /// # Panics
+    /// If `start` is beyond the end of `bytes`.
+    #[cold]
+    #[inline(never)]
+    pub fn try_push_owned(&mut self, mut bytes: Vec<u8>, mut start: usize) -> io::Result<()> {
+        if !self.is_empty() || start == bytes.len() {
+            return self.try_push(&bytes[start..]);
         }
+        // What has gone takes no more room than what is left, and the move costs less than the send has.
+        if start > bytes.len() / 2 {
+            bytes.drain(..start);
+            bytes.shrink_to_fit();
+            start = 0;
+        }
+        self.0 = Some(Box::new(Pending { bytes, start }));
+        Ok(())
     }
 
     #[cold]
     #[inline(never)] // or its allocations would take registers from the path that needs none
-    fn push_some(&mut self, bytes: &[u8]) {
-        match &mut self.0 {
-            None => self.0 = Some(Box::new(Pending { bytes: bytes.to_vec(), start: 0 })),
-            Some(pending) => {
-                // Taking back the room of what has gone costs a copy of what is left, which is no more than has gone: a byte
-                // is moved at most once for each byte that was consumed. Draining the front each time would be quadratic.
-                if pending.start * 2 >= pending.bytes.len() {
-                    pending.bytes.drain(..pending.start);
-                    pending.start = 0;
-                }
-                pending.bytes.extend_from_slice(bytes);
-            }
+    fn push_some(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(pending) = &mut self.0 else {
+            let mut copy = Vec::new();
+            copy.try_reserve_exact(bytes.len())?;
+            copy.extend_from_slice(bytes);
+            self.0 = Some(Box::new(Pending { bytes: copy, start: 0 }));
+            return Ok(());
+        };
+        // Taking back the room of what has gone costs a copy of what is left, which is no more than has gone: a byte
+        // is moved at most once for each byte that was consumed. Draining the front each time would be quadratic.
+        if pending.start * 2 >= pending.bytes.len() {
+            pending.bytes.drain(..pending.start);
+            pending.start = 0;
         }
+        if bytes.len() > pending.bytes.capacity() - pending.bytes.len() {
+            let growth = pending.bytes.len().min(LARGEST_GROWTH_BYTES);
+            pending.bytes.try_reserve_exact(bytes.len().max(growth))?;
+        }
+        pending.bytes.extend_from_slice(bytes);
+        Ok(())
     }
 
     /// Drops the first `count` bytes: they have gone. The memory goes with the last of them.
@@ -110,6 +155,28 @@ mod tests {
         }
         let capacity = outbox.0.as_ref().map_or(0, |pending| pending.bytes.capacity());
         assert!(capacity <= 16_384, "{capacity} bytes held for {}", outbox.len());
+    }
+
+    #[test]
+    fn an_owned_piece_is_kept_and_not_copied() {
+        let mut outbox = Outbox::default();
+        let piece = vec![7; 1 << 20];
+        let at = piece.as_ptr();
+        outbox.try_push_owned(piece, 3).expect("memory");
+        assert_eq!((outbox.len(), outbox.pending().as_ptr()), ((1 << 20) - 3, at.wrapping_add(3)));
+        outbox.push(b"behind it");
+        let capacity = outbox.0.as_ref().map_or(0, |pending| pending.bytes.capacity());
+        assert!(capacity <= (1 << 20) + LARGEST_GROWTH_BYTES, "{capacity}");
+        outbox.consume((1 << 20) - 3);
+        assert_eq!(outbox.pending(), b"behind it");
+
+        let mut outbox = Outbox::default();
+        outbox.try_push_owned(vec![7; 1 << 20], (1 << 20) - 5).expect("memory");
+        assert_eq!(outbox.pending(), [7; 5]);
+        let capacity = outbox.0.as_ref().map_or(0, |pending| pending.bytes.capacity());
+        assert!(capacity < 1 << 10, "{capacity} bytes held for 5");
+        outbox.try_push_owned(Vec::new(), 0).expect("nothing");
+        assert_eq!(outbox.len(), 5);
     }
 
     #[test]

@@ -115,25 +115,7 @@ impl Process {
 
     /// Runs a command that is, or becomes, a server.
     pub fn spawn(command: &mut Command) -> Self {
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("EDGECHO_")) {
-            command.env_remove(name);
-        }
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the server's program");
-        let stderr = Arc::new(Mutex::new(String::new()));
-        let reader = {
-            let (mut pipe, stderr) = (BufReader::new(child.stderr.take().expect("stderr is piped")), Arc::clone(&stderr));
-            std::thread::spawn(move || {
-                let mut line = String::new();
-                while pipe.read_line(&mut line).is_ok_and(|count| count > 0) {
-                    stderr.lock().expect("no reader has panicked").push_str(&std::mem::take(&mut line));
-                }
-            })
-        };
+        let (mut child, stderr, reader) = Self::launch(command, Stdio::piped());
         let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
         let mut line = String::new();
         stdout.read_line(&mut line).expect("stdout");
@@ -144,6 +126,42 @@ impl Process {
             panic!("the server said {line:?} on stdout, and {:?} on stderr", stderr.lock().expect("no reader has panicked"));
         };
         Self { child, address, stderr, reader: Some(reader) }
+    }
+
+    /// Runs a command that is, or becomes, a server that writes to `stdout`, and announces its address on stderr.
+    pub fn spawn_with_stdout(command: &mut Command, stdout: impl Into<Stdio>) -> Self {
+        let (child, stderr, reader) = Self::launch(command, stdout.into());
+        let address = eventually("an announcement", || {
+            let has_ended = proc::has_ended(child.id());
+            let said = stderr.lock().expect("no reader has panicked").clone();
+            let address = said.lines().find_map(|line| line.strip_prefix("listening on ")?.parse().ok());
+            assert!(address.is_some() || !has_ended, "the server has ended, and said {said:?}");
+            address
+        });
+        Self { child, address, stderr, reader: Some(reader) }
+    }
+
+    /// Starts a command without the variables that stand for flags, and a thread that reads its stderr.
+    fn launch(command: &mut Command, stdout: Stdio) -> (Child, Arc<Mutex<String>>, JoinHandle<()>) {
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("EDGECHO_")) {
+            command.env_remove(name);
+        }
+        let mut child =
+            command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn().expect("the server's program");
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let (mut pipe, said) = (BufReader::new(child.stderr.take().expect("stderr is piped")), Arc::clone(&stderr));
+        let reader = std::thread::spawn(move || {
+            let mut line = String::new();
+            while pipe.read_line(&mut line).is_ok_and(|count| count > 0) {
+                said.lock().expect("no reader has panicked").push_str(&std::mem::take(&mut line));
+            }
+        });
+        (child, stderr, reader)
+    }
+
+    /// Takes the pipe that is the server's stdout.
+    pub fn take_stdout(&mut self) -> std::process::ChildStdout {
+        self.child.stdout.take().expect("stdout is piped")
     }
 
     pub fn pid(&self) -> u32 {
@@ -193,6 +211,11 @@ impl Process {
     /// Resident memory.
     pub fn rss_bytes(&self) -> u64 {
         proc::rss_bytes(self.pid())
+    }
+
+    /// The highest that its resident memory has been.
+    pub fn peak_rss_bytes(&self) -> u64 {
+        proc::peak_rss_bytes(self.pid())
     }
 
     /// How often it has gone to sleep.

@@ -18,6 +18,11 @@ pub fn rss_bytes(pid: u32) -> u64 {
     status_field(pid, "VmRSS") * 1024
 }
 
+/// The highest that its resident memory has been.
+pub fn peak_rss_bytes(pid: u32) -> u64 {
+    status_field(pid, "VmHWM") * 1024
+}
+
 /// How often it has gone to sleep.
 pub fn sleeps(pid: u32) -> u64 {
     status_field(pid, "voluntary_ctxt_switches")
@@ -53,4 +58,13 @@ pub fn tracer(pid: u32) -> u32 {
 pub fn has_ended(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat"))
         .map_or(true, |stat| stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z')))
+}
+
+/// Whether each of its threads has a tracer.
+pub fn are_all_traced(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the server is running");
+    tasks.flatten().all(|task| {
+        let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        status.lines().any(|line| line.strip_prefix("TracerPid:").is_some_and(|tracer| tracer.trim() != "0"))
+    })
 }

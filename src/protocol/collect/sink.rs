@@ -1,36 +1,48 @@
 //! Where lines go. The loop never blocks on it, whatever it is.
 //!
 //! What can be polled (a pipe, a FIFO, a terminal) is opened anew, through proc(5), so that it does not block: to set `O_NONBLOCK` on
-//! a descriptor that was inherited would set it for everybody who shares it, the shell included. What cannot be polled, for it is
-//! always said to be ready (a regular file), or cannot be opened anew (a socket), is written to by a thread of its own, which says by
-//! an eventfd when it is done.
+//! a descriptor that was inherited would set it for everybody who shares it, the shell included. What cannot be polled (a regular file,
+//! `/dev/null`, `/dev/full`), or cannot be opened anew (a socket, or a pipe of another user), is written to by a thread of its own,
+//! which says by an eventfd when it is done.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
-use crate::sys::eventfd::{self, EventFdFlags};
-use crate::sys::signal::{self, Signal};
+use super::writer::{Activity, Writer};
+use crate::sys::epoll::{self, CreateFlags, EpollFlags};
 
-/// How much of a batch was taken.
+/// What came of a [`Sink::step`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Taken {
-    All,
-    Some,
-    /// Nothing, until the source makes an event.
-    Nothing,
+pub(super) enum Step {
+    /// The batch has been written.
+    Done,
+    /// There is more to write, and it can be tried at once.
+    More,
+    /// There is more to write, but not before the source makes an event, or before a retry.
+    Waiting,
 }
 
-pub(super) enum Sink {
-    /// Written to by the loop itself, without blocking.
-    Polled(File),
+/// The output, and the batch that it is being sent.
+pub(super) struct Sink {
+    output: Output,
+    sync: Sync,
+}
+
+enum Output {
+    /// Written to by the loop itself, without blocking: what `done` leaves of the batch.
+    Polled { file: File, batch: Vec<u8>, done: usize, written_bytes: u64 },
     /// Written to by a thread.
-    Threaded(Threaded),
+    Threaded(Writer),
+}
+
+/// How far the end has come: what was written is to reach the disk.
+enum Sync {
+    NotBegun,
+    Running,
+    Ended(io::Result<()>),
 }
 
 impl Sink {
@@ -41,158 +53,133 @@ impl Sink {
             Some(path) => OpenOptions::new().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(path)?,
             None => File::from(io::stdout().as_fd().try_clone_to_owned()?),
         };
-        let kind = file.metadata()?.file_type();
-        let is_polled = kind.is_fifo() || kind.is_char_device();
-        match output {
-            Some(_) if is_polled => Ok(Self::Polled(file)),
-            None if is_polled => {
-                let anew = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open("/proc/self/fd/1");
-                anew.map(Self::Polled).or_else(|_| Threaded::start(file).map(Self::Threaded))
-            }
-            _ => Threaded::start(file).map(Self::Threaded),
-        }
+        let polled = match output {
+            _ if !can_be_polled(file.as_fd())? => Err(file),
+            Some(_) => Ok(file),
+            None => OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open("/proc/self/fd/1").map_err(|_| file),
+        };
+        let output = match polled {
+            Ok(file) => Output::Polled { file, batch: Vec::new(), done: 0, written_bytes: 0 },
+            Err(file) => Output::Threaded(Writer::start(file)?),
+        };
+        Ok(Self { output, sync: Sync::NotBegun })
     }
 
-    /// What makes an event when more can be taken.
+    /// Returns what makes an event when more can be written.
     pub(super) fn source(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Polled(file) => file.as_fd(),
-            Self::Threaded(threaded) => threaded.shared.eventfd.as_fd(),
+        match &self.output {
+            Output::Polled { file, .. } => file.as_fd(),
+            Output::Threaded(writer) => writer.source(),
         }
     }
 
-    /// The source has made an event.
+    /// Takes note of an event of the source.
     pub(super) fn on_event(&mut self) {
-        if let Self::Threaded(threaded) = self {
-            let _ = eventfd::take(threaded.shared.eventfd.as_fd()); // it may have been taken with the event before
+        if let Output::Threaded(writer) = &mut self.output {
+            writer.on_event();
         }
     }
 
-    /// Offers what is in `batch`, and leaves there what was not taken.
-    pub(super) fn write(&mut self, batch: &mut Vec<u8>) -> io::Result<Taken> {
-        match self {
-            Self::Threaded(threaded) => threaded.hand_over(batch),
-            Self::Polled(file) => match file.write(batch) {
-                Ok(count) if count == batch.len() => {
-                    batch.clear();
-                    Ok(Taken::All)
-                }
+    /// Returns whether a batch can be begun: none is being written, and none has failed.
+    pub(super) fn is_ready(&self) -> bool {
+        match &self.output {
+            Output::Polled { batch, .. } => batch.is_empty(),
+            Output::Threaded(writer) => writer.is_idle(),
+        }
+    }
+
+    /// Takes a batch, to be written by [`step`](Self::step)s, and leaves an empty one.
+    pub(super) fn begin(&mut self, next: &mut Vec<u8>) {
+        match &mut self.output {
+            Output::Polled { batch, done, .. } => {
+                std::mem::swap(batch, next);
+                *done = 0;
+            }
+            Output::Threaded(writer) => writer.begin(next),
+        }
+    }
+
+    /// Writes on, with at most one write(2).
+    ///
+    /// # Errors
+    /// Those of write(2), each told once. The batch stays, at the byte at which it failed, for a [`retry`](Self::retry).
+    pub(super) fn step(&mut self) -> io::Result<Step> {
+        match &mut self.output {
+            Output::Threaded(writer) => match writer.activity() {
+                Activity::Idle => Ok(Step::Done),
+                Activity::Busy | Activity::Failed(None) => Ok(Step::Waiting),
+                Activity::Failed(Some(error)) => Err(error),
+            },
+            Output::Polled { file, batch, done, written_bytes } => match file.write(&batch[*done..]) {
+                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
-                    batch.drain(..count);
-                    Ok(Taken::Some)
+                    *done += count;
+                    *written_bytes += count as u64;
+                    if *done < batch.len() {
+                        return Ok(Step::More);
+                    }
+                    batch.clear();
+                    Ok(Step::Done)
                 }
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => Ok(Taken::Nothing),
-                    io::ErrorKind::Interrupted => Ok(Taken::Some),
+                    io::ErrorKind::WouldBlock => Ok(Step::Waiting),
+                    io::ErrorKind::Interrupted => Ok(Step::More),
                     _ => Err(error),
                 },
             },
         }
     }
 
-    /// Whether all that was taken has been written.
-    pub(super) fn is_idle(&self) -> bool {
-        match self {
-            Self::Polled(_) => true,
-            Self::Threaded(threaded) => !threaded.shared.state().is_busy,
+    /// Has a batch that failed tried again by the next [`step`](Self::step).
+    pub(super) fn retry(&mut self) {
+        if let Output::Threaded(writer) = &mut self.output {
+            writer.retry();
         }
     }
 
-    /// Has what was written reach the disk, where there is one.
-    pub(super) fn sync(&mut self) -> io::Result<()> {
-        let result = match self {
-            Self::Polled(file) => file.sync_data(),
-            Self::Threaded(threaded) => threaded.shared.file.sync_data(),
-        };
-        match result {
-            // What is no file on a disk has nothing to sync (fsync(2)).
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EROFS)) => Ok(()),
-            result => result,
+    /// Returns the number of bytes that have been written since the start.
+    pub(super) fn written_bytes(&self) -> u64 {
+        match &self.output {
+            Output::Polled { written_bytes, .. } => *written_bytes,
+            Output::Threaded(writer) => writer.written_bytes(),
         }
     }
-}
 
-/// A thread that writes, one batch after the other.
-pub(super) struct Threaded {
-    shared: Arc<Shared>,
-    batches: Option<SyncSender<Vec<u8>>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-struct Shared {
-    file: File,
-    eventfd: OwnedFd,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    is_busy: bool,
-    failure: Option<io::Error>,
-    /// What was not written when it failed.
-    left: Vec<u8>,
-}
-
-impl Shared {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Threaded {
-    fn start(file: File) -> io::Result<Self> {
-        let eventfd = eventfd::create(EventFdFlags::NONBLOCK | EventFdFlags::CLOEXEC)?;
-        let shared = Arc::new(Shared { file, eventfd, state: Mutex::default() });
-        let (batches, receiver) = sync_channel(1);
-        let writer = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("output".to_owned()).spawn(move || write_all(&writer, &receiver))?;
-        Ok(Self { shared, batches: Some(batches), thread: Some(thread) })
-    }
-
-    fn hand_over(&mut self, batch: &mut Vec<u8>) -> io::Result<Taken> {
-        let mut state = self.shared.state();
-        if state.is_busy {
-            return Ok(Taken::Nothing);
-        }
-        if let Some(failure) = state.failure.take() {
-            // What it has not written comes first.
-            let mut left = std::mem::take(&mut state.left);
-            left.append(batch);
-            *batch = left;
-            return Err(failure);
-        }
-        state.is_busy = true;
-        drop(state);
-        let sender = self.batches.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
-        sender.send(std::mem::take(batch)).map_err(|_| io::Error::other("the thread that writes has died"))?;
-        Ok(Taken::All)
-    }
-}
-
-impl Drop for Threaded {
-    fn drop(&mut self) {
-        self.batches = None; // which ends the thread
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn write_all(shared: &Shared, batches: &Receiver<Vec<u8>>) {
-    // Signals are the loop's.
-    let _ = signal::block(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1]);
-    while let Ok(mut batch) = batches.recv() {
-        let mut failure = None;
-        while !batch.is_empty() && failure.is_none() {
-            match (&shared.file).write(&batch) {
-                Ok(count) => drop(batch.drain(..count)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => failure = Some(error),
+    /// Has what was written reach the disk, where there is one. Returns whether that has come to its end; if not, the source makes an
+    /// event when it has.
+    pub(super) fn sync(&mut self) -> bool {
+        let Output::Threaded(writer) = &mut self.output else { return true };
+        match self.sync {
+            Sync::NotBegun => {
+                writer.sync();
+                self.sync = Sync::Running;
             }
+            Sync::Running => {
+                if let Some(result) = writer.take_sync() {
+                    self.sync = Sync::Ended(result);
+                }
+            }
+            Sync::Ended(_) => {}
         }
-        let mut state = shared.state();
-        (state.is_busy, state.failure, state.left) = (false, failure, batch);
-        drop(state);
-        let _ = eventfd::raise(shared.eventfd.as_fd());
+        matches!(self.sync, Sync::Ended(_))
+    }
+
+    /// Returns why it is not certain that what was written is on the disk, if a sync was begun.
+    pub(super) fn sync_failure(&self) -> Option<String> {
+        match &self.sync {
+            Sync::NotBegun | Sync::Ended(Ok(())) => None,
+            Sync::Running => Some("the disk takes too long".to_owned()),
+            Sync::Ended(Err(error)) => Some(error.to_string()),
+        }
+    }
+}
+
+/// Returns whether epoll can watch a descriptor. epoll_ctl(2), EPERM: "The target file does not support epoll."
+fn can_be_polled(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+    match epoll::add(epoll.as_fd(), fd, EpollFlags::OUT, 0) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(false),
+        Err(error) => Err(error),
     }
 }

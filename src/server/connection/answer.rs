@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::readiness::Readiness;
 use super::{Phase, Turn};
-use crate::protocol::{Post, Reply, SessionId};
+use crate::protocol::{Post, Reply, SessionId, memory};
 use crate::stream::{Outbox, Stream};
 
 /// The way back to the peer, during one call of the protocol.
@@ -41,14 +41,43 @@ impl<S: Stream> Reply for Answer<'_, '_, S> {
                 }
             }
         }
-        self.outbox.push(rest);
+        if !rest.is_empty() {
+            self.failure = keep(self.outbox, rest);
+        }
+    }
+
+    fn send_owned(&mut self, bytes: Vec<u8>) {
+        let mut start = 0;
+        if self.outbox.is_empty() && self.readiness.contains(Readiness::WRITABLE) {
+            match self.readiness.offer(self.stream, &bytes) {
+                Ok(count) => {
+                    *self.sent_bytes += count as u64;
+                    start = count;
+                }
+                Err(error) => {
+                    self.failure = Some(error);
+                    return;
+                }
+            }
+        }
+        let length = (bytes.len() - start) as u64;
+        if length > 0
+            && let Err(error) = self.outbox.try_push_owned(bytes, start)
+        {
+            memory::warn(Some(self.peer()), length);
+            self.failure = Some(error);
+        }
     }
 
     fn close(&mut self) {
-        // What the peer has finished needs no closing: the connection ends when everything has gone out.
-        if *self.phase == Phase::Open {
-            *self.phase = Phase::Quitting;
-            self.turn.post.close(self.turn.id);
+        match self.phase {
+            Phase::Open => {
+                *self.phase = Phase::Quitting;
+                self.turn.post.close(self.turn.id);
+            }
+            // What the peer has finished needs no closing: the connection ends when everything has gone out.
+            Phase::PeerFinished => *self.phase = Phase::BothFinished,
+            Phase::BothFinished | Phase::Quitting | Phase::Closing | Phase::Lingering => {}
         }
     }
 
@@ -63,4 +92,14 @@ impl<S: Stream> Reply for Answer<'_, '_, S> {
     fn post(&mut self) -> &mut Post {
         self.turn.post
     }
+}
+
+/// Keeps what the kernel has no room for, or gives the error with which the connection ends. It is not told whose that is: what that
+/// would take is missing on the path that has room.
+#[cold]
+#[inline(never)]
+fn keep(outbox: &mut Outbox, rest: &[u8]) -> Option<io::Error> {
+    let error = outbox.try_push(rest).err()?;
+    memory::warn(None, rest.len() as u64);
+    Some(error)
 }

@@ -20,6 +20,8 @@ enum Phase {
     Open,
     /// The peer has sent its last byte. When the outbox is empty, the connection is at its end.
     PeerFinished,
+    /// The peer has sent its last byte, and the protocol has closed: it says nothing more. The end is as after `PeerFinished`.
+    BothFinished,
     /// The protocol has asked for the end. What it has asked for before, to be sent here by way of everybody, still comes first.
     Quitting,
     /// We are to close. Nothing more is given to the protocol; when the outbox is empty, our FIN goes out.
@@ -227,7 +229,7 @@ impl<S: Stream, T> Connection<S, T> {
             if !P::ONLY_ANSWERS && self.phase == Phase::Quitting {
                 return Progress::Waiting; // until the server has done what was asked for
             }
-            if !P::ONLY_ANSWERS && self.phase == Phase::PeerFinished && !turn.post.is_empty() {
+            if !P::ONLY_ANSWERS && matches!(self.phase, Phase::PeerFinished | Phase::BothFinished) && !turn.post.is_empty() {
                 return Progress::More; // some of what was asked for may be for itself, and comes before the end
             }
             if self.phase != Phase::Open
@@ -303,7 +305,7 @@ impl<S: Stream, T> Connection<S, T> {
     fn proceed_to_the_end(&mut self) -> Option<Ending> {
         match self.phase {
             Phase::Open | Phase::Quitting | Phase::Lingering => None,
-            Phase::PeerFinished => Some(Ending::ByPeer),
+            Phase::PeerFinished | Phase::BothFinished => Some(Ending::ByPeer),
             Phase::Closing => {
                 self.phase = Phase::Lingering;
                 self.stream.shutdown_write().err().map(Ending::Failed)
@@ -397,7 +399,7 @@ impl<S: Stream, T> Connection<S, T> {
             Err(error) if is_of_the_call(&error) => 0,
             result => result? as u64,
         };
-        self.outbox.push(&buffer[..rest]);
+        self.outbox.try_push(&buffer[..rest])?;
         Ok(count)
     }
 
@@ -449,7 +451,7 @@ impl<S: Stream, T> Connection<S, T> {
             self.sent_bytes += count as u64;
             rest = &bytes[count..];
         }
-        self.outbox.push(rest);
+        self.outbox.try_push(rest)?;
         Ok(true)
     }
 

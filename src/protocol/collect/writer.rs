@@ -1,0 +1,212 @@
+//! A thread that writes to what may block: one batch after the other, for as long as each takes. Nobody ever waits for it.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc::{self, Receiver, Sender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::sys::eventfd::{self, EventFdFlags};
+use crate::sys::signal;
+use crate::sys::{file, thread};
+
+/// The end of the thread that the loop holds. When it goes, the thread ends after the write that it is in.
+pub(super) struct Writer {
+    eventfd: OwnedFd,
+    shared: Arc<Shared>,
+    jobs: Sender<Job>,
+}
+
+enum Job {
+    Write(Vec<u8>),
+    /// Goes on with the batch that failed.
+    Retry,
+    Sync,
+}
+
+/// What the thread is at.
+#[derive(Default)]
+pub(super) enum Activity {
+    #[default]
+    Idle,
+    Busy,
+    /// The batch stopped at the error, which is taken once; the batch waits for a retry.
+    Failed(Option<io::Error>),
+}
+
+#[derive(Default)]
+struct State {
+    activity: Activity,
+    written_bytes: u64,
+    sync: Option<io::Result<()>>,
+    /// The memory of the batch before.
+    spare: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Shared(Mutex<State>);
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Writer {
+    /// Starts a thread that writes to `file`.
+    pub(super) fn start(file: File) -> io::Result<Self> {
+        let eventfd = eventfd::create(EventFdFlags::NONBLOCK | EventFdFlags::CLOEXEC)?;
+        let shared = Arc::new(Shared::default());
+        let (jobs, receiver) = mpsc::channel();
+        let ends = Arc::new((file, eventfd));
+        let (ready, is_ready) = sync_channel(1);
+        let (theirs, state) = (Arc::clone(&ends), Arc::clone(&shared));
+        std::thread::Builder::new().name("output".to_owned()).spawn(move || {
+            // Signals are the loop's. A blocked SIGXFSZ ends no process: the write fails with EFBIG.
+            let _ = signal::block_all();
+            let own = own_descriptors(&theirs.0, theirs.1.as_fd());
+            drop(theirs); // while the loop still has them: closing is for the table that they were opened in
+            match own {
+                Ok((file, eventfd)) => {
+                    let _ = ready.send(Ok(()));
+                    work(&file, eventfd.as_fd(), &state, &receiver);
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            }
+        })?;
+        is_ready.recv().map_err(|_| died())??;
+        let (_, eventfd) = Arc::into_inner(ends).ok_or_else(died)?;
+        Ok(Self { eventfd, shared, jobs })
+    }
+
+    /// Returns what makes an event when the thread has done what it was given.
+    pub(super) fn source(&self) -> BorrowedFd<'_> {
+        self.eventfd.as_fd()
+    }
+
+    /// Takes note of that event.
+    pub(super) fn on_event(&mut self) {
+        let _ = eventfd::take(self.source()); // it may have been taken with the event before
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.shared.state().activity, Activity::Idle)
+    }
+
+    /// Returns what the thread is at. An error is told once.
+    pub(super) fn activity(&mut self) -> Activity {
+        match &mut self.shared.state().activity {
+            Activity::Idle => Activity::Idle,
+            Activity::Busy => Activity::Busy,
+            Activity::Failed(error) => Activity::Failed(error.take()),
+        }
+    }
+
+    /// Returns the number of bytes that have been written since the start.
+    pub(super) fn written_bytes(&self) -> u64 {
+        self.shared.state().written_bytes
+    }
+
+    /// Gives the idle thread a batch, and takes the memory of the one before for it.
+    pub(super) fn begin(&mut self, batch: &mut Vec<u8>) {
+        let spare = std::mem::take(&mut self.shared.state().spare);
+        self.give(Job::Write(std::mem::replace(batch, spare)));
+    }
+
+    /// Has the batch that failed tried again, from where it stopped.
+    pub(super) fn retry(&mut self) {
+        if matches!(self.shared.state().activity, Activity::Failed(_)) {
+            self.give(Job::Retry);
+        }
+    }
+
+    /// Has the idle thread ask the kernel that what was written reach the disk.
+    pub(super) fn sync(&mut self) {
+        self.give(Job::Sync);
+    }
+
+    /// Takes what came of that, once it has.
+    pub(super) fn take_sync(&mut self) -> Option<io::Result<()>> {
+        self.shared.state().sync.take()
+    }
+
+    fn give(&mut self, job: Job) {
+        self.shared.state().activity = Activity::Busy;
+        if self.jobs.send(job).is_err() {
+            self.shared.state().activity = Activity::Failed(Some(died()));
+        }
+    }
+}
+
+fn died() -> io::Error {
+    io::Error::other("the thread that writes has died")
+}
+
+/// Gives this thread descriptors of its own, in a table that has no others if the kernel can make one (since Linux 5.9): the kernel then
+/// takes its cheap path at each lookup of the loop's, and a listener that the loop closes is closed.
+fn own_descriptors(file: &File, eventfd: BorrowedFd<'_>) -> io::Result<(File, OwnedFd)> {
+    let is_alone = thread::unshare_and_close(u32::MAX, u32::MAX).is_ok();
+    let own = (file.try_clone()?, eventfd.try_clone_to_owned()?);
+    if is_alone {
+        let (one, other) = (own.0.as_raw_fd() as u32, own.1.as_raw_fd() as u32);
+        let (low, high) = (one.min(other), one.max(other));
+        for range in [0..low, low + 1..high, high + 1..u32::MAX].into_iter().filter(|range| !range.is_empty()) {
+            let _ = thread::unshare_and_close(range.start, range.end - 1); // what stays open is a copy that nobody uses
+        }
+    }
+    Ok(own)
+}
+
+fn work(file: &File, eventfd: BorrowedFd<'_>, shared: &Shared, jobs: &Receiver<Job>) {
+    let (mut batch, mut done) = (Vec::new(), 0);
+    while let Ok(job) = jobs.recv() {
+        let mut synced = None;
+        let mut result = Ok(());
+        match job {
+            Job::Sync => synced = Some(sync(file)),
+            Job::Write(next) => {
+                (batch, done) = (next, 0);
+                result = write_all(file, &batch, &mut done, shared);
+            }
+            Job::Retry => result = write_all(file, &batch, &mut done, shared),
+        }
+        let mut state = shared.state();
+        if result.is_ok() {
+            batch.clear();
+            state.spare = std::mem::take(&mut batch);
+        }
+        state.sync = synced;
+        state.activity = result.map_or_else(|error| Activity::Failed(Some(error)), |()| Activity::Idle);
+        drop(state);
+        let _ = eventfd::raise(eventfd);
+    }
+}
+
+/// Writes what `done` leaves of a batch, and keeps `done` at what was written, also if it fails.
+fn write_all(mut file: &File, batch: &[u8], done: &mut usize, shared: &Shared) -> io::Result<()> {
+    while *done < batch.len() {
+        match file.write(&batch[*done..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                *done += count;
+                shared.state().written_bytes += count as u64;
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                // Whoever else has the file has said that it does not block.
+                io::ErrorKind::WouldBlock => drop(file::poll_writable(file.as_fd(), -1)?),
+                _ => return Err(error),
+            },
+        }
+    }
+    Ok(())
+}
+
+/// fdatasync(2), where there is something to sync.
+fn sync(file: &File) -> io::Result<()> {
+    match file.sync_data() {
+        // What is no file on a disk has nothing to sync (fsync(2)).
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EROFS)) => Ok(()),
+        result => result,
+    }
+}
