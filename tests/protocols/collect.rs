@@ -135,7 +135,7 @@ fn a_consumer_that_goes_away_ends_the_server_with_a_reason() {
     assert!(said.contains("10 frames were not written"), "{said}");
 }
 
-/// A disk of its own for the server, with so little room, of which a file takes all but `free_kib`.
+/// A small tmpfs that the server writes to. A file fills it but for a few KiB.
 struct SmallDisk {
     process: Process,
     disk: PathBuf,
@@ -274,7 +274,7 @@ fn a_consumer_that_stalls_for_ever_ends_the_drain_with_the_number_of_frames_not_
     }
 }
 
-/// Whoever shares a socket may have set it not to block: the thread that writes waits until there is room.
+/// Another process that shares a socket may have set it not to block: the thread that writes waits until there is room.
 #[test]
 fn a_socket_that_does_not_block_gets_every_frame() {
     let (near, far) = UnixStream::pair().expect("a pair of sockets");
@@ -399,7 +399,7 @@ fn a_disk_that_does_not_answer_a_sync_does_not_block_the_exit() {
     fs::remove_file(path).expect("our own file");
 }
 
-/// What write(2) says, and whether it is tried again.
+/// Injects two failures of write(2) for each row, and checks that it is tried again, or that the server ends.
 #[test]
 fn each_errno_of_write_is_tried_again_or_ends_the_server_as_the_table_says() {
     if !has_strace("each_errno_of_write") {

@@ -1,8 +1,8 @@
-//! What follows from a write that fails.
+//! The reaction to each errno of write(2).
 
 use std::io;
 
-/// What is done about a failure.
+/// Reaction to a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remedy {
     /// Try again after a pause, from the byte on at which it failed. Nothing is accepted meanwhile.
@@ -32,7 +32,7 @@ const TABLE: &[(i32, Remedy)] = &[
     (libc::EPIPE, GiveUp),
 ];
 
-/// Returns what is done about a failure. Errors that the table does not have are defects or do not go away: the server ends.
+/// Returns the reaction to a failure. Errors that the table does not have are defects or do not go away: the server ends.
 pub(super) fn remedy(error: &io::Error) -> Remedy {
     let row = TABLE.iter().find(|&&(errno, _)| Some(errno) == error.raw_os_error());
     row.map_or(GiveUp, |&(_, remedy)| remedy)

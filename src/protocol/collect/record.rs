@@ -30,7 +30,7 @@ pub(super) struct Record {
     done: usize,
 }
 
-/// How far the line of a record has been made.
+/// Progress of a record's line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// The payload is searched for bytes that are not UTF-8. Nothing is written yet.

@@ -14,7 +14,7 @@ use std::path::Path;
 use super::writer::{Activity, Writer};
 use crate::sys::epoll::{self, CreateFlags, EpollFlags};
 
-/// What came of a [`Sink::step`].
+/// Result of a [`Sink::step`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// The batch has been written.
@@ -38,7 +38,7 @@ enum Output {
     Threaded(Writer),
 }
 
-/// How far the end has come: what was written is to reach the disk.
+/// Progress of the final sync, which has the lines reach the disk.
 enum Sync {
     NotBegun,
     Running,

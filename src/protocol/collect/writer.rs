@@ -1,4 +1,4 @@
-//! A thread that writes to what may block: one batch after the other, for as long as each takes. Nobody ever waits for it.
+//! A thread that writes to an output that may block: one batch after the other. The loop never waits for it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -24,7 +24,7 @@ enum Job {
     Sync,
 }
 
-/// What the thread is at.
+/// State of the thread.
 #[derive(Default)]
 pub(super) enum Activity {
     #[default]
@@ -93,7 +93,7 @@ impl Writer {
         matches!(self.shared.state().activity, Activity::Idle)
     }
 
-    /// Returns what the thread is at. An error is told once.
+    /// Returns the state of the thread. An error is returned once.
     pub(super) fn activity(&mut self) -> Activity {
         match &mut self.shared.state().activity {
             Activity::Idle => Activity::Idle,
@@ -193,7 +193,7 @@ fn write_all(mut file: &File, batch: &[u8], done: &mut usize, shared: &Shared) -
             }
             Err(error) => match error.kind() {
                 io::ErrorKind::Interrupted => {}
-                // Whoever else has the file has said that it does not block.
+                // Another process that shares the file has set O_NONBLOCK.
                 io::ErrorKind::WouldBlock => drop(file::poll_writable(file.as_fd(), -1)?),
                 _ => return Err(error),
             },

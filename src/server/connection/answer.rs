@@ -94,8 +94,8 @@ impl<S: Stream> Reply for Answer<'_, '_, S> {
     }
 }
 
-/// Keeps what the kernel has no room for, or gives the error with which the connection ends. It is not told whose that is: what that
-/// would take is missing on the path that has room.
+/// Keeps bytes for which the socket has no room. Returns the error that ends the connection if there is no memory for them. The peer's
+/// address is not passed: it would take a register from the path on which the socket has room.
 #[cold]
 #[inline(never)]
 fn keep(outbox: &mut Outbox, rest: &[u8]) -> Option<io::Error> {
