@@ -186,7 +186,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             }
             // It takes nothing, or does not send its FIN: nothing that is owed can reach it.
             Some(Due::Close(Reason::WriteStalled)) => return self.forget(key, Reason::WriteStalled),
-            Some(Due::Close(reason)) => return self.cut(key, reason),
+            Some(Due::Close(reason)) => {
+                self.cut(key, reason);
+                return;
+            }
         }
         self.set_timer(key);
     }
