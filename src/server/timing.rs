@@ -138,13 +138,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 Name::Fixed(STATUS) => self.on_status(now),
                 Name::Fixed(MEMORY) => self.retry_for_memory(),
                 Name::Fixed(TRIM) => self.trim_memory(),
-                Name::Fixed(name) => {
-                    let index = listener_index(name);
-                    if let Some(listener) = &mut self.listeners[index] {
-                        listener.resume();
-                        self.queue_listener(index);
-                    }
-                }
+                Name::Fixed(name) => self.queue_listener(listener_index(name)),
                 Name::Key(key) => self.resume_client(key),
             }
         }
