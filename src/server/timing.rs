@@ -214,7 +214,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             client.connection.close();
             client.closing.get_or_insert(reason);
             // A connection that waits for its rate or for memory waits no longer: its input is only read to be discarded.
-            client.place = Place::Nowhere;
+            if client.place == Place::HeldBack {
+                client.place = Place::Nowhere;
+            }
             self.peer_progress.begin(key, now_ms);
         }
     }
