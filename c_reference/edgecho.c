@@ -735,7 +735,7 @@ int main(int argc, char **argv) {
             refuse("unknown option", option, "[--listen IPV4:PORT] [--drain-timeout 5s|500ms] [--copy]");
     }
     signal(SIGPIPE, SIG_IGN); /* for stdout and stderr; on sockets MSG_NOSIGNAL does it */
-    signal(SIGXFSZ, SIG_IGN); /* for stderr: a file at its limit (ulimit -f) is an error of write(2) */
+    signal(SIGXFSZ, SIG_IGN); /* a file as large as `ulimit -f` allows is an error like any other */
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
         limit.rlim_cur = limit.rlim_max;
@@ -780,7 +780,7 @@ int main(int argc, char **argv) {
         sigaction(interrupted_by, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
         sigprocmask(SIG_UNBLOCK, &mask, NULL);
         raise(interrupted_by);
-        return 128 + interrupted_by; /* process 1, which no signal ends (pid_namespaces(7)) */
+        return 128 + interrupted_by; /* process 1 of a container, which no signal ends */
     }
     return aborted > 0;
 }
