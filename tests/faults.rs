@@ -80,8 +80,10 @@ const NOT_IN_THE_TABLE: &[&str] = &[
     "restart_syscall",
     // Of a debug build only: the standard library looks whether a descriptor is open before it closes it.
     "fcntl",
-    // In `the_drain_survives_its_own_faults`:
+    // In `the_drain_survives_its_own_faults` and `the_cut_off_survives_its_own_faults`:
     "shutdown",
+    "ioctl",
+    "listen",
 ];
 
 /// So many conversations of each client make every call at least a hundred times.
@@ -284,6 +286,8 @@ for_both_servers!(
     connections_that_epoll_cannot_watch_for_now_are_served_later,
     a_connection_that_epoll_cannot_watch_when_a_drain_begins_is_served,
     a_stalled_connection_that_epoll_cannot_watch_for_room_gets_every_byte,
+    the_drain_survives_its_own_faults,
+    the_cut_off_survives_its_own_faults,
 );
 
 /// The cells of epoll_ctl(2) are the one part of the table that the C reference is held to, too: it retries what it used to give up.
@@ -397,13 +401,12 @@ fn short_counts_lose_nothing() {
     process.terminate();
 }
 
-#[test]
-fn the_drain_survives_its_own_faults() {
+fn the_drain_survives_its_own_faults(server: Server) {
     if !has_strace("the_drain_survives_its_own_faults") {
         return;
     }
     for errno in ["EBADF", "EINVAL", "ENOTCONN", "ENOTSOCK"] {
-        let mut process = Process::start(Server::Rust, &["--drain-timeout", "0s"]).expect("the program");
+        let mut process = Process::start(server, &["--drain-timeout", "0s"]).expect("it was built");
         let _tracer =
             Tracer::attach(&process, &["-e", "trace=shutdown", "-e", &format!("inject=shutdown:error={errno}:when=1")]);
         let streams: Vec<_> = (0..3).map(|_| support::client::connect(process.address)).collect();
@@ -417,6 +420,27 @@ fn the_drain_survives_its_own_faults() {
         drop(streams);
         assert_eq!(process.wait().code(), Some(0), "{errno}: {}", process.stderr());
     }
+}
+
+/// With no descriptor left, the kernel neither shuts out newcomers nor tells what a connection loses.
+fn the_cut_off_survives_its_own_faults(server: Server) {
+    const LIMIT: u32 = 16;
+    if !has_strace("the_cut_off_survives_its_own_faults") {
+        return;
+    }
+    let preparation = format!("ulimit -n {LIMIT}");
+    let mut process = Process::start_after(server, &preparation, &["--drain-timeout", "0s"]).expect("it was built");
+    let inject = ["-e", "inject=ioctl:error=EINVAL", "-e", "inject=listen:error=EADDRINUSE"];
+    let tracer = Tracer::attach(&process, &[&["-e", "trace=ioctl,listen"], &inject[..]].concat());
+    let places = LIMIT as usize - process.descriptors_below(LIMIT);
+    let streams: Vec<_> = (0..=places).map(|_| support::client::connect(process.address)).collect();
+    for stream in &streams[..places] {
+        support::client::echo(stream, b"here to stay");
+    }
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.wait().code(), Some(1), "one waited in the accept queue: {}", process.stderr());
+    assert!(tracer.has_injected());
+    drop(streams);
 }
 
 #[test]
