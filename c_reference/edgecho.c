@@ -49,6 +49,7 @@ enum {
     LINGER_MS = 2000,              /* how long those that we close may take */
     SHORTEST_PAUSE_MS = 10,        /* of accepting, when something has run out; doubles up to the longest */
     LONGEST_PAUSE_MS = 1000,
+    LATE_MS = 1000,                /* a deadline met later than this: the process was stopped meanwhile */
     MAX_DRAIN_MS = 24 * 3600 * 1000,
 };
 
@@ -135,14 +136,18 @@ static void horizon_before_wait(int64_t now) {
     horizon.unreturned = connection_count + 2; /* and the listener and the signals */
 }
 
-/* Notes that a wait has returned `count` events, and that all of them have been processed. */
-static void horizon_after_turn(int count) {
+/* Notes that a wait has returned `count` events, and that all of them have been processed. Returns whether more is known than
+ * before: without that nothing can be due. */
+static bool horizon_after_turn(int count) {
+    if (!horizon.asked_at)
+        return false;
     if (count < EVENTS_A_TURN || count >= horizon.unreturned) {
-        horizon.known_until = horizon.asked_at ? horizon.asked_at : horizon.known_until;
+        horizon.known_until = horizon.asked_at;
         horizon.asked_at = 0;
-    } else {
-        horizon.unreturned -= count;
+        return true;
     }
+    horizon.unreturned -= count;
+    return false;
 }
 
 static int64_t next_deadline(void) {
@@ -596,15 +601,18 @@ static void cut_off(void) {
 }
 
 static void on_drain_deadline(void) {
-    if (stage == CLOSING_ALL) {
+    int64_t now = now_ms();
+    if (stage == CLOSING_ALL && now <= drain_deadline + LATE_MS) {
         drain_deadline = 0;
         cut_off();
         if (listener.fd != -1)
             listener_abort_queue();
         return;
     }
+    drain_deadline = now + LINGER_MS;
+    if (stage == CLOSING_ALL)
+        return; /* peers had no time to take what is owed to them while the process was stopped */
     stage = CLOSING_ALL;
-    drain_deadline = now_ms() + LINGER_MS;
     for (struct connection *c = first; c; c = c->next)
         connection_begin_close(c);
     if (listener.fd != -1) /* it had no descriptors for its queue; each connection that ends leaves one */
@@ -682,8 +690,8 @@ static void run(void) {
                 listener_accept();
         }
         respond_to_all();
-        horizon_after_turn(count == -1 ? 0 : count);
-        keep_deadlines();
+        if (horizon_after_turn(count == -1 ? 0 : count))
+            keep_deadlines();
     }
     cut_off();
 }

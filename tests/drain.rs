@@ -27,6 +27,7 @@ for_both_servers!(
     a_second_signal_ends_at_once,
     a_drain_without_time_still_closes_in_order,
     a_pause_longer_than_the_drain_timeout_discards_nothing,
+    a_pause_does_not_count_against_clients_that_are_being_closed,
     a_drain_at_the_descriptor_limit_serves_the_queue_and_no_newcomer,
     clients_still_queued_when_the_time_is_up_get_their_echo_and_a_fin,
     clients_still_queued_at_the_cut_off_count_as_aborted,
@@ -235,6 +236,25 @@ fn a_pause_longer_than_the_drain_timeout_discards_nothing(server: Server) {
         assert_same(&read_to_fin(stream), &pattern(seed, 1_000));
     }
     drop(streams);
+    assert_eq!(process.wait().code(), Some(0), "{}", process.stderr());
+}
+
+/// The server is stopped for longer than it gives clients to take their last bytes.
+fn a_pause_does_not_count_against_clients_that_are_being_closed(server: Server) {
+    let mut process = start(server, &["--drain-timeout", "0s"]);
+    let (stalled, finished) = (connect(process.address), connect(process.address));
+    let bytes = pattern(1, 16 << 20);
+    let sent = stuff(&stalled, &bytes);
+    echo(&finished, b"here");
+    process.signal(Signal::SIGTERM);
+    assert_eq!(read_to_fin(&finished), b""); // all are being closed
+    process.freeze();
+    std::thread::park_timeout(Duration::from_millis(3_200)); // the pause itself
+    process.thaw();
+    let back = read_to_fin(&stalled);
+    assert!(back.len() <= sent);
+    assert_same(&back, &bytes[..back.len()]);
+    drop((stalled, finished));
     assert_eq!(process.wait().code(), Some(0), "{}", process.stderr());
 }
 
