@@ -2,24 +2,36 @@
  * edgecho.c - the same server as `edgecho serve`, in plain C11 on the same system calls.
  *
  *     cc -O2 -o edgecho-c c_reference/edgecho.c
- *     ./edgecho-c [--listen 127.0.0.1:7777] [--drain-timeout 5s]
+ *     ./edgecho-c [--listen 127.0.0.1:7777] [--drain-timeout 5s] [--copy]
  *
  * It is written to be read beside the Rust in src/: the same things have the same names, and stand in the same order as one
- * meets them there (outbox, connection, listener, drain, server). What it leaves out: IPv6, logs, several listeners.
+ * meets them there (clock, outbox, connection, listener, drain, server).
+ *
+ * It leaves out IPv6, several listeners, logs, the protocols other than echo, every limit (connections, connections of one address,
+ * rate, memory), and every timeout but the drain's: there is no write timeout, no idle timeout, no lifetime and no keepalive. So
+ * a peer that reads nothing, says nothing or has vanished keeps its connection, its descriptor and what is pending for it until
+ * the drain's time is up. Enough of them take all descriptors, and new clients then wait in the accept queue. Where peers are not
+ * trusted, use the Rust server.
+ *
+ * Streams are returned by splice(2), which passes the sender's own pages on: a client on this host that sends pages of a file
+ * (sendfile(2)) and then changes the file changes what was echoed and not yet read. With --copy every byte is copied.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -37,6 +49,8 @@ enum {
     LINGER_MS = 2000,              /* how long those that we close may take */
     SHORTEST_PAUSE_MS = 10,        /* of accepting, when something has run out; doubles up to the longest */
     LONGEST_PAUSE_MS = 1000,
+    LATE_MS = 1000,                /* a deadline met later than this: the process was stopped meanwhile */
+    MAX_DRAIN_MS = 24 * 3600 * 1000,
 };
 
 /* What every connection is watched for from the start; EPOLLOUT is added the first time that a write finds no room. */
@@ -47,6 +61,9 @@ static const uint32_t INTEREST = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET;
  * is not epoll's: the peer sends more than a read can take, for in its last turn it did. */
 enum { READABLE = EPOLLIN, WRITABLE = EPOLLOUT, FIN = EPOLLRDHUP, READ_ON = EPOLLPRI, PLENTY = 1 << 15 };
 enum progress { WAITING, MORE, ENDED };
+
+/* What a try to accept has brought, if no connection. */
+enum { NOTHING = -1, FAILED = -2, EXHAUSTED = -3 };
 
 /* What an event is for, and a place in the ready queue: the first member of whatever epoll's data.ptr points to. */
 struct source {
@@ -74,20 +91,27 @@ static struct input {
     int count;
 } inputs[EVENTS_A_TURN]; /* what was read in this turn of the loop, and is still to be answered */
 static int input_count, input_bytes;
+static bool copies;       /* every byte: there is no pipe */
 static int pipe_fds[2];   /* what bytes that nobody looks at go through on their way back */
 static int piped_bytes;   /* none between two turns */
 static struct source signals = {.kind = SIGNALS}, listener = {.kind = LISTENER, .fd = -1};
+static struct sockaddr_in address = {.sin_family = AF_INET}; /* of the listener */
+static int kept_fd = -1;  /* a connection that was accepted and could not be taken in; it is the next one to be accepted */
 static struct connection *first, *last;         /* all connections, the oldest first */
 static struct source *ready_first, *ready_last; /* who has more to do than a turn allowed */
 static int epoll_fd;
 static enum { SERVING, DRAINING, CLOSING_ALL } stage;
-static int64_t drain_timeout_ms = 5000, drain_deadline, accept_pause, accept_retry; /* in ms; 0 is none */
-static int accepted, aborted, interrupted_by;
+static int64_t drain_timeout_ms = 5000, accept_pause;
+static int64_t drain_deadline, accept_retry, watch_retry; /* in ms of now_ms(); 0 is none */
+static uint64_t accepted, aborted;
+static int connection_count, interrupted_by;
 
 static _Noreturn void fail(const char *action) {
     fprintf(stderr, "error: cannot %s: %s\n", action, strerror(errno));
     exit(1);
 }
+
+/* --- clock.rs --- */
 
 static int64_t now_ms(void) {
     struct timespec now;
@@ -95,10 +119,50 @@ static int64_t now_ms(void) {
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static void watch(struct source *source, int operation, uint32_t events) {
+/* The moment up to which every event has been processed. Deadlines are judged by it, and not by the clock: after a pause (SIGSTOP)
+ * the clock has jumped, while what came before the deadline is still unread. The clock is read before a wait. A wait that returns
+ * fewer events than there was room for has returned all that happened before. A full batch leaves some behind; epoll(7) returns
+ * each ready descriptor once before it returns one of them again. */
+static struct horizon {
+    int64_t known_until;
+    int64_t asked_at; /* the wait that all events are being collected for; 0 is none */
+    int unreturned;   /* events that may still be left from before it */
+} horizon;
+
+static void horizon_before_wait(int64_t now) {
+    if (horizon.asked_at)
+        return;
+    horizon.asked_at = now;
+    horizon.unreturned = connection_count + 2; /* and the listener and the signals */
+}
+
+/* Notes that a wait has returned `count` events, and that all of them have been processed. Returns whether more is known than
+ * before: without that nothing can be due. */
+static bool horizon_after_turn(int count) {
+    if (!horizon.asked_at)
+        return false;
+    if (count < EVENTS_A_TURN || count >= horizon.unreturned) {
+        horizon.known_until = horizon.asked_at;
+        horizon.asked_at = 0;
+        return true;
+    }
+    horizon.unreturned -= count;
+    return false;
+}
+
+static int64_t next_deadline(void) {
+    int64_t next = 0, all[] = {drain_deadline, accept_retry, watch_retry};
+    for (int i = 0; i < 3; i++)
+        if (all[i] && (!next || all[i] < next))
+            next = all[i];
+    return next;
+}
+
+/* --- event/ --- */
+
+static bool watch(struct source *source, int operation, uint32_t events) {
     struct epoll_event event = {.events = events, .data.ptr = source};
-    if (epoll_ctl(epoll_fd, operation, source->fd, &event) == -1)
-        fail("watch a descriptor");
+    return epoll_ctl(epoll_fd, operation, source->fd, &event) == 0;
 }
 
 static void make_ready(struct source *source) {
@@ -117,14 +181,16 @@ static void accept_resume(void) {
 
 /* --- outbox.rs: echo reads only while it is empty, so it is filled once and then only emptied --- */
 
-static void outbox_push(struct outbox *outbox, const char *bytes, size_t count) {
+/* Returns false if there is no memory. */
+static bool outbox_push(struct outbox *outbox, const char *bytes, size_t count) {
     if (count == 0)
-        return;
+        return true;
     if (!(outbox->bytes = malloc(count)))
-        fail("keep what the peer has no room for");
+        return false;
     memcpy(outbox->bytes, bytes, count);
     outbox->start = 0;
     outbox->length = count;
+    return true;
 }
 
 static void outbox_consume(struct outbox *outbox, size_t count) {
@@ -177,12 +243,21 @@ static ssize_t connection_read(struct connection *c, char *buffer, ssize_t lengt
     return count;
 }
 
+/* Keeps what the peer has no room for. Without memory the connection is over, and false is returned. It is then closed with a reset:
+ * a FIN would say that all has come back. */
+static bool connection_keep(struct connection *c, const char *bytes, size_t count) {
+    const struct linger none = {.l_onoff = 1};
+    if (outbox_push(&c->outbox, bytes, count))
+        return true;
+    setsockopt(c->source.fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+    aborted++;
+    return false;
+}
+
 /* Returns what was read. False when the connection is gone. */
 static bool connection_respond(struct connection *c, const char *bytes, ssize_t count) {
     ssize_t sent = connection_offer(c, bytes, count);
-    if (sent != -1)
-        outbox_push(&c->outbox, bytes + sent, count - sent);
-    return sent != -1;
+    return sent != -1 && connection_keep(c, bytes + sent, count - sent);
 }
 
 /* Whether an error of splice(2) says something about the call, and nothing about the connection: a read or a write may still succeed. */
@@ -208,15 +283,12 @@ static ssize_t connection_relay(struct connection *c) {
         rest += taken;
         piped_bytes -= taken;
     }
-    if (is_gone)
-        return -1;
-    outbox_push(&c->outbox, read_buffer, rest);
-    return count;
+    return is_gone || !connection_keep(c, read_buffer, rest) ? -1 : count;
 }
 
 /* Whether what comes next may be returned without being looked at. */
 static bool connection_is_to_be_relayed(const struct connection *c) {
-    return (c->readiness & (PLENTY | WRITABLE | READ_ON)) == (PLENTY | WRITABLE) && c->phase == OPEN;
+    return (c->readiness & (PLENTY | WRITABLE | READ_ON)) == (PLENTY | WRITABLE) && c->phase == OPEN && !copies;
 }
 
 /* Whether a read is all that there is to do now: the first half of a turn, of which connection_respond is the second. */
@@ -282,6 +354,7 @@ static enum progress connection_advance(struct connection *c, ssize_t *budget) {
 static void connection_close(struct connection *c) {
     *(c->previous ? &c->previous->next : &first) = c->next;
     *(c->next ? &c->next->previous : &last) = c->previous;
+    connection_count--;
     close(c->source.fd);
     free(c->outbox.bytes);
     free(c);
@@ -289,23 +362,56 @@ static void connection_close(struct connection *c) {
         accept_resume(); /* a descriptor has come free */
 }
 
-static void connection_go_on(struct connection *c, ssize_t *budget, enum progress progress) {
+/* Asks epoll to tell of room to write. If it cannot, the bytes stay pending, and it is asked again after the shortest pause. */
+static void connection_watch_for_room(struct connection *c) {
+    c->is_watched_for_room = watch(&c->source, EPOLL_CTL_MOD, INTEREST | EPOLLOUT);
+    if (!c->is_watched_for_room && !watch_retry)
+        watch_retry = now_ms() + SHORTEST_PAUSE_MS;
+}
+
+/* Does what follows from how a turn ended. False if it closes the connection. */
+static bool connection_go_on(struct connection *c, ssize_t *budget, enum progress progress) {
     switch (progress) {
-    case MORE: make_ready(&c->source); return;
+    case MORE: make_ready(&c->source); break;
     case ENDED:
         connection_close(c);
         *budget = 0; /* it may have used all of it */
-        return;
+        break;
     case WAITING:
-        if (c->outbox.bytes && !c->is_watched_for_room) {
-            c->is_watched_for_room = true;
-            watch(&c->source, EPOLL_CTL_MOD, INTEREST | EPOLLOUT);
-        }
+        if (c->outbox.bytes && !c->is_watched_for_room)
+            connection_watch_for_room(c);
     }
+    return progress != ENDED;
 }
 
-static void connection_serve(struct connection *c, ssize_t *budget) {
-    connection_go_on(c, budget, connection_advance(c, budget));
+/* Gives a connection its turn. False if that closes it. */
+static bool connection_serve(struct connection *c, ssize_t *budget) {
+    return connection_go_on(c, budget, connection_advance(c, budget));
+}
+
+/* Starts to close a connection in order. */
+static void connection_begin_close(struct connection *c) {
+    if (c->phase == OPEN)
+        c->phase = CLOSING;
+    make_ready(&c->source);
+}
+
+/* Serves a client that had to wait in the accept queue until the drain's time was up: what it has sent is returned, and then it is
+ * closed in order. */
+static void connection_serve_last(struct connection *c) {
+    ssize_t budget = BYTES_A_TURN;
+    connection_on_event(c, EPOLLIN);
+    if (connection_serve(c, &budget))
+        connection_begin_close(c);
+}
+
+/* Returns the number of bytes that a close(2) now would destroy: those that are pending, those that the peer's kernel has not
+ * acknowledged (a FIN counts as one), and unread input, with which close(2) sends a reset (RFC 1122, 4.2.2.13). */
+static size_t connection_unsettled_bytes(const struct connection *c) {
+    int unacknowledged = 0, unread = 0, our_fin = c->phase == LINGERING;
+    ioctl(c->source.fd, SIOCOUTQ, &unacknowledged);
+    ioctl(c->source.fd, SIOCINQ, &unread);
+    return c->outbox.length + (unacknowledged > our_fin ? unacknowledged - our_fin : 0) + unread;
 }
 
 /* Answers all that was read in this turn of the loop, in the order in which it was. */
@@ -331,7 +437,8 @@ static void connection_begin_turn(struct connection *c) {
     ssize_t budget = BYTES_A_TURN;
     if (!connection_is_to_be_read(c)) {
         respond_to_all();
-        return connection_serve(c, &budget);
+        connection_serve(c, &budget);
+        return;
     }
     ssize_t count = connection_read(c, read_buffer + input_bytes, READ_BUFFER_BYTES - input_bytes);
     if (count > 0) {
@@ -344,27 +451,30 @@ static void connection_begin_turn(struct connection *c) {
     }
 }
 
-static void connection_open(int fd) {
+/* Takes in an accepted connection. False if there is no memory for it, or epoll cannot watch it. */
+static bool connection_open(int fd) {
     struct connection *c = malloc(sizeof *c);
     if (!c)
-        fail("keep another connection");
+        return false;
     *c = (struct connection){.source = {.kind = CONNECTION, .fd = fd}, .readiness = WRITABLE, .previous = last};
+    if (!watch(&c->source, EPOLL_CTL_ADD, INTEREST)) {
+        free(c);
+        return false;
+    }
     *(last ? &last->next : &first) = c;
     last = c;
+    connection_count++;
     accepted++;
-    watch(&c->source, EPOLL_CTL_ADD, INTEREST);
+    if (stage == CLOSING_ALL)
+        connection_serve_last(c);
+    return true;
 }
 
-/* --- listener.rs --- */
+/* --- listener.rs, accepting.rs --- */
 
-static void listener_bind(const char *host, const char *port) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(port))};
+static void listener_bind(void) {
     socklen_t length = sizeof address;
     const int on = 1;
-    if (inet_pton(AF_INET, host, &address.sin_addr) != 1) {
-        errno = EINVAL;
-        fail("listen: expected --listen 127.0.0.1:PORT");
-    }
     listener.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
     if (listener.fd == -1 || setsockopt(listener.fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == -1
         || setsockopt(listener.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) == -1
@@ -372,8 +482,10 @@ static void listener_bind(const char *host, const char *port) {
         || bind(listener.fd, (struct sockaddr *)&address, length) == -1 || listen(listener.fd, BACKLOG) == -1
         || getsockname(listener.fd, (struct sockaddr *)&address, &length) == -1)
         fail("listen");
-    watch(&listener, EPOLL_CTL_ADD, EPOLLIN | EPOLLET);
-    char line[64];
+    if (!watch(&listener, EPOLL_CTL_ADD, EPOLLIN | EPOLLET))
+        fail("watch for connections (epoll_ctl)");
+    char host[INET_ADDRSTRLEN] = "", line[64];
+    inet_ntop(AF_INET, &address.sin_addr, host, sizeof host);
     if (write(STDOUT_FILENO, line, snprintf(line, sizeof line, "listening on %s:%d\n", host, ntohs(address.sin_port))) == -1)
         perror("cannot say so on stdout");
 }
@@ -384,45 +496,81 @@ static void listener_close(void) {
     accept_retry = 0;
 }
 
+/* Tries once to accept a connection. */
+static int listener_take(void) {
+    struct sockaddr_in6 peer;
+    socklen_t length = sizeof peer;
+    int fd = kept_fd;
+    kept_fd = -1;
+    if (fd == -1)
+        fd = accept4(listener.fd, (struct sockaddr *)&peer, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    switch (fd == -1 ? errno : 0) {
+    case 0:
+        return fd;
+    case EAGAIN:
+        return NOTHING;
+    case ECONNABORTED: case EINTR: case EPERM: case EPROTO: case ENETDOWN: case ENOPROTOOPT: case EHOSTDOWN:
+    case ENONET: case EHOSTUNREACH: case EOPNOTSUPP: case ENETUNREACH: case ESOCKTNOSUPPORT:
+    case EPROTONOSUPPORT: case ETIMEDOUT:
+        return FAILED;
+    case EBADF: case EFAULT: case EINVAL: case ENOTSOCK:
+        fail("accept connections (accept4)");
+    default: /* EMFILE, ENFILE, ENOBUFS, ENOMEM: something has run out, and the connection stays in the queue */
+        return EXHAUSTED;
+    }
+}
+
+/* Accepts nothing until a connection has closed or the pause is over. In a drain no newcomer joins the queue meanwhile. */
+static void listener_pause(void) {
+    accept_pause = accept_pause ? accept_pause * 2 : SHORTEST_PAUSE_MS;
+    accept_pause = accept_pause < LONGEST_PAUSE_MS ? accept_pause : LONGEST_PAUSE_MS;
+    accept_retry = now_ms() + accept_pause;
+    if (stage != SERVING)
+        listen(listener.fd, 0);
+}
+
 static void listener_accept(void) {
     if (listener.fd == -1)
         return;
     for (int i = 0; i < ACCEPTS_A_TURN; i++) {
-        struct sockaddr_in6 peer;
-        socklen_t length = sizeof peer;
-        int fd = accept4(listener.fd, (struct sockaddr *)&peer, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        switch (fd == -1 ? errno : 0) {
-        case 0:
-            accept_pause = 0;
-            connection_open(fd);
-            continue;
-        case EAGAIN:
+        int fd = listener_take();
+        if (fd == NOTHING) {
             if (stage != SERVING)
                 listener_close();
             return;
-        case ECONNABORTED: case EINTR: case EPERM: case EPROTO: case ENETDOWN: case ENOPROTOOPT: case EHOSTDOWN:
-        case ENONET: case EHOSTUNREACH: case EOPNOTSUPP: case ENETUNREACH: case ESOCKTNOSUPPORT:
-        case EPROTONOSUPPORT: case ETIMEDOUT:
+        }
+        if (fd == FAILED)
             continue;
-        case EBADF: case EFAULT: case EINVAL: case ENOTSOCK:
-            fail("accept connections");
-        default: /* EMFILE, ENFILE, ENOBUFS, ENOMEM: something has run out, and the connection stays in the queue */
-            accept_pause = accept_pause ? accept_pause * 2 : SHORTEST_PAUSE_MS;
-            accept_pause = accept_pause < LONGEST_PAUSE_MS ? accept_pause : LONGEST_PAUSE_MS;
-            accept_retry = now_ms() + accept_pause;
+        if (fd == EXHAUSTED || !connection_open(fd)) {
+            kept_fd = fd == EXHAUSTED ? -1 : fd;
+            listener_pause();
             return;
         }
+        accept_pause = 0;
     }
     make_ready(&listener);
 }
 
+/* Closes the listener with clients in its queue, which are reset. Each counts as aborted. */
+static void listener_abort_queue(void) {
+    for (int fd; (fd = listener_take()) >= 0 || fd == FAILED;) {
+        if (fd == FAILED)
+            continue;
+        accepted++;
+        aborted++;
+        close(fd);
+    }
+    listener_close();
+}
+
 /* --- drain.rs, and the deadlines --- */
 
+/* Writes the statistics to stderr, or drops them if stderr has no room: a write that blocks would stop every connection. A pipe
+ * that is ready has room for PIPE_BUF bytes. */
 static void print_statistics(void) {
-    int open = 0;
-    for (struct connection *c = first; c; c = c->next)
-        open++;
-    dprintf(STDERR_FILENO, "accepted %d\nopen %d\n", accepted, open);
+    struct pollfd output = {.fd = STDERR_FILENO, .events = POLLOUT};
+    if (poll(&output, 1, 0) == 1 && output.revents & POLLOUT)
+        dprintf(STDERR_FILENO, "accepted %" PRIu64 "\nopen %d\n", accepted, connection_count);
 }
 
 static void on_signals(void) {
@@ -436,37 +584,61 @@ static void on_signals(void) {
         } else if (count != -1) {
             stage = DRAINING;
             drain_deadline = now_ms() + drain_timeout_ms;
-            make_ready(&listener); /* whom the kernel has accepted for us is served, too; then the listener closes */
+            accept_resume(); /* whom the kernel has accepted for us is served, too; then the listener closes */
         }
     }
     if (errno != EAGAIN)
-        fail("read signals");
+        fail("read signals (read)");
 }
 
+/* Closes all connections as they are. Each that loses bytes by that counts as aborted. */
 static void cut_off(void) {
+    ready_first = ready_last = NULL;
     while (first) {
-        aborted += first->outbox.bytes != NULL;
+        aborted += connection_unsettled_bytes(first) > 0;
         connection_close(first);
     }
-    ready_first = ready_last = NULL;
 }
 
-static void keep_deadlines(void) {
-    int64_t now = accept_retry || drain_deadline ? now_ms() : 0;
-    if (accept_retry && now >= accept_retry)
-        accept_resume();
-    if (!drain_deadline || now < drain_deadline)
+static void on_drain_deadline(void) {
+    int64_t now = now_ms();
+    if (stage == CLOSING_ALL && now <= drain_deadline + LATE_MS) {
+        drain_deadline = 0;
+        cut_off();
+        if (listener.fd != -1)
+            listener_abort_queue();
         return;
-    if (stage == CLOSING_ALL)
-        return cut_off();
-    stage = CLOSING_ALL;
+    }
     drain_deadline = now + LINGER_MS;
-    if (listener.fd != -1)
-        listener_close();
-    for (struct connection *c = first; c; c = c->next) {
-        if (c->phase == OPEN)
-            c->phase = CLOSING;
-        make_ready(&c->source);
+    if (stage == CLOSING_ALL)
+        return; /* peers had no time to take what is owed to them while the process was stopped */
+    stage = CLOSING_ALL;
+    for (struct connection *c = first; c; c = c->next)
+        connection_begin_close(c);
+    if (listener.fd != -1) /* it had no descriptors for its queue; each connection that ends leaves one */
+        accept_resume();
+}
+
+/* Gives a turn to each connection that could not be watched for room. One that is in the ready queue has its turn coming. */
+static void retry_to_watch(void) {
+    watch_retry = 0;
+    for (struct connection *c = first, *next; c; c = next) {
+        ssize_t budget = BYTES_A_TURN;
+        next = c->next;
+        if (c->outbox.bytes && !c->is_watched_for_room && !c->source.is_queued)
+            connection_serve(c, &budget);
+    }
+}
+
+/* Does what was due at the moment up to which all events have been processed. */
+static void keep_deadlines(void) {
+    for (int64_t next; (next = next_deadline()) && next <= horizon.known_until;) {
+        if (next == accept_retry)
+            accept_resume();
+        else if (next == watch_retry)
+            retry_to_watch();
+        else
+            on_drain_deadline();
     }
 }
 
@@ -489,22 +661,23 @@ static void serve_leftovers(void) {
 }
 
 static int wait_ms(void) {
-    int64_t next = accept_retry && (!drain_deadline || accept_retry < drain_deadline) ? accept_retry : drain_deadline;
+    int64_t next = next_deadline(), now = next ? now_ms() : 0, left = next - now;
+    if (next)
+        horizon_before_wait(now);
     if (ready_first || !next)
         return ready_first ? 0 : -1;
-    int64_t left = next - now_ms();
     return left < 0 ? 0 : left > INT32_MAX ? INT32_MAX : (int)left;
 }
 
 static void run(void) {
     static struct epoll_event events[EVENTS_A_TURN];
-    while (!interrupted_by) {
+    for (;;) {
         serve_leftovers();
-        if (stage != SERVING && !first && listener.fd == -1)
-            return;
+        if (interrupted_by || (stage != SERVING && !first && listener.fd == -1))
+            break;
         int count = epoll_wait(epoll_fd, events, EVENTS_A_TURN, wait_ms());
         if (count == -1 && errno != EINTR)
-            fail("wait for events");
+            fail("wait for events (epoll_wait)");
         for (int i = 0; i < count; i++) {
             struct source *source = events[i].data.ptr;
             if (source->kind == CONNECTION)
@@ -517,27 +690,57 @@ static void run(void) {
                 listener_accept();
         }
         respond_to_all();
-        if (!interrupted_by)
+        if (horizon_after_turn(count == -1 ? 0 : count))
             keep_deadlines();
     }
     cut_off();
 }
 
+/* --- the command line --- */
+
+static _Noreturn void refuse(const char *option, const char *value, const char *expected) {
+    fprintf(stderr, "error: %s '%s': expected %s\n", option, value, expected);
+    exit(2);
+}
+
+/* Reads a number up to `most`, digits only. Returns what follows it, or "?" if there is no such number. */
+static const char *read_number(const char *text, int64_t most, int64_t *number) {
+    const char *end = text;
+    for (*number = 0; *end >= '0' && *end <= '9' && *number <= most; end++)
+        *number = *number * 10 + (*end - '0');
+    return end == text || *number > most ? "?" : end;
+}
+
+static void read_listen(const char *value) {
+    const char *colon = strrchr(value, ':');
+    char host[INET_ADDRSTRLEN] = "";
+    int64_t port;
+    if (colon && colon < value + sizeof host)
+        memcpy(host, value, colon - value);
+    if (inet_pton(AF_INET, host, &address.sin_addr) != 1 || *read_number(colon + 1, UINT16_MAX, &port))
+        refuse("--listen", value, "IPV4:PORT, with a port from 0 to 65535, such as 127.0.0.1:7777");
+    address.sin_port = htons(port);
+}
+
+static void read_drain_timeout(const char *value) {
+    const char *unit = read_number(value, MAX_DRAIN_MS, &drain_timeout_ms);
+    drain_timeout_ms *= !strcmp(unit, "s") ? 1000 : 1;
+    if ((strcmp(unit, "s") && strcmp(unit, "ms")) || drain_timeout_ms > MAX_DRAIN_MS)
+        refuse("--drain-timeout", value, "a duration from 0s to 86400s, such as 5s or 500ms");
+}
+
 int main(int argc, char **argv) {
-    char *host = "127.0.0.1", *port = "7777";
-    for (int i = 1; i < argc; i += 2) {
-        char *value = i + 1 < argc ? argv[i + 1] : "", *end;
-        if (!strcmp(argv[i], "--listen") && (end = strrchr(value, ':'))) {
-            *end = '\0';
-            host = value;
-            port = end + 1;
-        } else if (!strcmp(argv[i], "--drain-timeout") && (drain_timeout_ms = strtol(value, &end, 10)) >= 0
-                   && end != value && (!strcmp(end, "s") || !strcmp(end, "ms"))) {
-            drain_timeout_ms *= strcmp(end, "s") ? 1 : 1000;
-        } else {
-            fputs("usage: edgecho-c [--listen 127.0.0.1:PORT] [--drain-timeout 5s|500ms]\n", stderr);
-            return 2;
-        }
+    read_listen("127.0.0.1:7777");
+    for (int i = 1; i < argc; i++) {
+        const char *option = argv[i], *value = i + 1 < argc ? argv[i + 1] : "";
+        if (!strcmp(option, "--copy"))
+            copies = true;
+        else if (!strcmp(option, "--listen") && ++i)
+            read_listen(value);
+        else if (!strcmp(option, "--drain-timeout") && ++i)
+            read_drain_timeout(value);
+        else
+            refuse("unknown option", option, "[--listen IPV4:PORT] [--drain-timeout 5s|500ms] [--copy]");
     }
     signal(SIGPIPE, SIG_IGN); /* for stdout and stderr; on sockets MSG_NOSIGNAL does it */
     signal(SIGXFSZ, SIG_IGN); /* a file as large as `ulimit -f` allows is an error like any other */
@@ -551,25 +754,32 @@ int main(int argc, char **argv) {
     if (fd != -1 && read(fd, somaxconn, sizeof somaxconn - 1) > 0 && atoi(somaxconn) < BACKLOG)
         fprintf(stderr, "the backlog of %d is cut to %d\n", BACKLOG, atoi(somaxconn));
     close(fd);
+    struct sigaction hangup;
     sigset_t mask;
     sigemptyset(&mask);
+    sigaction(SIGHUP, NULL, &hangup);
+    if (hangup.sa_handler != SIG_IGN) /* as under nohup(1) */
+        sigaddset(&mask, SIGHUP);
     sigaddset(&mask, SIGINT);
     sigaddset(&mask, SIGTERM);
     sigaddset(&mask, SIGUSR1);
     sigprocmask(SIG_BLOCK, &mask, NULL);
     if ((signals.fd = signalfd(-1, &mask, SFD_NONBLOCK | SFD_CLOEXEC)) == -1)
-        fail("read signals");
+        fail("read signals (signalfd4)");
     if ((epoll_fd = epoll_create1(EPOLL_CLOEXEC)) == -1)
-        fail("make an event loop");
-    watch(&signals, EPOLL_CTL_ADD, EPOLLIN | EPOLLET);
-    if (pipe2(pipe_fds, O_NONBLOCK | O_CLOEXEC) == -1)
-        fail("make a pipe");
-    listener_bind(host, port);
+        fail("make an event loop (epoll_create1)");
+    if (!watch(&signals, EPOLL_CTL_ADD, EPOLLIN | EPOLLET))
+        fail("watch for signals (epoll_ctl)");
+    if (!copies && pipe2(pipe_fds, O_NONBLOCK | O_CLOEXEC) == -1)
+        fail("make a pipe (pipe2)");
+    listener_bind();
     run();
     if (listener.fd != -1)
         listener_close();
-    close(pipe_fds[0]);
-    close(pipe_fds[1]);
+    if (!copies) {
+        close(pipe_fds[0]);
+        close(pipe_fds[1]);
+    }
     close(epoll_fd);
     close(signals.fd);
     if (interrupted_by) { /* the parent is to see which signal it was */

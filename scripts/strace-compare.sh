@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 
 # Name, how to compare, and how both servers are started. `exact`: every call, in order. `totals`: the kernel's timing decides how
 # the bytes are cut up, so what must hold is compared: the other calls in order, the bytes in total, and what follows a write that
-# found no room.
+# found no room. `limit=N` in front of a server's own arguments is its limit on open descriptors (ulimit -n).
 SCENARIOS=(
     "one-line exact"
     "ten-lines-in-one-segment exact"
@@ -27,14 +27,20 @@ SCENARIOS=(
     "larger-than-the-read-buffer exact"
     "urgent exact"
     "stop-and-continue exact"
+    "larger-than-the-read-buffer-and-copied exact --copy"
     "stalled-reader totals"
     "sigterm-when-idle exact"
     "sigint-when-idle exact"
     "sigterm-with-a-client exact --drain-timeout 20s"
     "sigterm-with-clients-in-the-accept-queue exact --drain-timeout 20s"
+    "sighup-with-a-client exact --drain-timeout 20s"
+    "sigterm-at-the-descriptor-limit exact limit=16 --drain-timeout 20s"
     "sigterm-with-bytes-pending totals --drain-timeout 20s"
     "drain-deadline exact --drain-timeout 200ms"
     "drain-deadline-and-nobody-leaves exact --drain-timeout 0s"
+    "drain-deadline-at-the-descriptor-limit exact limit=16 --drain-timeout 0s"
+    "cut-off-with-clients-in-the-accept-queue exact limit=16 --drain-timeout 0s"
+    "cut-off-before-the-echo-is-acknowledged exact --drain-timeout 0s"
     "second-signal exact --drain-timeout 20s"
 )
 
@@ -62,7 +68,8 @@ list() {
     printf '    %s\n' "${SCENARIOS[@]}"
     printf 'left out on both sides:\n'
     printf '    %s\n' 'the dynamic loader, up to the first call of the program itself' \
-        'brk, mmap, munmap, mprotect, mremap, madvise, and the 8 random bytes of malloc: when the allocator asks for memory'
+        'brk, mmap, munmap, mprotect, mremap, madvise, and the 8 random bytes of malloc: when the allocator asks for memory' \
+        'a pause that ends in another pause, for there is still no descriptor: how often depends on when the clients leave'
     printf "left out on Rust's side:\n"
     printf '    %s\n' "${RUNTIME[@]}"
 }
@@ -84,6 +91,7 @@ done
 directory=$(mktemp -d)
 server=
 trap '[ -z "$server" ] || kill -KILL "$server" 2>/dev/null || :; rm -rf "$directory"' EXIT
+target=${CARGO_TARGET_DIR:-target}
 cargo build --quiet --release --bin edgecho --example strace-client
 cc -std=c11 -O2 -o "$directory/edgecho-c" c_reference/edgecho.c
 printf '%s\n' "${RUNTIME[@]}" >"$directory/rules"
@@ -91,17 +99,24 @@ mkfifo "$directory/stdout"
 
 # trace SIDE SCENARIO ARGUMENT...: takes one server through one scenario, and leaves its trace in $directory/SIDE.raw.
 trace() {
-    local side=$1 scenario=$2 raw="$directory/$1.raw" line address strace
+    local side=$1 scenario=$2 raw="$directory/$1.raw" limit='' line address strace
     shift 2
     local -a program=("$directory/edgecho-c")
-    [ "$side" = c ] || program=(target/release/edgecho serve -qq)
-    strace -s 24 -o "$raw" "${program[@]}" --listen 127.0.0.1:0 "$@" >"$directory/stdout" 2>"$directory/stderr" &
+    [ "$side" = c ] || program=("$target/release/edgecho" serve -qq)
+    if [[ ${1-} == limit=* ]]; then
+        limit=${1#limit=}
+        shift
+    fi
+    (
+        [ -z "$limit" ] || ulimit -n "$limit"
+        exec strace -s 24 -o "$raw" "${program[@]}" --listen 127.0.0.1:0 "$@" >"$directory/stdout" 2>"$directory/stderr"
+    ) &
     strace=$!
     read -r -t 20 line <"$directory/stdout" || fail "the $side server did not start: $(cat "$directory/stderr")"
     address=${line#listening on }
     server=$(<"/proc/$strace/task/$strace/children")
     server=${server% }
-    timeout 60 target/release/examples/strace-client "$scenario" "$address" "$server" "$raw" \
+    timeout 60 "$target/release/examples/strace-client" "$scenario" "$address" "$server" "$raw" \
         || fail "$scenario: the client of the $side server failed"
     # strace ends as the server did, and says so in the trace.
     wait "$strace" 2>/dev/null || true

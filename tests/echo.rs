@@ -3,10 +3,17 @@
 
 mod support;
 
+use std::fs::File;
 use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
+use edgecho::sys::socket::unread_bytes;
+use nix::sys::sendfile::sendfile;
 use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Socket, Type};
 use support::client::{assert_same, connect, echo, finish, pattern, read_to_fin, reset, stuff};
 use support::{Process, Server, eventually, raise_descriptor_limit, skip};
 
@@ -32,6 +39,8 @@ for_both_servers!(
     stop_and_continue_do_no_harm,
     idle_means_asleep,
     an_idle_connection_costs_at_most_128_bytes,
+    with_copy_an_echo_does_not_change_when_the_senders_file_does,
+    without_copy_an_echo_that_is_not_read_changes_with_the_senders_file,
 );
 
 fn every_byte_comes_back_in_order(server: Server) {
@@ -369,5 +378,51 @@ fn an_idle_connection_costs_at_most_128_bytes(server: Server) {
     let each = process.rss_bytes().saturating_sub(before) / CONNECTIONS;
     assert!(each <= 128, "{each} bytes for each connection");
     drop(streams);
+    process.terminate();
+}
+
+/// Sends a file (sendfile(2)), overwrites it when all of it has come back and before any of it was read, and gives what is then read. The
+/// file held `before`, and holds as many other bytes afterwards.
+fn echo_of_a_file_that_changes(process: &Process) -> (Vec<u8>, Vec<u8>) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    // The echo is to wait in our receive queue as a whole. Without the privilege it gets as large a one as there is.
+    if setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20)).is_err() {
+        socket.set_recv_buffer_size(16 << 20).expect("SO_RCVBUF");
+    }
+    let length = (socket.recv_buffer_size().expect("SO_RCVBUF") / 4).min(2 << 20);
+    socket.connect(&process.address.into()).expect("connect");
+    let mut stream: TcpStream = socket.into();
+    stream.set_read_timeout(Some(support::PATIENCE)).expect("a timeout");
+
+    let (before, after) = (pattern(1, length), pattern(2, length));
+    let path = std::env::temp_dir().join(format!("edgecho-sent-{}", process.pid()));
+    let file = File::options().read(true).write(true).create_new(true).open(&path).expect("a new file");
+    std::fs::remove_file(&path).expect("our own file");
+    file.write_all_at(&before, 0).expect("a disk with room");
+    let mut sent = 0;
+    while sent < length {
+        sent += sendfile(&stream, &file, None, length - sent).expect("sendfile");
+    }
+    eventually("the echo is back", || (unread_bytes(stream.as_fd()).expect("SIOCINQ") == length).then_some(()));
+    file.write_all_at(&after, 0).expect("a disk with room");
+
+    let mut back = vec![0; length];
+    stream.read_exact(&mut back).expect("receive");
+    (back, before)
+}
+
+fn with_copy_an_echo_does_not_change_when_the_senders_file_does(server: Server) {
+    let process = Process::start(server, &["--copy"]).expect("it was built");
+    let (back, before) = echo_of_a_file_that_changes(&process);
+    assert_same(&back, &before);
+    process.terminate();
+}
+
+/// The limit that `--copy` lifts: splice(2) passes the sender's own pages on.
+fn without_copy_an_echo_that_is_not_read_changes_with_the_senders_file(server: Server) {
+    let process = start(server);
+    let (back, before) = echo_of_a_file_that_changes(&process);
+    let changed = back.iter().zip(&before).filter(|(back, before)| back != before).count();
+    assert!(changed > before.len() / 2, "{changed} of {} bytes changed", before.len());
     process.terminate();
 }

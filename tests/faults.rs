@@ -45,8 +45,8 @@ const TABLE: &[Row] = &[
     // epoll_wait(2)
     ("epoll_wait", &["EINTR"], NothingIsLost),
     ("epoll_wait", &["EBADF", "EFAULT", "EINVAL"], ServerEnds),
-    // epoll_ctl(2): a connection that cannot be watched is closed at once.
-    ("epoll_ctl", &["EBADF", "EEXIST", "EINVAL", "ELOOP", "ENOENT", "ENOMEM", "ENOSPC", "EPERM"], OneEnds),
+    // epoll_ctl(2): a connection that cannot be watched is kept, and tried again after a pause.
+    ("epoll_ctl", &["EBADF", "EEXIST", "EINVAL", "ELOOP", "ENOENT", "ENOMEM", "ENOSPC", "EPERM"], NothingIsLost),
     // recv(2), tcp(7)
     ("recvfrom", &["EAGAIN", "EINTR"], NothingIsLost),
     ("recvfrom", &["EBADF", "ECONNREFUSED", "EFAULT", "EINVAL", "ENOMEM", "ENOTCONN", "ENOTSOCK"], OneEnds),
@@ -86,8 +86,10 @@ const NOT_IN_THE_TABLE: &[&str] = &[
     "futex",
     // Of a debug build only: the standard library looks whether a descriptor is open before it closes it.
     "fcntl",
-    // In `the_drain_survives_its_own_faults`:
+    // In `the_drain_survives_its_own_faults` and `the_cut_off_survives_its_own_faults`:
     "shutdown",
+    "ioctl",
+    "listen",
 ];
 
 /// So many conversations of each client make every call at least a hundred times.
@@ -225,9 +227,9 @@ fn end(process: &mut Process) -> std::process::ExitStatus {
     process.wait()
 }
 
-fn check(call: &str, errno: &str, when: u32, outcome: Outcome) {
-    let cell = format!("{call} {errno} at call {when}");
-    let mut process = Process::start(Server::Rust, &["--drain-timeout", "500ms"]).expect("the program");
+fn check(server: Server, call: &str, errno: &str, when: u32, outcome: Outcome) {
+    let cell = format!("{server:?}: {call} {errno} at call {when}");
+    let mut process = Process::start(server, &["--drain-timeout", "500ms"]).expect("the program");
     let inject = format!("inject={call}:error={errno}:when={when}");
     // The log has a thread of its own, which is started with the first line.
     let threads: &[&str] = if call == "write" { &["-f"] } else { &[] };
@@ -266,7 +268,7 @@ fn check(call: &str, errno: &str, when: u32, outcome: Outcome) {
 }
 
 /// All the cells of one call.
-fn check_all(call: &str) {
+fn check_all(server: Server, call: &str) {
     if !has_strace(call) {
         return;
     }
@@ -274,7 +276,7 @@ fn check_all(call: &str) {
     for &(_, errnos, outcome) in TABLE.iter().filter(|row| row.0 == call) {
         for errno in errnos {
             for when in [1, 2, 100] {
-                check(call, errno, when, outcome);
+                check(server, call, errno, when, outcome);
                 cells += 1;
             }
         }
@@ -283,10 +285,76 @@ fn check_all(call: &str) {
 }
 
 macro_rules! cells_of {
-    ($($call:ident),*) => { mod cells_of { $( #[test] fn $call() { super::check_all(stringify!($call)); } )* } };
+    ($($call:ident),*) => { mod cells_of { $( #[test] fn $call() { super::check_all(super::Server::Rust, stringify!($call)); } )* } };
 }
 
 cells_of!(accept4, epoll_wait, epoll_ctl, recvfrom, sendto, splice, close, read, write);
+
+for_both_servers!(
+    connections_that_epoll_cannot_watch_for_now_are_served_later,
+    a_connection_that_epoll_cannot_watch_when_a_drain_begins_is_served,
+    a_stalled_connection_that_epoll_cannot_watch_for_room_gets_every_byte,
+    the_drain_survives_its_own_faults,
+    the_cut_off_survives_its_own_faults,
+);
+
+/// The cells of epoll_ctl(2) are the one part of the table that the C reference is held to, too: it retries what it used to give up.
+#[test]
+fn epoll_ctl_in_the_c_reference() {
+    support::run_test(Server::C, "epoll_ctl_in_the_c_reference", |server| check_all(server, "epoll_ctl"));
+}
+
+/// Lets the n-th calls of epoll_ctl(2) from now on fail, as `when` of strace(1) has it.
+fn no_watches(process: &Process, when: &str) -> Tracer {
+    let inject = format!("inject=epoll_ctl:error=ENOSPC:when={when}");
+    Tracer::attach(process, &["-e", "trace=epoll_ctl", "-e", &inject])
+}
+
+fn connections_that_epoll_cannot_watch_for_now_are_served_later(server: Server) {
+    if !has_strace("connections_that_epoll_cannot_watch_for_now_are_served_later") {
+        return;
+    }
+    let process = Process::start(server, &[]).expect("it was built");
+    let tracer = no_watches(&process, "2..5");
+    let streams: Vec<_> = (0..5).map(|_| support::client::connect(process.address)).collect();
+    for stream in &streams {
+        support::client::echo(stream, b"patience");
+    }
+    assert!(tracer.has_injected());
+    drop(streams);
+    process.terminate();
+}
+
+fn a_connection_that_epoll_cannot_watch_when_a_drain_begins_is_served(server: Server) {
+    if !has_strace("a_connection_that_epoll_cannot_watch_when_a_drain_begins_is_served") {
+        return;
+    }
+    let mut process = Process::start(server, &["--drain-timeout", "20s"]).expect("it was built");
+    let tracer = no_watches(&process, "1..6");
+    let stream = support::client::connect(process.address);
+    eventually("the first failure", || tracer.has_injected().then_some(()));
+    process.signal(Signal::SIGTERM);
+    support::client::echo(&stream, b"just in time");
+    drop(stream);
+    assert_eq!(process.wait().code(), Some(0), "{}", process.stderr());
+}
+
+fn a_stalled_connection_that_epoll_cannot_watch_for_room_gets_every_byte(server: Server) {
+    if !has_strace("a_stalled_connection_that_epoll_cannot_watch_for_room_gets_every_byte") {
+        return;
+    }
+    let process = Process::start(server, &[]).expect("it was built");
+    let stream = support::client::connect(process.address);
+    support::client::echo(&stream, b"here");
+    let tracer = no_watches(&process, "1..4");
+    let bytes = pattern(1, 32 << 20);
+    let sent = support::client::stuff(&stream, &bytes);
+    assert!(tracer.has_injected());
+    support::client::finish(&stream);
+    support::client::assert_same(&support::client::read_to_fin(&stream), &bytes[..sent]);
+    drop(stream);
+    process.terminate();
+}
 
 #[test]
 fn the_table_has_every_call_that_the_server_makes() {
@@ -341,13 +409,12 @@ fn short_counts_lose_nothing() {
     process.terminate();
 }
 
-#[test]
-fn the_drain_survives_its_own_faults() {
+fn the_drain_survives_its_own_faults(server: Server) {
     if !has_strace("the_drain_survives_its_own_faults") {
         return;
     }
     for errno in ["EBADF", "EINVAL", "ENOTCONN", "ENOTSOCK"] {
-        let mut process = Process::start(Server::Rust, &["--drain-timeout", "0s"]).expect("the program");
+        let mut process = Process::start(server, &["--drain-timeout", "0s"]).expect("it was built");
         let _tracer =
             Tracer::attach(&process, &["-e", "trace=shutdown", "-e", &format!("inject=shutdown:error={errno}:when=1")]);
         let streams: Vec<_> = (0..3).map(|_| support::client::connect(process.address)).collect();
@@ -361,6 +428,27 @@ fn the_drain_survives_its_own_faults() {
         drop(streams);
         assert_eq!(process.wait().code(), Some(0), "{errno}: {}", process.stderr());
     }
+}
+
+/// With no descriptor left, the kernel neither shuts out newcomers nor tells what a connection loses.
+fn the_cut_off_survives_its_own_faults(server: Server) {
+    const LIMIT: u32 = 16;
+    if !has_strace("the_cut_off_survives_its_own_faults") {
+        return;
+    }
+    let preparation = format!("ulimit -n {LIMIT}");
+    let mut process = Process::start_after(server, &preparation, &["--drain-timeout", "0s"]).expect("it was built");
+    let inject = ["-e", "inject=ioctl:error=EINVAL", "-e", "inject=listen:error=EADDRINUSE"];
+    let tracer = Tracer::attach(&process, &[&["-e", "trace=ioctl,listen"], &inject[..]].concat());
+    let places = LIMIT as usize - process.descriptors_below(LIMIT);
+    let streams: Vec<_> = (0..=places).map(|_| support::client::connect(process.address)).collect();
+    for stream in &streams[..places] {
+        support::client::echo(stream, b"here to stay");
+    }
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.wait().code(), Some(1), "one waited in the accept queue: {}", process.stderr());
+    assert!(tracer.has_injected());
+    drop(streams);
 }
 
 #[test]

@@ -7,14 +7,14 @@
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 
 use clap::Parser;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 use support::client::{assert_same, connect, echo, finish, pattern, read_to_fin, reset};
 use support::{eventually, proc};
 
@@ -92,6 +92,23 @@ impl Traced {
         });
     }
 
+    /// Sends SIGTERM, and has as many clients come as there are descriptors for, and two more, before the server looks. Gives the two apart:
+    /// they have sent a line, and wait in the accept queue.
+    fn sigterm_at_the_descriptor_limit(&self) -> (Vec<TcpStream>, Vec<TcpStream>) {
+        let limit = proc::descriptor_limit(self.0.pid);
+        let places = limit as usize - proc::descriptors_below(self.0.pid, limit);
+        let mut streams = self.while_stopped(|| {
+            self.signal(Signal::SIGTERM);
+            let streams: Vec<_> = (0..places + 2).map(|_| connect(self.0.address)).collect();
+            for mut stream in &streams[places..] {
+                stream.write_all(b"let me in\n").expect("send");
+            }
+            streams
+        });
+        let queued = streams.split_off(places);
+        (streams, queued)
+    }
+
     fn run(&self) {
         match self.0.scenario.as_str() {
             "one-line" => {
@@ -153,7 +170,7 @@ impl Traced {
                 });
             }
             "reset-in-the-accept-queue" => self.while_stopped(|| reset(connect(self.0.address))),
-            "larger-than-the-read-buffer" => {
+            "larger-than-the-read-buffer" | "larger-than-the-read-buffer-and-copied" => {
                 let stream = self.connect();
                 let bytes = pattern(1, 60_000);
                 self.while_stopped(|| {
@@ -203,6 +220,25 @@ impl Traced {
                 self.echo(&stream, b"behind\n");
                 return drop(stream);
             }
+            "sighup-with-a-client" => {
+                let stream = self.connect();
+                self.echo(&stream, b"before\n");
+                self.after(|| self.signal(Signal::SIGHUP));
+                self.echo(&stream, b"behind\n");
+                return drop(stream);
+            }
+            "sigterm-at-the-descriptor-limit" => {
+                let (connected, queued) = self.sigterm_at_the_descriptor_limit();
+                for stream in connected {
+                    self.close(stream);
+                }
+                let last = queued.len() - 1;
+                for (index, stream) in queued.into_iter().enumerate() {
+                    assert_eq!(read_line(&stream), "let me in\n");
+                    if index == last { drop(stream) } else { self.close(stream) }
+                }
+                return;
+            }
             "sigterm-with-clients-in-the-accept-queue" => {
                 let streams = self.while_stopped(|| {
                     let streams: Vec<_> = (0..3).map(|_| connect(self.0.address)).collect();
@@ -237,6 +273,39 @@ impl Traced {
                 // Holds its side open until the server has gone.
                 return eventually("the server ends", || (!is_running(self.0.pid)).then_some(()));
             }
+            "drain-deadline-at-the-descriptor-limit" => {
+                let (connected, queued) = self.sigterm_at_the_descriptor_limit();
+                for stream in connected {
+                    assert_eq!(read_to_fin(&stream), b"");
+                    self.close(stream);
+                }
+                let last = queued.len() - 1;
+                for (index, stream) in queued.into_iter().enumerate() {
+                    assert_eq!(read_to_fin(&stream), b"let me in\n");
+                    if index == last { drop(stream) } else { self.close(stream) }
+                }
+                return;
+            }
+            "cut-off-with-clients-in-the-accept-queue" => {
+                let streams = self.sigterm_at_the_descriptor_limit();
+                eventually("the server ends", || (!is_running(self.0.pid)).then_some(()));
+                return drop(streams);
+            }
+            "cut-off-before-the-echo-is-acknowledged" => {
+                let stream = self.after(|| {
+                    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+                    socket.set_recv_buffer_size(4096).expect("SO_RCVBUF"); // it has room for a part of the echo
+                    socket.connect(&self.0.address.into()).expect("connect");
+                    TcpStream::from(socket)
+                });
+                self.while_stopped(|| {
+                    (&stream).write_all(&pattern(1, 30_000)).expect("send");
+                    eventually("the kernel has it", || (unacknowledged(&stream) == 0).then_some(()));
+                });
+                self.signal(Signal::SIGTERM);
+                eventually("the server ends", || (!is_running(self.0.pid)).then_some(()));
+                return drop(stream);
+            }
             "second-signal" => {
                 let stream = self.connect();
                 self.echo(&stream, b"here to stay\n");
@@ -259,6 +328,12 @@ fn unacknowledged(stream: &TcpStream) -> usize {
     let row = row.filter(|row| row.len() > 4).find(|row| row[1].ends_with(&port(near)) && row[2].ends_with(&port(far)));
     let queues = row.expect("our own socket")[4].to_owned();
     usize::from_str_radix(queues.split(':').next().expect("proc(5)"), 16).expect("a number")
+}
+
+fn read_line(stream: &TcpStream) -> String {
+    let mut line = String::new();
+    std::io::BufReader::new(stream).read_line(&mut line).expect("receive");
+    line
 }
 
 fn is_running(pid: u32) -> bool {

@@ -10,7 +10,7 @@ use super::connection::{Connection, Turn};
 use super::error::Error;
 use super::fault::Fault;
 use super::kernel::Kernel;
-use super::listener::Accepted;
+use super::listener::{Accepted, Listener};
 use super::serving::INTEREST;
 use super::statistics::Reason;
 use super::{Client, Ms48, Peer, Place, Server, listener_index, listener_token};
@@ -166,20 +166,19 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     pub(super) fn resume_listeners(&mut self) {
         let (first, count) = (self.next_listener, self.listeners.len());
         for index in (first..first + count).map(|index| index % count) {
-            let Some(listener) = &mut self.listeners[index] else { continue };
-            if listener.is_held_back() {
-                if let Some(until) = listener.resume() {
-                    self.deadlines.cancel(until, listener_token(index));
-                }
+            if self.listeners[index].as_ref().is_some_and(Listener::is_held_back) {
                 self.queue_listener(index);
             }
         }
     }
 
+    /// Has a listener accept in the next turn. A pause ends, and its deadline with it.
     pub(super) fn queue_listener(&mut self, index: usize) {
-        if let Some(listener) = &mut self.listeners[index]
-            && !listener.is_queued
-        {
+        let Some(listener) = &mut self.listeners[index] else { return };
+        if let Some(until) = listener.resume() {
+            self.deadlines.cancel(until, listener_token(index));
+        }
+        if !listener.is_queued {
             listener.is_queued = true;
             self.ready.push_back(listener_token(index));
         }

@@ -102,8 +102,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     pub(super) fn cut_off(&mut self) -> u64 {
         let mut lost_bytes = 0;
         for key in self.clients.keys().collect::<Vec<_>>() {
-            lost_bytes += self.clients[key].connection.unsettled_bytes();
-            self.cut(key, Reason::Drained);
+            lost_bytes += self.cut(key, Reason::Drained);
         }
         let aborted = self.statistics.closed_for(Reason::Aborted);
         if lost_bytes > 0 {
@@ -112,10 +111,12 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         aborted
     }
 
-    /// Closes a connection as it is. It is aborted if that destroys bytes, and otherwise closed for `reason`.
-    pub(super) fn cut(&mut self, key: SessionId, reason: Reason) {
-        let Some(client) = self.clients.get(key) else { return };
-        let is_settled = client.connection.unsettled_bytes() == 0;
-        self.forget(key, if is_settled { reason } else { Reason::Aborted });
+    /// Closes a connection as it is. It is aborted if that destroys bytes, and otherwise closed for `reason`. Returns the number of bytes
+    /// that are lost.
+    pub(super) fn cut(&mut self, key: SessionId, reason: Reason) -> u64 {
+        let Some(client) = self.clients.get(key) else { return 0 };
+        let lost_bytes = client.connection.unsettled_bytes();
+        self.forget(key, if lost_bytes == 0 { reason } else { Reason::Aborted });
+        lost_bytes
     }
 }

@@ -4,6 +4,8 @@
 //! minutes with a peer that reads slowly, and an outbox of the same length may hold other bytes. So the kernel is asked, and only when a
 //! timer has come.
 
+use std::hash::{BuildHasherDefault, DefaultHasher};
+
 use slotmap::SparseSecondaryMap;
 
 use crate::protocol::SessionId;
@@ -12,7 +14,8 @@ use crate::stream::Stream;
 /// The progress of the peers that had bytes outstanding when they were last looked at.
 #[derive(Debug, Default)]
 pub(super) struct PeerProgress {
-    seen: SparseSecondaryMap<SessionId, Seen>,
+    /// The keys are the server's own, so that hashing needs no secret, and no call of getrandom(2) for one.
+    seen: SparseSecondaryMap<SessionId, Seen, BuildHasherDefault<DefaultHasher>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +41,7 @@ impl PeerProgress {
         if !self.seen.is_empty() {
             self.seen.remove(key);
             if self.seen.is_empty() {
-                self.seen = SparseSecondaryMap::new(); // and return the memory of a peak
+                self.seen = SparseSecondaryMap::default(); // and return the memory of a peak
             }
         }
     }

@@ -145,13 +145,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 Name::Fixed(STATUS) => self.on_status(now),
                 Name::Fixed(MEMORY) => self.retry_for_memory(),
                 Name::Fixed(TRIM) => self.trim_memory(),
-                Name::Fixed(name) => {
-                    let index = listener_index(name);
-                    if let Some(listener) = &mut self.listeners[index] {
-                        listener.resume();
-                        self.queue_listener(index);
-                    }
-                }
+                Name::Fixed(name) => self.queue_listener(listener_index(name)),
                 Name::Key(key) => self.resume_client(key),
             }
         }
@@ -193,7 +187,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             }
             // Nothing that is owed can reach it.
             Some(Due::Close(Reason::WriteStalled)) => return self.forget(key, Reason::WriteStalled),
-            Some(Due::Close(reason)) => return self.cut(key, reason),
+            Some(Due::Close(reason)) => {
+                self.cut(key, reason);
+                return;
+            }
         }
         self.set_timer(key);
     }
@@ -233,7 +230,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             client.connection.close();
             client.closing.get_or_insert(reason);
             // A connection that waits for its rate or for memory waits no longer: its input is only read to be discarded.
-            client.place = Place::Nowhere;
+            if client.place == Place::HeldBack {
+                client.place = Place::Nowhere;
+            }
             self.peer_progress.begin(key, client.connection.sent_bytes(), now_ms);
         }
     }

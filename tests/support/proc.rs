@@ -49,6 +49,14 @@ pub fn descriptors_below(pid: u32, limit: u32) -> usize {
     numbers.filter(|&number| number < limit).count()
 }
 
+/// Returns its limit on open descriptors.
+pub fn descriptor_limit(pid: u32) -> u32 {
+    let limits = read(pid, "limits");
+    let soft =
+        limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("proc(5)").split_whitespace().next();
+    soft.expect("a value").parse().expect("a number")
+}
+
 /// The process that traces it, or 0.
 pub fn tracer(pid: u32) -> u32 {
     status_field(pid, "TracerPid") as u32
