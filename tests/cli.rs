@@ -249,6 +249,15 @@ fn a_stdout_that_takes_nothing_is_a_warning_not_the_end() {
 }
 
 #[test]
+fn a_frame_that_would_not_fit_into_the_memory_limit_is_refused() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_edgecho"));
+    command.args(["serve", "--protocol", "frame", "--max-frame", "16MiB", "--memory-limit", "1MiB"]);
+    let (status, _, stderr) = run(&mut command);
+    assert_eq!(status.code(), Some(2), "{stderr}");
+    assert_eq!(stderr, "error: --max-frame 16.0 MiB is more than --memory-limit 1.0 MiB\n");
+}
+
+#[test]
 fn a_flag_that_the_protocol_has_no_use_for_is_refused() {
     for (arguments, flag, owners) in [
         (&["--queue", "5"] as &[_], "--queue", "--protocol collect"),

@@ -214,6 +214,36 @@ fn peers_that_do_not_read_do_not_stop_the_others_at_the_memory_limit() {
     assert!(figure(&process, "most_pending_bytes") <= (1 << 20) + (64 << 10), "and not passed by more than a read");
 }
 
+/// Each has sent half of a frame, and together they hold all the memory there is.
+#[test]
+fn frames_that_never_become_whole_do_not_stop_the_others_at_the_memory_limit() {
+    let arguments = ["--protocol", "frame", "--memory-limit", "256KiB", "--write-timeout", "1s"];
+    let process = start(&arguments);
+    let frame = |length: u32| [&length.to_be_bytes()[..], &pattern(u64::from(length), length as usize)].concat();
+    let whole = frame(60_000);
+    let stuck: Vec<_> = (0..20).map(|_| connect(process.address)).collect();
+    for mut stream in &stuck {
+        stream.write_all(&whole[..30_000]).expect("send");
+    }
+    eventually("the limit is reached", || (figure(&process, "pending_bytes") >= 256 << 10).then_some(()));
+    let well = connect(process.address);
+    for length in 0..50 {
+        echo(&well, &frame(length * 20));
+    }
+    // Each becomes whole in the end, but for those that keep the others waiting and send nothing.
+    for mut stream in &stuck[10..] {
+        stream.write_all(&whole[30_000..]).expect("send");
+    }
+    for stream in &stuck[10..] {
+        let mut back = vec![0; whole.len()];
+        let mut stream: &TcpStream = stream;
+        stream.read_exact(&mut back).expect("the frame");
+        assert_same(&back, &whole);
+    }
+    let most = figure(&process, "most_pending_bytes");
+    assert!(most <= (256 << 10) + (64 << 10) + 20 * (4 << 10), "{most} bytes of memory");
+}
+
 #[test]
 fn a_reset_is_noticed_while_the_connection_is_held_back() {
     let process = start(&["--memory-limit", "64KiB", "--write-timeout", "off", "--send-buffer", "16KiB"]);

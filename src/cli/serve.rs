@@ -76,8 +76,9 @@ enum Name {
 }
 
 impl ProtocolFlags {
-    /// Refuses a flag that was given, here or in the environment, though the protocol has no use for it.
-    fn check(&self) -> Result<(), String> {
+    /// Refuses a flag that was given, here or in the environment, though the protocol has no use for it; and pieces that would not fit into
+    /// the memory.
+    fn check(&self, memory_limit: Option<ByteSize>) -> Result<(), String> {
         let Self { protocol, max_line, max_frame, queue, output } = self;
         for (flag, variable, is_given, owners) in [
             ("--max-line", "EDGECHO_MAX_LINE", max_line.is_some(), &[Name::Line] as &[_]),
@@ -91,6 +92,13 @@ impl ProtocolFlags {
                 return Err(format!(
                     "{flag} (or {variable}) has no effect with --protocol {protocol}: it belongs to {owners}"
                 ));
+            }
+        }
+        for (flag, length) in [("--max-line", max_line), ("--max-frame", max_frame)] {
+            if let (Some(length), Some(limit)) = (*length, memory_limit)
+                && length as u64 > limit.as_u64()
+            {
+                return Err(format!("{flag} {} is more than --memory-limit {limit}", ByteSize(length as u64)));
             }
         }
         Ok(())
@@ -121,7 +129,8 @@ struct LimitFlags {
     #[arg(long, value_name = "BYTES/S", env = "EDGECHO_RATE_LIMIT")]
     rate_limit: Option<ByteSize>,
 
-    /// Bytes that all pending-write buffers together may hold, from 64KiB; at the limit less is read [default: no limit]
+    /// Bytes that all pending-write buffers together, and lines and frames that are not whole yet, may hold, from 64KiB; at the limit only
+    /// connections that need none of it are read [default: no limit]
     #[arg(long, value_name = "BYTES", env = "EDGECHO_MEMORY_LIMIT")]
     memory_limit: Option<ByteSize>,
 
@@ -263,7 +272,7 @@ impl From<Serve> for Config {
 }
 
 pub(super) fn serve(options: Serve) -> ExitCode {
-    if let Err(reason) = options.protocol.check() {
+    if let Err(reason) = options.protocol.check(options.limits.memory_limit) {
         stderr::say(format_args!("error: {reason}"));
         return ExitCode::from(WRONG_FLAG);
     }

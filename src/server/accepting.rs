@@ -148,7 +148,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             self.set_timer(key);
         }
         // What the protocol has said of its own accord may not have found room.
-        if !P::ONLY_ANSWERS && self.clients[key].connection.pending_bytes() > 0 {
+        if !P::ONLY_ANSWERS && self.clients[key].connection.memory_bytes(&self.protocol) > 0 {
             self.count_pending(key);
         }
         debug!(%peer, "opened");

@@ -81,8 +81,11 @@ pub struct Limits {
     /// How many bytes a second are read from each connection, on average; a tenth of a second's worth may come at once. No limit
     /// by default.
     pub rate_limit: Option<u64>,
-    /// How many bytes all outboxes together may hold; when they do, nothing is read from those whose outbox is empty until some
-    /// have been sent. It is passed by one read at most. No limit by default: each outbox has its own.
+    /// Bytes that all outboxes together may hold, and the pieces (lines, frames) that are not whole yet. At the limit only connections that
+    /// need no memory are read, 4 KiB at a time: those whose peer has acknowledged all that it was sent, so that there is room in the send
+    /// buffer. One connection at a time may make its piece whole; if its peer stops sending for as long as a stalled peer is waited for, it
+    /// is closed. The limit is passed by one read, by that piece, and by 4 KiB for each connection with another piece. No limit by default:
+    /// each outbox has its own.
     pub memory_limit: Option<u64>,
     /// How many bytes may be pending for one connection when it is sent something that is no answer to it: a message of another, a
     /// status, a heartbeat. What does not fit is skipped as a whole, and counted. By default 256 KiB.

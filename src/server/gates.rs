@@ -4,6 +4,9 @@
 //! When the memory limit is reached, a connection that needs none still goes on: one whose peer's kernel has acknowledged all that it was
 //! sent. Its send buffer is empty, so a small read finds room there, and nothing stays in its outbox. So peers that do not read, however
 //! many there are, cannot stop one that does.
+//!
+//! Lines and frames that are not whole yet take memory, too. At the limit one connection at a time may make its piece whole, so that memory
+//! comes free again; the others wait. If its peer sends nothing for as long as a stalled peer is waited for, the connection is closed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,6 +16,8 @@ use slotmap::SecondaryMap;
 use super::config::Limits;
 use super::kernel::Kernel;
 use super::rate::Bucket;
+use super::statistics::Reason;
+use super::timing::stall_time;
 use super::{MEMORY, Place, READ_BUFFER_BYTES, Server, TRIM};
 use crate::event::Token;
 use crate::protocol::{Protocol, SessionId};
@@ -26,6 +31,9 @@ const MEMORY_RETRY: Duration = Duration::from_millis(10);
 
 /// Connections that are looked at again at a time.
 const MEMORY_RETRIES: usize = 64;
+
+/// The time that a connection may keep the others waiting without receiving anything, where there is no write timeout.
+const HOLDER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Less than this in the outboxes is not worth giving back to the system.
 const LEAST_PEAK_BYTES: u64 = 4 << 20;
@@ -41,6 +49,8 @@ pub(super) struct Gates {
     memory_limit: Option<u64>,
     /// Those who wait for memory, in the order in which they came.
     waiting: VecDeque<Token>,
+    /// The connection that may make its piece whole though the limit is reached.
+    holder: Option<SessionId>,
     /// A deadline is set for those who wait.
     is_retry_set: bool,
     are_there: bool,
@@ -58,6 +68,7 @@ impl Gates {
             buckets: SecondaryMap::new(),
             memory_limit,
             waiting: VecDeque::new(),
+            holder: None,
             is_retry_set: false,
             are_there,
             peak_bytes: 0,
@@ -73,6 +84,13 @@ impl Gates {
     /// Returns whether the outboxes hold far less than they did, after a peak that is worth giving back.
     fn is_past_peak(&self, pending_bytes: u64) -> bool {
         self.peak_bytes >= LEAST_PEAK_BYTES && pending_bytes <= self.peak_bytes / 8
+    }
+
+    /// A connection has gone.
+    pub(super) fn forget(&mut self, key: SessionId) {
+        if self.holder == Some(key) {
+            self.holder = None;
+        }
     }
 
     /// A connection has come.
@@ -97,8 +115,14 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             budget_bytes = budget_bytes.min(bucket.available(rate, client.connection.received_bytes(), now_ms));
         }
         if self.is_memory_full() {
-            let needs_none = client.connection.is_acknowledged();
-            budget_bytes = budget_bytes.min(if needs_none { SMALL_READ_BYTES } else { 0 });
+            let held_bytes = client.connection.memory_bytes(&self.protocol) - client.connection.pending_bytes();
+            let is_holder = held_bytes > 0 && *self.gates.holder.get_or_insert(key) == key;
+            let needs_none = held_bytes == 0 && client.connection.is_acknowledged();
+            budget_bytes = budget_bytes.min(match (is_holder, needs_none) {
+                (true, _) => READ_BUFFER_BYTES,
+                (_, true) => SMALL_READ_BYTES,
+                _ => 0,
+            });
         }
         (budget_bytes, budget_bytes.clamp(1, READ_BUFFER_BYTES))
     }
@@ -152,10 +176,26 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     #[cold]
     pub(super) fn retry_for_memory(&mut self) {
         self.gates.is_retry_set = false;
+        self.check_holder();
         let count = self.gates.waiting.len().min(MEMORY_RETRIES);
         self.ready.extend(self.gates.waiting.drain(..count));
         if !self.gates.waiting.is_empty() {
             self.set_memory_retry();
+        }
+    }
+
+    /// Lets another connection make its piece whole, if that of the holder is whole, or closes the holder, if nothing more comes.
+    fn check_holder(&mut self) {
+        let Some(key) = self.gates.holder else { return };
+        let Some(client) = self.clients.get(key) else { return };
+        if client.connection.memory_bytes(&self.protocol) == client.connection.pending_bytes() {
+            self.gates.holder = None;
+        } else if client.place == Place::Nowhere {
+            let timeout = self.timeouts.write.map_or(HOLDER_TIMEOUT, stall_time);
+            let silent = self.clock.ms(self.horizon.known_until()).saturating_sub(client.active_ms);
+            if Duration::from_millis(silent) > timeout {
+                self.forget(key, Reason::Memory);
+            }
         }
     }
 

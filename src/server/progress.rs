@@ -27,12 +27,14 @@ struct Seen {
     sent_bytes: u64,
     since_ms: u64,
     looked_at_ms: u64,
+    /// Bytes are pending for the peer, or we are closing.
+    is_owed: bool,
 }
 
 impl PeerProgress {
     /// Counts the time without progress from `now_ms` on, for a connection that has sent so many bytes.
     pub(super) fn begin(&mut self, key: SessionId, sent_bytes: u64, now_ms: u64) {
-        let seen = Seen { acknowledged_bytes: None, sent_bytes, since_ms: now_ms, looked_at_ms: now_ms };
+        let seen = Seen { acknowledged_bytes: None, sent_bytes, since_ms: now_ms, looked_at_ms: now_ms, is_owed: true };
         self.seen.insert(key, seen);
     }
 
@@ -44,6 +46,11 @@ impl PeerProgress {
                 self.seen = SparseSecondaryMap::default(); // and return the memory of a peak
             }
         }
+    }
+
+    /// Returns whether the time without progress is counted for a connection.
+    pub(super) fn is_counted(&self, key: SessionId) -> bool {
+        self.seen.get(key).is_some_and(|seen| seen.is_owed)
     }
 
     /// Returns the time of the last known progress, and that of the last look.
@@ -74,8 +81,10 @@ impl PeerProgress {
                 seen.since_ms
             }
             None => {
-                self.seen
-                    .insert(key, Seen { acknowledged_bytes: bytes, sent_bytes, since_ms: last_ms, looked_at_ms: now_ms });
+                self.seen.insert(
+                    key,
+                    Seen { acknowledged_bytes: bytes, sent_bytes, since_ms: last_ms, looked_at_ms: now_ms, is_owed: false },
+                );
                 last_ms
             }
         }

@@ -54,7 +54,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let Some(client) = self.clients.get_mut(id) else { return };
         match client.connection.deliver(bytes, self.outbox_limit) {
             Ok(true) => {
-                if client.connection.pending_bytes() != client.counted_bytes as usize {
+                if client.connection.memory_bytes(&self.protocol) != client.counted_bytes as usize {
                     self.count_pending(id);
                 }
             }
@@ -81,7 +81,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let mut turn = Turn { id, peer: &client.peer, post: &mut self.post, pipe: None };
         match client.connection.on_timer(&mut self.protocol, number, &mut turn) {
             Ok(()) => {
-                if client.connection.pending_bytes() != client.counted_bytes as usize {
+                if client.connection.memory_bytes(&self.protocol) != client.counted_bytes as usize {
                     self.count_pending(id);
                 }
             }

@@ -115,7 +115,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let mut turn = Turn { id: key, peer: &client.peer, post: &mut self.post, pipe: self.pipe.as_mut() };
         let progress = client.connection.advance(&mut self.protocol, buffer, budget_bytes, &mut turn);
         let connection = &client.connection;
-        if connection.pending_bytes() != client.counted_bytes as usize {
+        if connection.memory_bytes(&self.protocol) != client.counted_bytes as usize {
             self.count_pending(key);
         } else if connection.needs_room() && !connection.is_watched_for_room() {
             self.watch_for_room(key);
@@ -163,25 +163,24 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
-    /// Notes that the outbox holds more than before, or less. When it fills, the peer's progress is watched from then on.
+    /// Notes that a connection holds more memory than before, or less. When its outbox fills, the peer's progress is watched from then on.
     #[cold]
     pub(super) fn count_pending(&mut self, key: SessionId) {
         let now_ms = self.clock.read(&self.kernel);
         let Some(client) = self.clients.get_mut(key) else { return };
-        let (before, after) = (client.counted_bytes as usize, client.connection.pending_bytes());
+        let (before, after) = (client.counted_bytes as usize, client.connection.memory_bytes(&self.protocol));
         client.counted_bytes = u32::try_from(after).unwrap_or(u32::MAX);
         self.statistics.count_pending(before, client.counted_bytes as usize);
-        if self.timeouts.write.is_some() && client.closing.is_none() {
-            match (before, after) {
-                (0, 1..) => {
-                    self.peer_progress.begin(key, client.connection.sent_bytes(), now_ms);
-                    self.set_timer(key);
-                }
-                (1.., 0) => self.peer_progress.forget(key),
-                _ => {}
+        let needs_room = client.connection.needs_room();
+        if self.timeouts.write.is_some() && client.closing.is_none() && needs_room != self.peer_progress.is_counted(key) {
+            if needs_room {
+                self.peer_progress.begin(key, client.connection.sent_bytes(), now_ms);
+                self.set_timer(key);
+            } else {
+                self.peer_progress.forget(key);
             }
         }
-        if after > 0 {
+        if needs_room {
             self.watch_for_room(key);
         }
         self.on_memory_changed();
@@ -238,6 +237,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         if let Some(per_ip) = &mut self.per_ip {
             per_ip.release(client.peer.into());
         }
+        self.gates.forget(key);
         // close(2): before the listeners ask for its descriptor.
         let session = client.connection.into_session();
         if !P::ONLY_ANSWERS {

@@ -131,7 +131,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             peer_progress: PeerProgress::default(),
             deadlines,
             wheel: Wheel::new(wheel_step_ms(&config.timeouts, config.heartbeat)),
-            reads_clock: config.timeouts.idle.is_some() || config.heartbeat.is_some(),
+            reads_clock: config.timeouts.idle.is_some()
+                || config.heartbeat.is_some()
+                || config.limits.memory_limit.is_some(),
             timeouts: config.timeouts.clone(),
             drain: Drain::new(config.timeouts.drain),
             busy_poll: config.busy_poll,

@@ -22,6 +22,8 @@ pub enum Reason {
     Protocol,
     /// `--max-per-ip`.
     Limit,
+    /// At `--memory-limit`, it kept memory for a piece that did not become whole.
+    Memory,
     /// The drain's time was up, and it was closed in order.
     Drained,
     /// It was cut off with bytes pending, at the end of the drain or by a second signal.
@@ -30,7 +32,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Peer,
         Self::Reset,
         Self::Idle,
@@ -38,6 +40,7 @@ impl Reason {
         Self::Lifetime,
         Self::Protocol,
         Self::Limit,
+        Self::Memory,
         Self::Drained,
         Self::Aborted,
     ];
@@ -53,6 +56,7 @@ impl Reason {
             Self::Lifetime => "lifetime",
             Self::Protocol => "protocol",
             Self::Limit => "limit",
+            Self::Memory => "memory",
             Self::Drained => "drained",
             Self::Aborted => "aborted",
         }
@@ -70,6 +74,7 @@ impl fmt::Display for Reason {
             Self::Lifetime => "open for too long",
             Self::Protocol => "the protocol ended it",
             Self::Limit => "its source has as many connections as it may",
+            Self::Memory => "it kept memory for a piece that did not become whole",
             Self::Drained => "the drain's time was up",
             Self::Aborted => "cut off",
         })
@@ -97,9 +102,9 @@ pub struct Statistics {
     pub received_bytes: u64,
     /// Bytes taken by the kernel for peers.
     pub sent_bytes: u64,
-    /// Bytes in all outboxes together.
+    /// Bytes in memory for all connections together: in their outboxes, and of pieces (lines, frames) that are not whole yet.
     pub pending_bytes: u64,
-    /// The most bytes that there have been in all outboxes together.
+    /// The most that [`pending_bytes`](Self::pending_bytes) has been.
     pub most_pending_bytes: u64,
     /// Messages of others, notices and heartbeats that were not sent to a peer because too much was pending for it.
     pub skipped: u64,

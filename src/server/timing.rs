@@ -24,7 +24,7 @@ const LOOKS_A_TIMEOUT: u32 = 8;
 /// The time without progress after which a peer counts as stalled: a fifth more than the write timeout. A receiver acknowledges in
 /// pieces: it opens its window when a whole segment has been read, which over loopback can be 128 KiB. With the default of 30 seconds a
 /// peer that reads 4 KB/s takes 31 of them for that.
-fn stall_time(write_timeout: Duration) -> Duration {
+pub(super) fn stall_time(write_timeout: Duration) -> Duration {
     write_timeout + write_timeout / 5
 }
 

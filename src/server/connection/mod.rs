@@ -122,6 +122,15 @@ impl<S: Stream, T> Connection<S, T> {
         self.outbox.len()
     }
 
+    /// Returns the memory that the connection holds, in bytes: what is pending, and what the protocol keeps of a piece that is not whole yet.
+    #[inline]
+    pub fn memory_bytes<P>(&self, protocol: &P) -> usize
+    where
+        P: Protocol<Session = T>,
+    {
+        self.outbox.len() + if P::ONLY_ANSWERS { 0 } else { protocol.held_bytes(&self.session) }
+    }
+
     /// How many bytes the peer has sent us, up to now.
     #[must_use]
     pub fn received_bytes(&self) -> u64 {
