@@ -408,9 +408,9 @@ static void connection_serve_last(struct connection *c) {
 /* Returns the number of bytes that a close(2) now would destroy: those that are pending, those that the peer's kernel has not
  * acknowledged (a FIN counts as one), and unread input, with which close(2) sends a reset (RFC 1122, 4.2.2.13). */
 static size_t connection_unsettled_bytes(const struct connection *c) {
-    int unacknowledged = 0, unread = 0, our_fin = c->phase == LINGERING;
-    ioctl(c->source.fd, SIOCOUTQ, &unacknowledged);
+    int unread = 0, unacknowledged = 0, our_fin = c->phase == LINGERING;
     ioctl(c->source.fd, SIOCINQ, &unread);
+    ioctl(c->source.fd, SIOCOUTQ, &unacknowledged);
     return c->outbox.length + (unacknowledged > our_fin ? unacknowledged - our_fin : 0) + unread;
 }
 
