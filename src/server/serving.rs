@@ -47,15 +47,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.connection.on_event(flags);
         client.active_ms = self.clock.last_read_ms();
-        match client.place {
-            Place::Nowhere => {}
-            Place::Ready => return, // its turn comes
-            Place::HeldBack => return self.close_if_broken(key, flags),
-        }
-        if !P::ONLY_ANSWERS || self.gates.are_there() || !client.connection.is_to_be_read() {
-            self.respond_to_all();
-            self.serve(key, BYTES_A_TURN);
-            return self.close_if_broken(key, flags);
+        let is_to_be_read = client.place == Place::Nowhere && client.connection.is_to_be_read();
+        if !P::ONLY_ANSWERS || self.gates.are_there() || !is_to_be_read {
+            return self.on_other_event(key, flags);
         }
         match client.connection.read(&mut self.read_buffer.0[self.input_bytes..]) {
             Ok(0) => self.close(key, &Ending::ByPeer),
@@ -91,6 +85,19 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
         self.inputs.clear();
         self.input_bytes = 0;
+    }
+
+    /// Gives a connection its turn at an event where that does not begin with a read, or where the protocol has more to do than to answer.
+    #[inline(never)] // or its calls would take registers from the path of a message
+    fn on_other_event(&mut self, key: SessionId, flags: EpollFlags) {
+        let place = self.clients.get(key).map(|client| client.place);
+        if place == Some(Place::Nowhere) {
+            self.respond_to_all();
+            self.serve(key, BYTES_A_TURN);
+        }
+        if place != Some(Place::Ready) {
+            self.close_if_broken(key, flags);
+        } // and its turn comes
     }
 
     /// Closes a connection that epoll has reported as broken, if the server holds its input back: no call on it would notice, and its
