@@ -418,11 +418,11 @@ fn with_copy_an_echo_does_not_change_when_the_senders_file_does(server: Server) 
     process.terminate();
 }
 
-/// The limit that `--copy` lifts: splice(2) passes the sender's own pages on.
+/// The limit that `--copy` lifts: splice(2) passes the sender's own pages on. Timing decides how much of the stream goes that way.
 fn without_copy_an_echo_that_is_not_read_changes_with_the_senders_file(server: Server) {
     let process = start(server);
     let (back, before) = echo_of_a_file_that_changes(&process);
     let changed = back.iter().zip(&before).filter(|(back, before)| back != before).count();
-    assert!(changed > before.len() / 2, "{changed} of {} bytes changed", before.len());
+    assert!(changed > 0, "none of {} bytes changed: the limit that is documented is gone", before.len());
     process.terminate();
 }
