@@ -213,7 +213,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         if client.place != Place::Nowhere || client.connection.has_unread_input() {
             client.active_ms = now_ms;
         }
-        let sent_bytes = client.connection.sent_bytes();
+        let sent_bytes = client.connection.sent_with_fin();
         if let Ok(acknowledged) = acknowledged
             && let Some(last_ms) = self.peer_progress.look(key, acknowledged, sent_bytes, now_ms)
         {

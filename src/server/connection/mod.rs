@@ -143,6 +143,12 @@ impl<S: Stream, T> Connection<S, T> {
         self.sent_bytes
     }
 
+    /// Returns how many bytes the kernel has taken from us for the peer. Our FIN counts as one.
+    #[must_use]
+    pub fn sent_with_fin(&self) -> u64 {
+        self.sent_bytes + u64::from(self.phase == Phase::Lingering)
+    }
+
     /// Whether something waits for room in the socket, so that the kernel should tell when there is some.
     #[inline]
     #[must_use]
