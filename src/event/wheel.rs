@@ -38,6 +38,13 @@ impl Wheel {
         Self { step_ms: step_ms.max(1), slots: vec![Vec::new(); SLOTS], occupied: [0; SLOTS / 64], taken: 0, next: u64::MAX }
     }
 
+    /// The step, in milliseconds.
+    #[inline]
+    #[must_use]
+    pub fn step_ms(&self) -> u64 {
+        self.step_ms
+    }
+
     /// Sets `token` to come at `at_ms`, or up to a step later; or sooner, if that is out of reach. Returns when it will come, in
     /// milliseconds.
     pub fn set(&mut self, now_ms: u64, at_ms: u64, token: Token) -> u64 {

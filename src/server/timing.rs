@@ -154,6 +154,25 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
+    /// Counts the connections that were served in the turn that ends at `now` as active at its end, if it was long: their clients were not
+    /// answered before, however early in the turn the clock was read.
+    #[inline]
+    pub(super) fn credit_long_turn(&mut self, now: Instant) {
+        if let Some((start_ms, end_ms)) = self.clock.long_turn(now, self.wheel.step_ms()) {
+            self.count_active_since(start_ms, end_ms);
+        }
+    }
+
+    #[cold]
+    fn count_active_since(&mut self, start_ms: u64, end_ms: u64) {
+        for client in self.clients.values_mut().filter(|client| client.active_ms >= start_ms) {
+            client.active_ms = end_ms;
+        }
+        for last_ms in self.heartbeats.last_ms.values_mut().filter(|last_ms| **last_ms >= start_ms) {
+            *last_ms = end_ms;
+        }
+    }
+
     /// Has the wheel come back for a connection when something is due for it next, unless it does so sooner.
     pub(super) fn set_timer(&mut self, key: SessionId) {
         let Some(client) = self.clients.get_mut(key) else { return };
