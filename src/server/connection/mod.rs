@@ -149,6 +149,12 @@ impl<S: Stream, T> Connection<S, T> {
         self.sent_bytes + u64::from(self.phase == Phase::Lingering)
     }
 
+    /// Returns whether pending bytes could be sent now: a send was interrupted, so that no event will tell of room.
+    #[must_use]
+    pub fn can_flush(&self) -> bool {
+        !self.outbox.is_empty() && self.readiness.contains(Readiness::WRITABLE)
+    }
+
     /// Whether something waits for room in the socket, so that the kernel should tell when there is some.
     #[inline]
     #[must_use]
