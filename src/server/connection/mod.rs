@@ -206,6 +206,12 @@ impl<S: Stream, T> Connection<S, T> {
         self.stream.unacknowledged_bytes().is_ok_and(|bytes| bytes == 0)
     }
 
+    /// Returns whether an event may have told of an error that no call has met yet.
+    #[must_use]
+    pub fn may_be_broken(&self) -> bool {
+        self.readiness.contains(Readiness::READ_ON)
+    }
+
     /// Takes the error that is pending on the stream, if there is one.
     ///
     /// # Errors
