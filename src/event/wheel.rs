@@ -38,6 +38,13 @@ impl Wheel {
         Self { step_ms: step_ms.max(1), slots: vec![Vec::new(); SLOTS], occupied: [0; SLOTS / 64], taken: 0, next: u64::MAX }
     }
 
+    /// The step, in milliseconds.
+    #[inline]
+    #[must_use]
+    pub fn step_ms(&self) -> u64 {
+        self.step_ms
+    }
+
     /// Sets `token` to come at `at_ms`, or up to a step later; or sooner, if that is out of reach. Returns when it will come, in
     /// milliseconds.
     pub fn set(&mut self, now_ms: u64, at_ms: u64, token: Token) -> u64 {
@@ -64,22 +71,29 @@ impl Wheel {
         (self.next != u64::MAX).then(|| self.next * self.step_ms)
     }
 
-    /// Takes all that has come at `now_ms` from one slot, in the order in which it was set; call it again until there is nothing.
-    /// What is set meanwhile comes later.
+    /// Takes all that has come at `now_ms`, in the order of its steps, and of one step in the order in which it was set. What is set
+    /// afterwards comes later.
     pub fn take_due(&mut self, now_ms: u64) -> Option<Vec<Token>> {
-        self.advance(now_ms);
-        if self.next > now_ms / self.step_ms {
-            return None;
+        let now = now_ms / self.step_ms;
+        let mut due = Vec::new();
+        while self.next <= now {
+            let slot = (self.next % SLOTS as u64) as usize;
+            self.occupied[slot / 64] &= !(1 << (slot % 64));
+            if due.is_empty() {
+                due = std::mem::take(&mut self.slots[slot]);
+            } else {
+                due.append(&mut std::mem::take(&mut self.slots[slot]));
+            }
+            self.taken = self.next;
+            let is_occupied = |step: &u64| {
+                let slot = (*step % SLOTS as u64) as usize;
+                self.occupied[slot / 64] & 1 << (slot % 64) != 0
+            };
+            self.next = (self.taken + 1..self.taken + SLOTS as u64).find(is_occupied).unwrap_or(u64::MAX);
         }
-        self.taken = self.next;
-        let slot = (self.next % SLOTS as u64) as usize;
-        self.occupied[slot / 64] &= !(1 << (slot % 64));
-        let is_occupied = |step: &u64| {
-            let slot = (*step % SLOTS as u64) as usize;
-            self.occupied[slot / 64] & 1 << (slot % 64) != 0
-        };
-        self.next = (self.taken + 1..self.taken + SLOTS as u64).find(is_occupied).unwrap_or(u64::MAX);
-        Some(std::mem::take(&mut self.slots[slot]))
+        // The wheel turns only now that all is taken: what is set next is out of reach of `now`, and not of a time before a long pause.
+        self.taken = self.taken.max(now);
+        (!due.is_empty()).then_some(due)
     }
 }
 
@@ -124,6 +138,22 @@ mod tests {
             assert_eq!(take_all(&mut wheel, now + 9 * step), []);
             assert_eq!(take_all(&mut wheel, comes), [Token::fixed(1)]);
         }
+    }
+
+    #[test]
+    fn after_a_pause_of_months_every_deadline_comes_once() {
+        let mut wheel = Wheel::new(1);
+        wheel.set(0, 100, Token::fixed(1));
+        wheel.set(0, 200, Token::fixed(2));
+        let now = 50 * 24 * 60 * 60 * 1_000;
+        let mut came = 0;
+        while let Some(due) = wheel.take_due(now) {
+            came += due.len();
+            for token in due {
+                wheel.set(now, now + 1_000_000, token);
+            }
+        }
+        assert_eq!(came, 2, "set again from a time before the pause, they would come 17,000,000 times each");
     }
 
     proptest! {

@@ -10,12 +10,13 @@ pub(super) struct Clock {
     start: Instant,
     last_read: Instant,
     last_read_ms: u64,
+    turn_start_ms: u64,
 }
 
 impl Clock {
     pub(super) fn start(kernel: &impl Kernel) -> Self {
         let start = kernel.now();
-        Self { start, last_read: start, last_read_ms: 0 }
+        Self { start, last_read: start, last_read_ms: 0, turn_start_ms: 0 }
     }
 
     /// Reads the kernel's clock.
@@ -23,6 +24,19 @@ impl Clock {
         self.last_read = kernel.now();
         self.last_read_ms = self.ms(self.last_read);
         self.last_read_ms
+    }
+
+    /// Reads the kernel's clock at the beginning of a turn.
+    #[inline]
+    pub(super) fn begin_turn(&mut self, kernel: &impl Kernel) {
+        self.turn_start_ms = self.read(kernel);
+    }
+
+    /// Returns when the turn that ends at `now` began and ended, in milliseconds, if it took longer than `usual_ms`.
+    #[inline]
+    pub(super) fn long_turn(&self, now: Instant, usual_ms: u64) -> Option<(u64, u64)> {
+        let end_ms = self.ms(now);
+        (end_ms.saturating_sub(self.turn_start_ms) > usual_ms).then_some((self.turn_start_ms, end_ms))
     }
 
     /// Returns what the clock showed when it was last read, in milliseconds.

@@ -247,7 +247,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             let wait = self.wait(busy_until);
             self.kernel.wait(&mut events, wait).map_err(Error::system("wait for events (epoll_wait)"))?;
             if self.reads_clock {
-                self.clock.read(&self.kernel);
+                self.clock.begin_turn(&self.kernel);
             }
             let start = (events.len() > SHORT_TURN_EVENTS).then(|| self.kernel.now());
             for (token, flags) in events.iter() {
@@ -298,7 +298,11 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     fn wait(&mut self, busy_until: Option<Instant>) -> Wait {
         let deadline = self.next_deadline();
         if deadline.is_some() {
-            self.horizon.before_wait(self.kernel.now(), self.clients.len() + self.listeners.len() + OTHER_DESCRIPTORS);
+            let now = self.kernel.now();
+            self.horizon.before_wait(now, self.clients.len() + self.listeners.len() + OTHER_DESCRIPTORS);
+            if self.reads_clock {
+                self.credit_long_turn(now);
+            }
         }
         if !self.ready.is_empty() || busy_until.is_some_and(|until| self.kernel.now() < until) {
             return Wait::Poll;

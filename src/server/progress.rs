@@ -9,7 +9,7 @@ use std::hash::{BuildHasherDefault, DefaultHasher};
 use slotmap::SparseSecondaryMap;
 
 use crate::protocol::SessionId;
-use crate::stream::Stream;
+use crate::stream::Acknowledged;
 
 /// The progress of the peers that had bytes outstanding when they were last looked at.
 #[derive(Debug, Default)]
@@ -58,35 +58,29 @@ impl PeerProgress {
         self.seen.get(key).map(|seen| (seen.since_ms, seen.looked_at_ms))
     }
 
-    /// Looks at what the peer's kernel has acknowledged, and at the bytes that ours has taken, and returns the time of the last progress. That
-    /// is never earlier than it was, and late by no more than the time between two looks.
-    pub(super) fn look(&mut self, key: SessionId, stream: &impl Stream, sent_bytes: u64, now_ms: u64) -> u64 {
-        let Ok(acknowledged) = stream.acknowledged() else {
-            return self.seen.get(key).map_or(0, |seen| seen.since_ms);
-        };
+    /// Notes what the peer's kernel has acknowledged at `now_ms`, and how many bytes ours has taken. Returns the time of the last
+    /// acknowledgement if there was one since the look before. That is never earlier than it was, and late by no more than the time
+    /// between two looks.
+    pub(super) fn look(&mut self, key: SessionId, acknowledged: Acknowledged, sent_bytes: u64, now_ms: u64) -> Option<u64> {
         // A segment of the peer need not have acknowledged anything new, but nothing new was acknowledged after the last one.
         let last_ms = now_ms.saturating_sub(acknowledged.last_ago.as_millis() as u64);
         let bytes = Some(acknowledged.bytes);
-        match self.seen.get_mut(key) {
-            Some(seen) => {
-                seen.looked_at_ms = now_ms;
-                if seen.acknowledged_bytes != bytes {
-                    seen.acknowledged_bytes = bytes;
-                    seen.since_ms = seen.since_ms.max(last_ms);
-                }
-                if seen.sent_bytes != sent_bytes {
-                    seen.sent_bytes = sent_bytes;
-                    seen.since_ms = now_ms;
-                }
-                seen.since_ms
-            }
-            None => {
-                self.seen.insert(
-                    key,
-                    Seen { acknowledged_bytes: bytes, sent_bytes, since_ms: last_ms, looked_at_ms: now_ms, is_owed: false },
-                );
-                last_ms
-            }
+        let Some(seen) = self.seen.get_mut(key) else {
+            let seen =
+                Seen { acknowledged_bytes: bytes, sent_bytes, since_ms: last_ms, looked_at_ms: now_ms, is_owed: false };
+            self.seen.insert(key, seen);
+            return Some(last_ms);
+        };
+        seen.looked_at_ms = now_ms;
+        let is_new = seen.acknowledged_bytes != bytes;
+        if is_new {
+            seen.acknowledged_bytes = bytes;
+            seen.since_ms = seen.since_ms.max(last_ms);
         }
+        if seen.sent_bytes != sent_bytes {
+            seen.sent_bytes = sent_bytes;
+            seen.since_ms = now_ms;
+        }
+        is_new.then_some(last_ms)
     }
 }

@@ -53,13 +53,21 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     pub(super) fn deliver_to(&mut self, id: SessionId, bytes: &[u8]) {
         let Some(client) = self.clients.get_mut(id) else { return };
         match client.connection.deliver(bytes, self.outbox_limit) {
-            Ok(true) => {
-                if client.connection.memory_bytes(&self.protocol) != client.counted_bytes as usize {
-                    self.count_pending(id);
-                }
-            }
+            Ok(true) => self.after_saying(id),
             Ok(false) => self.statistics.skipped += 1,
             Err(error) => self.close(id, &Ending::Failed(error)),
+        }
+    }
+
+    /// Counts what is now pending for a connection that was sent something outside of its turn. If that was interrupted, it gets a turn.
+    fn after_saying(&mut self, id: SessionId) {
+        let Some(client) = self.clients.get(id) else { return };
+        let can_flush = client.connection.can_flush();
+        if client.connection.memory_bytes(&self.protocol) != client.counted_bytes as usize {
+            self.count_pending(id);
+        }
+        if can_flush {
+            self.queue_client(id);
         }
     }
 
@@ -80,11 +88,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let Some(client) = self.clients.get_mut(id) else { return };
         let mut turn = Turn { id, peer: &client.peer, post: &mut self.post, pipe: None };
         match client.connection.on_timer(&mut self.protocol, number, &mut turn) {
-            Ok(()) => {
-                if client.connection.memory_bytes(&self.protocol) != client.counted_bytes as usize {
-                    self.count_pending(id);
-                }
-            }
+            Ok(()) => self.after_saying(id),
             Err(error) => self.close(id, &Ending::Failed(error)),
         }
     }

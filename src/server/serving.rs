@@ -151,7 +151,12 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let before = client.connection.received_bytes();
         self.serve(key, budget_bytes);
         // Whoever has ended may have used all of it.
-        let spent = self.clients.get(key).map_or(u64::MAX, |client| client.connection.received_bytes() - before);
+        let client = self.clients.get(key);
+        let spent = client.map_or(u64::MAX, |client| client.connection.received_bytes() - before);
+        // An event may have told of an error while it stood in the queue, and now it is held back.
+        if client.is_some_and(|client| client.connection.may_be_broken()) {
+            self.close_if_broken(key, EpollFlags::ERR);
+        }
         budget_bytes.saturating_sub(usize::try_from(spent).unwrap_or(usize::MAX))
     }
 

@@ -154,6 +154,25 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
+    /// Counts the connections that were served in the turn that ends at `now` as active at its end, if it was long: their clients were not
+    /// answered before, however early in the turn the clock was read.
+    #[inline]
+    pub(super) fn credit_long_turn(&mut self, now: Instant) {
+        if let Some((start_ms, end_ms)) = self.clock.long_turn(now, self.wheel.step_ms()) {
+            self.count_active_since(start_ms, end_ms);
+        }
+    }
+
+    #[cold]
+    fn count_active_since(&mut self, start_ms: u64, end_ms: u64) {
+        for client in self.clients.values_mut().filter(|client| client.active_ms >= start_ms) {
+            client.active_ms = end_ms;
+        }
+        for last_ms in self.heartbeats.last_ms.values_mut().filter(|last_ms| **last_ms >= start_ms) {
+            *last_ms = end_ms;
+        }
+    }
+
     /// Has the wheel come back for a connection when something is due for it next, unless it does so sooner.
     pub(super) fn set_timer(&mut self, key: SessionId) {
         let Some(client) = self.clients.get_mut(key) else { return };
@@ -206,14 +225,22 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         if matches!(first, Due::Heartbeat | Due::Close(Reason::Lifetime)) && client.closing.is_none() {
             return Some(first);
         }
+        let acknowledged = client.connection.stream().acknowledged();
+        // Read after that: what happened so long ago would otherwise seem to be older by a pause in between.
+        let now_ms = self.clock.read(&self.kernel);
         // A connection that the server itself holds back is not idle: its bytes wait for us.
-        let now_ms = self.clock.last_read_ms();
-        let is_ours = client.place != Place::Nowhere || client.connection.has_unread_input();
-        let connection = &client.connection;
-        let progress_ms = self.peer_progress.look(key, connection.stream(), connection.sent_bytes(), now_ms);
-        client.active_ms = client.active_ms.max(if is_ours { now_ms } else { progress_ms });
+        if client.place != Place::Nowhere || client.connection.has_unread_input() {
+            client.active_ms = now_ms;
+        }
+        let sent_bytes = client.connection.sent_with_fin();
+        if let Ok(acknowledged) = acknowledged
+            && let Some(last_ms) = self.peer_progress.look(key, acknowledged, sent_bytes, now_ms)
+        {
+            client.active_ms = client.active_ms.max(last_ms);
+        }
         if let Some(reason) = client.closing {
-            let passed = Duration::from_millis(known_ms.saturating_sub(progress_ms));
+            let (since_ms, _) = self.peer_progress.of(key).unwrap_or_default();
+            let passed = Duration::from_millis(known_ms.saturating_sub(since_ms));
             let patience = match self.timeouts.write {
                 Some(timeout) if client.connection.owes_bytes() => stall_time(timeout).max(LINGER),
                 _ => LINGER,

@@ -143,6 +143,18 @@ impl<S: Stream, T> Connection<S, T> {
         self.sent_bytes
     }
 
+    /// Returns how many bytes the kernel has taken from us for the peer. Our FIN counts as one.
+    #[must_use]
+    pub fn sent_with_fin(&self) -> u64 {
+        self.sent_bytes + u64::from(self.phase == Phase::Lingering)
+    }
+
+    /// Returns whether pending bytes could be sent now: a send was interrupted, so that no event will tell of room.
+    #[must_use]
+    pub fn can_flush(&self) -> bool {
+        !self.outbox.is_empty() && self.readiness.contains(Readiness::WRITABLE)
+    }
+
     /// Whether something waits for room in the socket, so that the kernel should tell when there is some.
     #[inline]
     #[must_use]
@@ -192,6 +204,12 @@ impl<S: Stream, T> Connection<S, T> {
     #[must_use]
     pub fn is_acknowledged(&self) -> bool {
         self.stream.unacknowledged_bytes().is_ok_and(|bytes| bytes == 0)
+    }
+
+    /// Returns whether an event may have told of an error that no call has met yet.
+    #[must_use]
+    pub fn may_be_broken(&self) -> bool {
+        self.readiness.contains(Readiness::READ_ON)
     }
 
     /// Takes the error that is pending on the stream, if there is one.
