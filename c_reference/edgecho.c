@@ -257,7 +257,7 @@ static bool connection_keep(struct connection *c, const char *bytes, size_t coun
 /* Returns what was read. False when the connection is gone. */
 static bool connection_respond(struct connection *c, const char *bytes, ssize_t count) {
     ssize_t sent = connection_offer(c, bytes, count);
-    return sent != -1 && connection_keep(c, bytes + sent, count - sent);
+    return sent == count || (sent != -1 && connection_keep(c, bytes + sent, count - sent));
 }
 
 /* Whether an error of splice(2) says something about the call, and nothing about the connection: a read or a write may still succeed. */
