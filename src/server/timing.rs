@@ -28,11 +28,12 @@ pub(super) fn stall_time(write_timeout: Duration) -> Duration {
     write_timeout + write_timeout / 5
 }
 
-/// The step of the wheel: an eighth of the shortest timeout, so that none is late by more, and at most a second. A second is also
+/// The step of the wheel: a sixteenth of the shortest timeout, so that none is late by more, and at most a second. A stalled peer is closed
+/// late by two steps and the time between two looks: half as much again as the write timeout is never passed. A second is also
 /// the longest step where no timeout asks for less, so that the loop wakes for its timers no more than once a second.
 pub(super) fn wheel_step_ms(timeouts: &Timeouts, heartbeat: Option<Duration>) -> u64 {
     let shortest = [timeouts.idle, timeouts.write, timeouts.lifetime, heartbeat].into_iter().flatten().min();
-    shortest.map_or(1_000, |shortest| (shortest.as_millis() as u64 / 8).clamp(1, 1_000))
+    shortest.map_or(1_000, |shortest| (shortest.as_millis() as u64 / 16).clamp(1, 1_000))
 }
 
 /// What is due for a connection.
