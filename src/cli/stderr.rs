@@ -135,7 +135,7 @@ enum Writer {
 /// Messages that wait to be written.
 struct Queue {
     text: Vec<u8>,
-    /// Where each message ends.
+    /// End offset of each message.
     ends: Vec<usize>,
     /// Lines that were dropped behind these messages.
     dropped_lines: u64,
@@ -168,7 +168,8 @@ impl Queue {
     /// Takes a message, or drops it and counts its lines. Once one is dropped, all that follow are, until the queue has been taken: there
     /// is one gap, and it is where the count says.
     fn accept(&mut self, message: &str, room: Room) {
-        if room == Room::Limited && (self.dropped_lines > 0 || self.text.len() + message.len() > QUEUE_BYTES) {
+        let bytes = message.len().min(MESSAGE_BYTES);
+        if room == Room::Limited && (self.dropped_lines > 0 || self.text.len() + bytes > QUEUE_BYTES) {
             self.dropped_lines += count_lines(message.as_bytes());
             return;
         }
@@ -183,7 +184,7 @@ impl Queue {
     }
 }
 
-/// What has become of stderr, and the messages that are being written to it.
+/// State of stderr, and the messages that are being written to it.
 struct Output {
     text: Vec<u8>,
     ends: Vec<usize>,
@@ -218,7 +219,7 @@ impl Output {
         self.position < self.text.len() || (self.dropped_lines > 0 && !self.is_failing)
     }
 
-    /// Writes the next messages. For room it waits so long, or for ever. Returns false if there are none.
+    /// Writes the next messages, and waits for room up to `patience_ms`, or without a limit if that is none. Returns false if there are none.
     fn write_next(&mut self, patience_ms: Option<i32>) -> bool {
         if self.position == self.text.len() {
             self.lost_lines += std::mem::take(&mut self.dropped_lines);

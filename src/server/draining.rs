@@ -92,31 +92,29 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Closes a listener with clients in its queue, which are reset. Each counts as aborted.
     fn abort_queue(&mut self, index: usize) {
         let Some(mut listener) = self.listeners[index].take() else { return };
-        while let Ok(Accepted::Connection(..) | Accepted::Failed(_)) = listener.accept(&mut self.kernel) {
-            self.statistics.accepted += 1;
-            self.statistics.count_closed(Reason::Aborted);
+        loop {
+            match listener.accept(&mut self.kernel) {
+                Ok(Accepted::Connection(..)) => {
+                    self.statistics.accepted += 1;
+                    self.statistics.count_closed(Reason::Aborted);
+                }
+                Ok(Accepted::Failed(_)) => {}
+                Ok(Accepted::Nothing | Accepted::Exhausted(_)) | Err(_) => return,
+            }
         }
     }
 
-    /// Closes all that are left, as they are. Returns the number of connections that have lost bytes, now or before.
-    pub(super) fn cut_off(&mut self) -> u64 {
-        let mut lost_bytes = 0;
+    /// Closes all connections that are left, as they are.
+    pub(super) fn cut_off(&mut self) {
         for key in self.clients.keys().collect::<Vec<_>>() {
-            lost_bytes += self.cut(key, Reason::Drained);
+            self.cut(key, Reason::Drained);
         }
-        let aborted = self.statistics.closed_for(Reason::Aborted);
-        if lost_bytes > 0 {
-            warn!(connections = aborted, lost_bytes, "cut off before their bytes were delivered");
-        }
-        aborted
     }
 
-    /// Closes a connection as it is. It is aborted if that destroys bytes, and otherwise closed for `reason`. Returns the number of bytes
-    /// that are lost.
-    pub(super) fn cut(&mut self, key: SessionId, reason: Reason) -> u64 {
-        let Some(client) = self.clients.get(key) else { return 0 };
-        let lost_bytes = client.connection.unsettled_bytes();
-        self.forget(key, if lost_bytes == 0 { reason } else { Reason::Aborted });
-        lost_bytes
+    /// Closes a connection as it is. It is aborted if that destroys bytes, and otherwise closed for `reason`.
+    pub(super) fn cut(&mut self, key: SessionId, reason: Reason) {
+        let Some(client) = self.clients.get(key) else { return };
+        let loses_bytes = client.connection.unsettled_bytes() > 0;
+        self.forget(key, if loses_bytes { Reason::Aborted } else { reason });
     }
 }

@@ -6,7 +6,7 @@
 //! many there are, cannot stop one that does.
 //!
 //! Lines and frames that are not whole yet take memory, too. At the limit one connection at a time may make its piece whole, so that memory
-//! comes free again; the others wait. If its peer sends nothing for as long as a stalled peer is waited for, the connection is closed.
+//! comes free again; the others wait. If its peer sends nothing for the stall time, the connection is closed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,9 +17,8 @@ use super::config::Limits;
 use super::kernel::Kernel;
 use super::rate::Bucket;
 use super::statistics::Reason;
-use super::timing::stall_time;
 use super::{MEMORY, Place, READ_BUFFER_BYTES, Server, TRIM};
-use crate::event::Token;
+use crate::event::{Name, Token};
 use crate::protocol::{Protocol, SessionId};
 
 /// The most that is read at once from a connection that needs no memory, while the limit is reached: an empty send buffer has room for it
@@ -31,9 +30,6 @@ const MEMORY_RETRY: Duration = Duration::from_millis(10);
 
 /// Connections that are looked at again at a time.
 const MEMORY_RETRIES: usize = 64;
-
-/// The time that a connection may keep the others waiting without receiving anything, where there is no write timeout.
-const HOLDER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Less than this in the outboxes is not worth giving back to the system.
 const LEAST_PEAK_BYTES: u64 = 4 << 20;
@@ -51,7 +47,7 @@ pub(super) struct Gates {
     waiting: VecDeque<Token>,
     /// The connection that may make its piece whole though the limit is reached.
     holder: Option<SessionId>,
-    /// A deadline is set for those who wait.
+    /// A retry is scheduled for the connections that wait.
     is_retry_set: bool,
     are_there: bool,
     /// The most that the outboxes have held since memory was last given back.
@@ -177,8 +173,18 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     pub(super) fn retry_for_memory(&mut self) {
         self.gates.is_retry_set = false;
         self.check_holder();
-        let count = self.gates.waiting.len().min(MEMORY_RETRIES);
-        self.ready.extend(self.gates.waiting.drain(..count));
+        let mut retries = 0;
+        while retries < MEMORY_RETRIES
+            && let Some(token) = self.gates.waiting.pop_front()
+        {
+            // Connections that have gone, or are being closed, wait no longer.
+            if let Name::Key(key) = token.name()
+                && self.clients.get(key).is_some_and(|client| client.place == Place::HeldBack)
+            {
+                self.ready.push_back(token);
+                retries += 1;
+            }
+        }
         if !self.gates.waiting.is_empty() {
             self.set_memory_retry();
         }
@@ -191,9 +197,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         if client.connection.memory_bytes(&self.protocol) == client.connection.pending_bytes() {
             self.gates.holder = None;
         } else if client.place == Place::Nowhere {
-            let timeout = self.timeouts.write.map_or(HOLDER_TIMEOUT, stall_time);
             let silent = self.clock.ms(self.horizon.known_until()).saturating_sub(client.active_ms);
-            if Duration::from_millis(silent) > timeout {
+            if Duration::from_millis(silent) > self.timeouts.patience() {
                 self.forget(key, Reason::Memory);
             }
         }

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! This file has the loop. `startup` leads to it, `accepting` takes connections in, `serving` gives each its turn, `gates` holds
-//! back those that have had enough, `timing` keeps the deadlines and drains.
+//! back those that have had enough, `timing` keeps the deadlines, `draining` leads to the end.
 
 mod accepting;
 mod address;
@@ -42,7 +42,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 pub use address::{AddressError, ListenAddress};
 pub use builder::Builder;
@@ -97,9 +97,9 @@ const FIRST_LISTENER: u32 = 8;
 struct Client<S, T> {
     connection: Connection<S, T>,
     peer: Peer,
-    /// When it was opened.
+    /// Time of opening.
     since_ms: Ms48,
-    /// When it last sent or took something. Updated only when a timeout needs it.
+    /// Time of the last activity: bytes from the peer, or acknowledged by it. Read only where a timeout needs it.
     active_ms: u64,
     /// The timer that is meant: a token that comes sooner is stale. [`Ms48::NEVER`] if there is none.
     timer_ms: Ms48,
@@ -110,7 +110,7 @@ struct Client<S, T> {
     place: Place,
 }
 
-/// Where a connection waits for the server, so that an event need not serve it, too.
+/// The queue that holds a connection, if any. An event does not serve a connection that is queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// Nowhere: an event serves it.
@@ -320,7 +320,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             }
             let Some(token) = self.ready.pop_front() else { break };
             match token.name() {
-                Name::Key(key) => budget_bytes = self.resume_leftover(key, budget_bytes),
+                Name::Key(key) => budget_bytes = self.resume_queued(key, budget_bytes),
                 Name::Fixed(name) => {
                     if let Some(listener) = &mut self.listeners[listener_index(name)] {
                         listener.is_queued = false;
@@ -332,9 +332,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         Ok(())
     }
 
-    /// The end of a run: whoever is still there is cut off.
+    /// Ends a run: connections that are still open are cut off.
     fn end(mut self) -> Result<Summary, Error> {
-        let aborted = self.cut_off();
+        self.cut_off();
+        let aborted = self.statistics.closed_for(Reason::Aborted);
         let ended = self.protocol.end();
         if let Some(reason) = self.failure.take().or(ended.err()) {
             if self.interrupted_by.is_none() {
@@ -344,6 +345,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
         let mut statistics = self.statistics();
         statistics.open = 0;
+        if aborted > 0 {
+            warn!(aborted, "connections were cut off before all of their bytes were delivered");
+        }
         if self.interrupted_by.is_none() && !self.is_stopped {
             info!(accepted = statistics.accepted, aborted, "drained");
         }

@@ -87,7 +87,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         self.input_bytes = 0;
     }
 
-    /// Gives a connection its turn at an event where that does not begin with a read, or where the protocol has more to do than to answer.
+    /// Gives a connection its turn at an event where that does not begin with a read, or when the protocol does more than answer.
     #[inline(never)] // or its calls would take registers from the path of a message
     fn on_other_event(&mut self, key: SessionId, flags: EpollFlags) {
         let place = self.clients.get(key).map(|client| client.place);
@@ -143,8 +143,15 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
-    /// Gives a connection that was in a queue its turn, and gives what is left of the budget.
-    pub(super) fn resume_leftover(&mut self, key: SessionId, budget_bytes: usize) -> usize {
+    /// Resumes a connection from the ready queue, and returns what is left of the budget. A connection that no longer waits has had its turn.
+    pub(super) fn resume_queued(&mut self, key: SessionId, budget_bytes: usize) -> usize {
+        match self.clients.get(key) {
+            Some(client) if client.place != Place::Nowhere => self.resume(key, budget_bytes),
+            _ => budget_bytes,
+        }
+    }
+
+    fn resume(&mut self, key: SessionId, budget_bytes: usize) -> usize {
         let Some(client) = self.clients.get_mut(key) else { return budget_bytes };
         client.place = Place::Nowhere;
         client.active_ms = self.clock.last_read_ms();
@@ -162,7 +169,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     /// Gives a connection a turn of which the kernel has not told.
     pub(super) fn resume_client(&mut self, key: SessionId) {
-        self.resume_leftover(key, BYTES_A_TURN);
+        self.resume(key, BYTES_A_TURN);
     }
 
     /// Puts a connection behind the others.

@@ -24,18 +24,23 @@ const LOOKS_A_TIMEOUT: u32 = 8;
 /// The time without progress after which a peer counts as stalled: a fifth more than the write timeout. A receiver acknowledges in
 /// pieces: it opens its window when a whole segment has been read, which over loopback can be 128 KiB. With the default of 30 seconds a
 /// peer that reads 4 KB/s takes 31 of them for that.
-pub(super) fn stall_time(write_timeout: Duration) -> Duration {
+fn stall_time(write_timeout: Duration) -> Duration {
     write_timeout + write_timeout / 5
 }
 
-/// The step of the wheel: an eighth of the shortest timeout, so that none is late by more, and at most a second. A second is also
+/// The write timeout of what the server itself wants to end, a connection that it closes or a piece that keeps memory, where the option
+/// sets none.
+const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The step of the wheel: a sixteenth of the shortest timeout, so that none is late by more, and at most a second. A stalled peer is closed
+/// late by two steps and the time between two looks: half as much again as the write timeout is never passed. A second is also
 /// the longest step where no timeout asks for less, so that the loop wakes for its timers no more than once a second.
 pub(super) fn wheel_step_ms(timeouts: &Timeouts, heartbeat: Option<Duration>) -> u64 {
     let shortest = [timeouts.idle, timeouts.write, timeouts.lifetime, heartbeat].into_iter().flatten().min();
-    shortest.map_or(1_000, |shortest| (shortest.as_millis() as u64 / 8).clamp(1, 1_000))
+    shortest.map_or(1_000, |shortest| (shortest.as_millis() as u64 / 16).clamp(1, 1_000))
 }
 
-/// What is due for a connection.
+/// The next action that is due for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Due {
     /// A timeout, unless the peer has made progress.
@@ -47,6 +52,11 @@ enum Due {
 }
 
 impl Timeouts {
+    /// Returns the time without progress after which the server gives up what it wants to end.
+    pub(super) fn patience(&self) -> Duration {
+        stall_time(self.write.unwrap_or(DEFAULT_WRITE_TIMEOUT))
+    }
+
     /// Returns what is due for a connection next, and when, in milliseconds. `progress` has the times of the last known progress and of the
     /// last look at it, `heartbeat` that of the last heartbeat.
     fn next_due<S: Stream, T>(
@@ -173,12 +183,13 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
-    /// Has the wheel come back for a connection when something is due for it next, unless it does so sooner.
+    /// Sets the timer of a connection to the moment at which something is due for it next, unless it is set to an earlier one.
     pub(super) fn set_timer(&mut self, key: SessionId) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let next = self.timeouts.next_due(client, self.peer_progress.of(key), self.heartbeats.of(key));
         let Some((at_ms, _)) = next else { return };
-        if client.timer_ms > Ms48::new(at_ms) {
+        // The wheel comes at the end of a step.
+        if client.timer_ms > Ms48::new(at_ms.next_multiple_of(self.wheel.step_ms())) {
             // What is out of the wheel's reach comes sooner, and is then set again.
             client.timer_ms = Ms48::new(self.wheel.set(self.clock.last_read_ms(), at_ms, Token::of_key(key)));
         }
@@ -241,16 +252,14 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         if let Some(reason) = client.closing {
             let (since_ms, _) = self.peer_progress.of(key).unwrap_or_default();
             let passed = Duration::from_millis(known_ms.saturating_sub(since_ms));
-            let patience = match self.timeouts.write {
-                Some(timeout) if client.connection.owes_bytes() => stall_time(timeout).max(LINGER),
-                _ => LINGER,
-            };
+            let owes_bytes = client.connection.owes_bytes();
+            let patience = if owes_bytes { self.timeouts.patience().max(LINGER) } else { LINGER };
             return Some(if passed > patience { Due::Close(reason) } else { Due::Look });
         }
         due(client, self.peer_progress.of(key), self.heartbeats.of(key))
     }
 
-    /// From here on a connection is being closed, in order, for a reason. It is to be given a turn.
+    /// Begins to close a connection, in order, for a reason. The caller gives it a turn or queues it.
     pub(super) fn begin_close(&mut self, key: SessionId, reason: Reason) {
         let now_ms = self.clock.last_read_ms();
         if let Some(client) = self.clients.get_mut(key) {

@@ -50,11 +50,11 @@ impl Armed {
 }
 
 impl World {
-    /// The step of the wheel: an eighth of the shortest timeout, and at most a second.
+    /// The step of the wheel: a sixteenth of the shortest timeout, and at most a second.
     fn step(&self) -> u64 {
         let timeouts = &self.config.timeouts;
         let shortest = [timeouts.idle, timeouts.write, timeouts.lifetime, self.config.heartbeat].into_iter().flatten().min();
-        shortest.map_or(1_000 * MS, |shortest| (nanos(shortest) / 8).clamp(MS, 1_000 * MS))
+        shortest.map_or(1_000 * MS, |shortest| (nanos(shortest) / 16).clamp(MS, 1_000 * MS))
     }
 
     /// The time that has passed since `then`, as far as the server could use it.
@@ -113,10 +113,12 @@ impl World {
         assert!(is_held_back, "invariant 3: {number} has {} bytes to be read, and nobody reads them", socket.unread());
     }
 
-    /// How long a connection that is being closed may make no progress. The write timeout holds as long as its peer is owed bytes.
+    /// The time that a connection that is being closed may make no progress. As long as its peer is owed bytes the write timeout holds, or
+    /// 30 seconds if there is none.
     fn patience(&self, socket: &Socket) -> u64 {
         let owes_bytes = socket.is_pending || socket.acked < socket.sent;
-        self.config.timeouts.write.filter(|_| owes_bytes).map_or(LINGER, |write| LINGER.max(nanos(write) * 6 / 5))
+        let write = self.config.timeouts.write.map_or(30_000 * MS, nanos);
+        if owes_bytes { LINGER.max(write * 6 / 5) } else { LINGER }
     }
 
     /// The server wakes up before the latest moment of each timeout.
@@ -243,7 +245,8 @@ impl World {
             return; // it is offered once more
         }
         let latest = [socket.deliveries.known(epoch), socket.opened].into_iter().map(|at| at.time).max().unwrap_or_default();
-        assert!(at.time - latest >= every.saturating_sub(turn), "a heartbeat for {number} comes early");
+        let every = every.saturating_sub(turn);
+        assert!(at.time - latest >= every, "a heartbeat for {number} comes early");
         let last = socket.last_heartbeat;
         let is_repeated = at.time - last.time < every && at.stopped == last.stopped;
         assert!(!is_repeated || last.time == 0, "the next heartbeat for {number} comes early");
