@@ -584,7 +584,7 @@ static void on_signals(void) {
         } else if (count != -1) {
             stage = DRAINING;
             drain_deadline = now_ms() + drain_timeout_ms;
-            accept_resume(); /* whom the kernel has accepted for us is served, too; then the listener closes */
+            accept_resume(); /* clients that the kernel has already queued are served, too; then the listener closes */
         }
     }
     if (errno != EAGAIN)

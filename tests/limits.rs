@@ -43,7 +43,7 @@ fn at_the_limit_new_clients_wait_and_nobody_is_refused() {
     }
     eventually("five are in", || (figure(&process, "open") == 5).then_some(()));
     assert_eq!(figure(&process, "accepted"), 5);
-    assert_eq!(process.stderr().matches("as many connections are open as may be").count(), 1, "{}", process.stderr());
+    assert_eq!(process.stderr().matches("connection limit reached").count(), 1, "{}", process.stderr());
     while !clients.is_empty() {
         let mut client = clients.remove(0);
         let mut back = [0; 7];

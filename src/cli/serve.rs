@@ -18,9 +18,10 @@ use super::{FAILURE, WRONG_FLAG, stderr};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "At SIGINT or SIGTERM whoever is connected is served until they leave or the drain's time is up; a second \
-    signal ends at once. SIGUSR1 prints the statistics. Exit status: 0 when everybody was sent all that they were owed, 1 \
-    otherwise, 2 for a wrong flag."
+    after_help = "At SIGINT, SIGTERM or SIGHUP open connections are served until they end or the drain timeout is over; a second \
+    signal ends at once. SIGUSR1 prints the statistics. Exit status: 0 when no connection was aborted and no collected frame was \
+    lost, 1 otherwise (aborted: closed by the server although that destroyed bytes; a peer that --write-timeout cut off is counted \
+    apart), 2 for a wrong flag."
 )]
 pub(super) struct Serve {
     /// Address to listen on: IPV4:PORT, [IPV6]:PORT or NAME:PORT; port 0 lets the kernel choose. May be given several times, in

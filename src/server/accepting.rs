@@ -37,7 +37,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             // At a drain the limit no longer holds: the kernel has accepted these clients for us.
             if self.clients.len() >= self.max_connections && !self.drain.has_begun() {
                 listener.hold_back();
-                self.warn_that_clients_wait(format_args!("as many connections are open as may be"));
+                let limit = self.max_connections;
+                self.warn_that_clients_wait(format_args!("connection limit reached ({limit} of {limit})"));
                 return Ok(());
             }
             match listener.accept(&mut self.kernel).map_err(Error::system("accept connections (accept4)"))? {
@@ -83,7 +84,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         if self.drain.has_begun()
             && let Err(error) = listener.stop_queueing(&mut self.kernel)
         {
-            debug!("new clients may still join the queue that is to be emptied (listen): {error}");
+            debug!("new clients may still join the queue while it is drained (listen): {error}");
         }
         self.warn_that_clients_wait(reason);
     }
@@ -102,11 +103,11 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     fn warn_that_clients_wait(&mut self, reason: impl Display) {
         if let Some(held_back) = self.accept_trouble.admit(self.kernel.now()) {
-            warn!(open = self.clients.len(), held_back, "new clients wait to be accepted: {reason}");
+            warn!(open = self.clients.len(), held_back, "new clients wait in the backlog: {reason}");
         }
     }
 
-    /// Takes in a connection, unless its source has as many as it may. Gives the stream back if it cannot be watched.
+    /// Takes in a connection, unless its source is at the limit. Gives the stream back if it cannot be watched.
     fn open(&mut self, stream: K::Stream, peer: SocketAddr) -> Result<(), (K::Stream, io::Error)> {
         if let Some(per_ip) = &mut self.per_ip
             && !per_ip.admit(peer)
@@ -161,7 +162,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         Ok(())
     }
 
-    /// A place has come free: listeners that are held back need not wait any longer. The one behind the listener that had the last place
+    /// Resumes the listeners that wait for a free place. The one behind the listener that had the last place
     /// goes first, so that a long queue of one does not keep the others waiting.
     pub(super) fn resume_listeners(&mut self) {
         let (first, count) = (self.next_listener, self.listeners.len());

@@ -46,7 +46,7 @@ pub trait Kernel {
     /// Those of accept4(2).
     fn accept(&mut self, listener: &Self::Listener) -> io::Result<(Self::Stream, SocketAddr)>;
 
-    /// Lets the queue of a listener take no further clients, and keeps those that are in it: listen(2) with a backlog of 0. A scripted kernel
+    /// Stops queueing new clients for a listener, and keeps the queued ones: listen(2) with a backlog of 0. A scripted kernel
     /// need not be able to.
     ///
     /// # Errors

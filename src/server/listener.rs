@@ -147,7 +147,7 @@ impl<L, S> Listener<L, S> {
         self.kept = Some((stream, peer));
     }
 
-    /// Lets the queue take no further clients, and keeps those that are in it.
+    /// Stops queueing new clients, and keeps the queued ones.
     ///
     /// # Errors
     /// Those of listen(2).

@@ -128,8 +128,8 @@ struct ReadBuffer([u8; READ_BUFFER_BYTES]);
 /// How a run of the server ended.
 #[derive(Debug, Clone)]
 pub struct Summary {
-    /// How many connections were cut off, by the drain or by a second signal, before they were sent all that they were owed. 0
-    /// says that all left in peace.
+    /// Connections that the server closed although that destroyed bytes: [`Reason::Aborted`]. 0 if every connection ended in order. A peer
+    /// that the write timeout cut off is counted as [`Reason::WriteStalled`] instead.
     pub aborted: u64,
     /// The number of the second signal, if there was one, by which all ended at once.
     pub interrupted_by: Option<i32>,

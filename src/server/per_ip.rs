@@ -12,7 +12,7 @@ pub(super) struct PerIp {
     open: HashMap<Source, u32>,
 }
 
-/// What connections are counted by.
+/// Source address that connections are counted under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Source {
     ip: IpAddr,

@@ -20,9 +20,9 @@ pub(super) struct PeerProgress {
 
 #[derive(Debug, Clone, Copy)]
 struct Seen {
-    /// What the peer's kernel had acknowledged at the last look; none before the first.
+    /// Bytes that the peer's kernel had acknowledged at the last look; none before the first.
     acknowledged_bytes: Option<u64>,
-    /// What our kernel had taken for the peer. When its buffer is full it takes more only after an acknowledgement, which may have come long
+    /// Bytes that our kernel had taken for the peer. When its buffer is full it takes more only after an acknowledgement, which may have come long
     /// before we offered more.
     sent_bytes: u64,
     since_ms: u64,
@@ -32,7 +32,7 @@ struct Seen {
 }
 
 impl PeerProgress {
-    /// Counts the time without progress from `now_ms` on, for a connection that has sent so many bytes.
+    /// Counts the time without progress from `now_ms` on, for a connection that has sent `sent_bytes`.
     pub(super) fn begin(&mut self, key: SessionId, sent_bytes: u64, now_ms: u64) {
         let seen = Seen { acknowledged_bytes: None, sent_bytes, since_ms: now_ms, looked_at_ms: now_ms, is_owed: true };
         self.seen.insert(key, seen);

@@ -26,7 +26,8 @@ pub enum Reason {
     Memory,
     /// The drain's time was up, and it was closed in order.
     Drained,
-    /// It was cut off with bytes pending, at the end of the drain or by a second signal.
+    /// The server closed it although that destroyed bytes: at the end of the drain, by a second signal, when a connection that was being
+    /// closed made no progress, or with `--linger 0s`.
     Aborted,
 }
 

@@ -50,7 +50,7 @@ impl Outbox {
     /// Puts `bytes` behind all that is pending.
     ///
     /// # Panics
-    /// If the memory cannot be had; [`try_push`](Self::try_push) is for those who can go on without.
+    /// If the memory cannot be had; [`try_push`](Self::try_push) returns an error instead.
     #[inline]
     pub fn push(&mut self, bytes: &[u8]) {
         self.try_push(bytes).expect("memory for pending bytes");

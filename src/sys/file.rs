@@ -1,4 +1,4 @@
-//! What can be written to, whatever it is: write(2), poll(2).
+//! Writing to any descriptor: write(2), poll(2).
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -165,7 +165,7 @@ pub fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
     Ok((number != 0).then(|| io::Error::from_raw_os_error(number)))
 }
 
-/// What [`acknowledged`] tells of the peer's acknowledgements.
+/// The acknowledgements of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Acknowledged {
     /// Bytes that the peer's kernel has acknowledged since the connection was opened. A SYN or a FIN of ours counts as one byte.

@@ -1,4 +1,4 @@
-//! What a thread has for itself: unshare(2), close_range(2), getrusage(2). nix makes the calls but for one.
+//! Resources of a single thread: unshare(2), close_range(2), getrusage(2). nix makes the calls but for one.
 
 use std::io;
 use std::time::Duration;
@@ -6,6 +6,8 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
+
+use super::check;
 
 /// CPU time that a thread has used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,8 +30,6 @@ pub fn cpu_time() -> io::Result<CpuTime> {
     Ok(CpuTime { user: duration(usage.user_time()), system: duration(usage.system_time()) })
 }
 
-use super::check;
-
 /// unshare(2), `CLONE_FILES`: gives this thread a descriptor table of its own, a copy of the one that it shared with the others of
 /// its process. What is opened from here on is this thread's alone, the limit on descriptors counts for it alone, and the kernel
 /// looks up a descriptor without locking.
@@ -41,7 +41,8 @@ pub fn unshare_descriptors() -> io::Result<()> {
 }
 
 /// close_range(2), `CLOSE_RANGE_UNSHARE`: gives this thread a descriptor table of its own, unless it has one, and closes in it every
-/// descriptor from `first` to `last`. Those that other threads share stay open for them.
+/// descriptor from `first` to `last`. Those that other threads share stay open for them. A value of this thread that owns one of them, such as an
+/// `OwnedFd`, must be forgotten: its number may name another descriptor by the time it is dropped.
 ///
 /// # Errors
 /// `ENOSYS`: before Linux 5.9. `EMFILE`: more descriptors are open than the limit allows. `ENOMEM`: out of kernel memory. `EINVAL`:

@@ -66,7 +66,7 @@ pub struct Socket {
     pub watched: Option<(Token, EpollFlags)>,
     /// It stands in the list of the ready ones.
     pub is_listed: bool,
-    /// A wake-up for nothing is told although no flag has changed.
+    /// Time at which the client connected.
     pub opened: At,
     pub is_closed: bool,
     /// It has sent a request to close to the server by way of the protocol.

@@ -259,8 +259,8 @@ impl Worker<'_> {
         self.housekeeping_ns = self.housekeeping_ns.min(self.kept_house_ns + ns(HOUSEKEEPING));
     }
 
-    /// Whether all connections are closed, after the end, when none is opened any longer.
-    pub(super) fn is_done(&mut self) -> bool {
+    /// Passes over the connections that are closed, and returns whether all are, after the end, when none is opened any longer.
+    pub(super) fn pass_closed(&mut self) -> bool {
         while let Some(Place { link: Link::Done, .. }) = self.places.get(self.first_open) {
             self.first_open += 1;
         }

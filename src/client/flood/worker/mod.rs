@@ -223,7 +223,7 @@ impl<'a> Worker<'a> {
             if now_ns >= self.housekeeping_ns {
                 self.keep_house(now_ns);
             }
-            if self.has_ended && self.is_done() {
+            if self.has_ended && self.pass_closed() {
                 break;
             }
             if self.opened < self.places.len() {
