@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use edgecho::protocol::{Collect, Echo, Frame, Line, Protocol};
 use edgecho::server::{Config, Error, Keepalive, Limits, ListenAddress, Server, SocketOptions, Timeouts};
@@ -58,10 +60,10 @@ struct ProtocolFlags {
     #[arg(long, value_name = "BYTES", env = "EDGECHO_MAX_FRAME", value_parser = piece_size)]
     max_frame: Option<usize>,
 
-    /// Of collect: frames that may wait for the output, which take up to N times --max-frame of memory; at the limit nothing is read
-    /// [default: 256]
+    /// Of collect: frames that may wait for the output, from 1, which take up to N times --max-frame of memory; at the limit nothing is
+    /// read, so that it is passed by what one read brings (32KiB) [default: 256]
     #[arg(long, value_name = "N", env = "EDGECHO_QUEUE")]
-    queue: Option<usize>,
+    queue: Option<NonZeroUsize>,
 
     /// Of collect: where the lines go, appended to what is there [default: stdout]
     #[arg(long, value_name = "FILE", env = "EDGECHO_OUTPUT")]
@@ -121,7 +123,8 @@ struct LimitFlags {
     #[arg(long, value_name = "N", env = "EDGECHO_MAX_CONNECTIONS")]
     max_connections: Option<usize>,
 
-    /// Connections of one source address (of IPv6, one /64 network); what is over it is closed at once [default: no limit]
+    /// Connections of one source address (of IPv6, one /64 network or one link-local address); what is over it is closed at once
+    /// [default: no limit]
     #[arg(long, value_name = "N", env = "EDGECHO_MAX_PER_IP")]
     max_per_ip: Option<u32>,
 
@@ -130,8 +133,8 @@ struct LimitFlags {
     #[arg(long, value_name = "BYTES/S", env = "EDGECHO_RATE_LIMIT")]
     rate_limit: Option<ByteSize>,
 
-    /// Bytes that all pending-write buffers together, and lines and frames that are not whole yet, may hold, from 64KiB; at the limit only
-    /// connections that need none of it are read [default: no limit]
+    /// Bytes that all pending-write buffers together, and lines and frames that are not whole yet, may hold, from 64KiB; at the limit the
+    /// server reads only from connections whose peer has acknowledged everything, 4KiB at a time [default: no limit]
     #[arg(long, value_name = "BYTES", env = "EDGECHO_MEMORY_LIMIT")]
     memory_limit: Option<ByteSize>,
 
@@ -153,7 +156,8 @@ struct TimeFlags {
     idle_timeout: Option<Duration>,
 
     /// Cut off a peer that has acknowledged none of its pending bytes for so long (and at most half as long again), from 10ms to 20days,
-    /// or off. A kernel acknowledges in pieces: over loopback, with 30s, a peer that reads less than about 3.5KB/s looks stalled
+    /// or off. A kernel whose receive buffer is full acknowledges nothing until up to 1/16 of the buffer, or a whole segment, has been
+    /// read: with 30s, a peer looks stalled that reads less than 3.5KB/s over loopback, or 60KB/s with a buffer grown to 32MiB
     #[arg(long, value_name = "DURATION", env = "EDGECHO_WRITE_TIMEOUT", value_parser = duration_or_off, default_value = "30s")]
     write_timeout: OrOff,
 
@@ -161,11 +165,11 @@ struct TimeFlags {
     #[arg(long, value_name = "DURATION", env = "EDGECHO_MAX_LIFETIME", value_parser = duration)]
     max_lifetime: Option<Duration>,
 
-    /// How long to serve on after the first signal, from 0s to 1day
+    /// How long to serve on after the first signal, from 0s to 1day; closing what is left takes up to 2s more
     #[arg(long, value_name = "DURATION", env = "EDGECHO_DRAIN_TIMEOUT", value_parser = duration, default_value = "5s")]
     drain_timeout: Duration,
 
-    /// Look for events again and again for so long before sleeping, up to 1s: shorter round trips, for a busy CPU
+    /// Busy-poll for this long before blocking (at most 1s): shorter round trips, for a busy CPU
     #[arg(long, value_name = "DURATION", env = "EDGECHO_BUSY_POLL", value_parser = duration, default_value = "0s")]
     busy_poll: Duration,
 
@@ -186,7 +190,7 @@ struct TimeFlags {
 #[command(next_help_heading = "Sockets")]
 struct SocketFlags {
     /// Leave Nagle's algorithm on: small segments wait for more
-    #[arg(long, env = "EDGECHO_NO_NODELAY")]
+    #[arg(long, env = "EDGECHO_NO_NODELAY", value_parser = BoolishValueParser::new())]
     no_nodelay: bool,
 
     /// Probe a silent peer after IDLE, such as 60s; then each INTERVAL, and give it up after COUNT probes. Whole seconds
@@ -194,7 +198,8 @@ struct SocketFlags {
     #[arg(long, value_name = "IDLE[,INTERVAL,COUNT]", env = "EDGECHO_KEEPALIVE", value_parser = keepalive)]
     keepalive: Option<Keepalive>,
 
-    /// Close with a reset: 0s, the only time for which close(2) does not block [default: off]
+    /// Close with a reset: 0s, the only time for which close(2) does not block. What the peer has not acknowledged is lost, and the
+    /// connection counted as aborted [default: off]
     #[arg(long, value_name = "0s", env = "EDGECHO_LINGER", value_parser = linger)]
     linger: Option<Duration>,
 
@@ -207,7 +212,7 @@ struct SocketFlags {
     send_buffer: Option<u32>,
 
     /// Share the port with other processes that do so, too
-    #[arg(long, env = "EDGECHO_REUSE_PORT")]
+    #[arg(long, env = "EDGECHO_REUSE_PORT", value_parser = BoolishValueParser::new())]
     reuse_port: bool,
 
     /// Accept a connection when its first bytes are there, or after so long, in whole seconds [default: off]
@@ -220,11 +225,11 @@ struct SocketFlags {
 
     /// Copy each byte instead of passing the sender's own pages on (splice): for clients on this host that send pages of a file
     /// (sendfile) and change the file before they have read the echo
-    #[arg(long, env = "EDGECHO_COPY")]
+    #[arg(long, env = "EDGECHO_COPY", value_parser = BoolishValueParser::new())]
     copy: bool,
 
     /// Take no IPv4 connections on IPv6 addresses
-    #[arg(long, env = "EDGECHO_IPV6_ONLY")]
+    #[arg(long, env = "EDGECHO_IPV6_ONLY", value_parser = BoolishValueParser::new())]
     ipv6_only: bool,
 
     /// Take connections from one network interface only, such as eth0
@@ -280,7 +285,7 @@ pub(super) fn serve(options: Serve) -> ExitCode {
     let ProtocolFlags { protocol, max_line, max_frame, queue, ref output } = options.protocol;
     let max_frame = max_frame.unwrap_or(Frame::MAX);
     let collect = (protocol == Name::Collect)
-        .then(|| Collect::new(output.as_deref(), queue.unwrap_or(Collect::QUEUE), max_frame))
+        .then(|| Collect::new(output.as_deref(), queue.map_or(Collect::QUEUE, NonZeroUsize::get), max_frame))
         .transpose();
     let collect = match collect {
         Ok(collect) => collect,

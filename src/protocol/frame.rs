@@ -41,8 +41,8 @@ impl Frame {
             DecodeError::OutOfMemory { length } => memory::warn(Some(reply.peer()), length),
             // Any peer can cause it, as often as it likes.
             DecodeError::TooLong { length } => {
-                if let Some(held_back) = self.complaints.admit(Instant::now()) {
-                    warn!(peer = %reply.peer(), length, held_back, "closed for a frame longer than {} bytes", self.max);
+                if let Some(suppressed) = self.complaints.admit(Instant::now()) {
+                    warn!(peer = %reply.peer(), length, suppressed, "closed for a frame longer than {} bytes", self.max);
                 }
             }
         }

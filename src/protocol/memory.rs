@@ -14,10 +14,10 @@ static WARNINGS: LazyLock<Mutex<Throttle>> = LazyLock::new(Mutex::default);
 /// Warns that a connection, of this peer if it is known, is closed because the memory for `length` bytes cannot be had.
 #[cold]
 pub(crate) fn warn(peer: Option<SocketAddr>, length: u64) {
-    if let Some(held_back) = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now()) {
+    if let Some(suppressed) = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now()) {
         warn!(
             peer = peer.map(display),
-            length, held_back, "out of memory: closed a connection, for its bytes cannot be held"
+            length, suppressed, "out of memory: closed a connection, for its bytes cannot be held"
         );
     }
 }

@@ -102,8 +102,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     fn warn_that_clients_wait(&mut self, reason: impl Display) {
-        if let Some(held_back) = self.accept_trouble.admit(self.kernel.now()) {
-            warn!(open = self.clients.len(), held_back, "new clients wait in the backlog: {reason}");
+        if let Some(suppressed) = self.accept_trouble.admit(self.kernel.now()) {
+            warn!(open = self.clients.len(), suppressed, "new clients wait in the backlog: {reason}");
         }
     }
 

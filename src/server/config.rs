@@ -114,8 +114,9 @@ pub struct Timeouts {
     /// them. A connection whose input the server itself holds back is not idle. No limit by default.
     pub idle: Option<Duration>,
     /// How long a peer may acknowledge none of the bytes that are pending for it. It is cut off after a fifth more than this, and at most
-    /// half as much again. A kernel acknowledges in pieces, over loopback of up to 128 KiB: with the default of 30 seconds a peer there
-    /// that reads less than about 3.5 KB/s looks stalled. By default 30 seconds.
+    /// half as much again. A kernel whose receive buffer is full acknowledges nothing until up to a sixteenth of the
+    /// buffer, or a whole segment, has been read. With the default of 30 seconds a peer looks stalled that reads less than about 3.5 KB/s over
+    /// loopback, where segments are large, or 60 KB/s with a buffer that has grown to 32 MiB (tcp(7), `tcp_rmem`).
     pub write: Option<Duration>,
     /// How long a connection may last before it is closed in order. No limit by default.
     pub lifetime: Option<Duration>,

@@ -51,7 +51,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         self.drain.has_begun()
             && self.clients.is_empty()
             && self.listeners.iter().all(Option::is_none)
-            && (P::ONLY_ANSWERS || self.drain.is_over() || self.protocol.finish_work())
+            && (P::ONLY_ANSWERS || self.drain.is_closing() || self.drain.is_over() || self.protocol.finish_work())
     }
 
     pub(super) fn on_drain_deadline(&mut self, now: Instant) {

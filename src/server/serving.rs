@@ -219,8 +219,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             Err(error) => {
                 let now = self.kernel.now();
                 self.deadlines.set(now + SHORTEST_PAUSE, Token::of_key(key));
-                if let Some(held_back) = self.watch_trouble.admit(now) {
-                    warn!(held_back, "cannot watch a connection for room, and try again (epoll_ctl): {error}");
+                if let Some(suppressed) = self.watch_trouble.admit(now) {
+                    warn!(suppressed, "cannot watch a connection for room, and try again (epoll_ctl): {error}");
                 }
             }
         }

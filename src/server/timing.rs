@@ -215,8 +215,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 self.set_timer(key);
                 return self.resume_client(key);
             }
-            // Nothing that is owed can reach it.
-            Some(Due::Close(Reason::WriteStalled)) => return self.forget(key, Reason::WriteStalled),
+            // Nothing that is owed can reach it. In a drain this is an abort: the exit status says that bytes were lost.
+            Some(Due::Close(Reason::WriteStalled)) if !self.drain.has_begun() => {
+                return self.forget(key, Reason::WriteStalled);
+            }
             Some(Due::Close(reason)) => {
                 self.cut(key, reason);
                 return;

@@ -379,6 +379,25 @@ fn collect_with_faults(path: &Path, call: &str, fault: &str, arguments: &[&str])
     (process, tracer)
 }
 
+/// As a run leaves it that could not write to its end.
+#[test]
+fn a_file_that_ends_within_a_line_is_given_a_new_line_first() {
+    let path = scratch("torn");
+    for (before, expected) in [("{\"torn\":", "{\"torn\":\n"), ("whole\n", "whole\n"), ("", "")] {
+        fs::write(&path, before).expect("a file");
+        let process = start(&["--protocol", "collect", "--output", path.to_str().expect("a name")]);
+        let stream = connect(process.address);
+        send_frames(&stream, 0, 1);
+        finish(&stream);
+        read_to_fin(&stream);
+        process.terminate();
+        let text = fs::read_to_string(&path).expect("a file");
+        let lines = text.strip_prefix(expected).unwrap_or_else(|| panic!("{text:?}"));
+        assert_collected(lines.lines().map(str::to_owned), 1, 1);
+    }
+    fs::remove_file(path).expect("our own file");
+}
+
 #[test]
 fn a_disk_that_does_not_answer_a_sync_does_not_block_the_exit() {
     if !has_strace("a_disk_that_does_not_answer") {

@@ -226,11 +226,11 @@ impl Collect {
         }
         let before = self.trouble.take();
         let mut is_known = before.as_ref().is_some_and(|trouble| trouble.is_known);
-        if let Some(held_back) = self.warnings.admit(Instant::now()) {
+        if let Some(suppressed) = self.warnings.admit(Instant::now()) {
             is_known = true;
             warn!(
                 frames = self.unwritten(),
-                held_back, "cannot write what was collected, reading no more until it can be: {error}"
+                suppressed, "cannot write what was collected, reading no more until it can be: {error}"
             );
         }
         let pause = before.map_or(FIRST_PAUSE, |trouble| trouble.next_pause);
@@ -362,7 +362,10 @@ impl Protocol for Collect {
             return Err(failure);
         }
         let why =
-            self.trouble.as_ref().map_or("the output does not take it".to_owned(), |trouble| trouble.error.to_string());
+            self.trouble.as_ref().map_or(
+                "the output takes nothing (is it read? a longer drain timeout gives it time)".to_owned(),
+                |trouble| trouble.error.to_string(),
+            );
         let reason = self.reason(&why);
         if self.unwritten() > 0 {
             return Err(reason);

@@ -6,13 +6,30 @@
 //! which says by an eventfd when it is done.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use tracing::warn;
+
 use super::writer::{Activity, Writer};
 use crate::sys::epoll::{self, CreateFlags, EpollFlags};
+
+/// Returns whether a regular file ends within a line, as a run leaves it that could not write to its end. A file that may not be read is
+/// taken to be whole.
+fn ends_within_a_line(path: &Path) -> io::Result<bool> {
+    if !path.metadata()?.is_file() {
+        return Ok(false);
+    }
+    let Ok(mut file) = File::open(path) else { return Ok(false) };
+    let mut last = [b'\n'];
+    if file.seek(SeekFrom::End(0))? > 0 {
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+    }
+    Ok(last != *b"\n")
+}
 
 /// Result of a [`Sink::step`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +67,14 @@ impl Sink {
     pub(super) fn open(output: Option<&Path>) -> io::Result<Self> {
         let file = match output {
             // A FIFO that nobody reads is an error, and not a wait without an end (open(2), ENXIO).
-            Some(path) => OpenOptions::new().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(path)?,
+            Some(path) => {
+                let mut file = OpenOptions::new().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+                if ends_within_a_line(path)? {
+                    warn!("{} ends within a line: what follows begins a new one", path.display());
+                    file.write_all(b"\n")?;
+                }
+                file
+            }
             None => File::from(io::stdout().as_fd().try_clone_to_owned()?),
         };
         let polled = match output {
