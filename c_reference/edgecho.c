@@ -49,7 +49,7 @@ enum {
     LINGER_MS = 2000,              /* how long those that we close may take */
     SHORTEST_PAUSE_MS = 10,        /* of accepting, when something has run out; doubles up to the longest */
     LONGEST_PAUSE_MS = 1000,
-    LATE_MS = 1000,                /* a deadline met later than this: the process was stopped meanwhile */
+    LATE_MS = 100,                 /* a deadline met later than this: the process was stopped meanwhile */
     MAX_DRAIN_MS = 24 * 3600 * 1000,
 };
 
@@ -78,6 +78,7 @@ struct connection {
     enum { OPEN, PEER_FINISHED, CLOSING, LINGERING } phase;
     uint32_t readiness; /* what epoll has told, until a call shows that it is no longer so: it tells once */
     bool is_watched_for_room;
+    bool has_lost_input; /* it came in time for the drain, and is discarded; the connection is counted as aborted */
     struct outbox {
         char *bytes; /* NULL when nothing is pending */
         size_t start, length;
@@ -391,8 +392,14 @@ static bool connection_serve(struct connection *c, ssize_t *budget) {
 
 /* Starts to close a connection in order. */
 static void connection_begin_close(struct connection *c) {
-    if (c->phase == OPEN)
+    int unread = 0;
+    if (c->phase == OPEN) {
+        if (c->readiness & READABLE)
+            ioctl(c->source.fd, SIOCINQ, &unread);
+        c->has_lost_input = unread > 0;
+        aborted += unread > 0;
         c->phase = CLOSING;
+    }
     make_ready(&c->source);
 }
 
@@ -595,7 +602,7 @@ static void on_signals(void) {
 static void cut_off(void) {
     ready_first = ready_last = NULL;
     while (first) {
-        aborted += connection_unsettled_bytes(first) > 0;
+        aborted += connection_unsettled_bytes(first) > 0 && !first->has_lost_input;
         connection_close(first);
     }
 }

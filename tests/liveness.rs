@@ -242,7 +242,31 @@ fn frames_that_never_become_whole_do_not_stop_the_others_at_the_memory_limit() {
         assert_same(&back, &whole);
     }
     let most = figure(&process, "most_pending_bytes");
-    assert!(most <= (256 << 10) + (64 << 10) + 20 * (4 << 10), "{most} bytes of memory");
+    assert!(most <= (256 << 10) + (64 << 10) + 20 * (20 << 10), "{most} bytes of memory");
+}
+
+/// The peers send frames, and do not read what comes back.
+#[test]
+fn frames_that_come_together_are_served_at_the_memory_limit() {
+    let arguments = ["--protocol", "frame", "--memory-limit", "64KiB", "--write-timeout", "off", "--send-buffer", "4KiB"];
+    let process = start(&arguments);
+    let frame = [&1_000_u32.to_be_bytes()[..], &pattern(1, 1_000)].concat();
+    let stuck: Vec<_> = (0..30)
+        .map(|_| {
+            let stream = connect(process.address);
+            SockRef::from(&stream).set_recv_buffer_size(4 << 10).expect("SO_RCVBUF");
+            stream.set_nonblocking(true).expect("O_NONBLOCK");
+            stream
+        })
+        .collect();
+    eventually("the limit is reached", || {
+        stuck.iter().for_each(|mut stream| drop(stream.write(&frame.repeat(20))));
+        (figure(&process, "pending_bytes") >= 64 << 10).then_some(())
+    });
+    let well = connect(process.address);
+    for _ in 0..5 {
+        echo(&well, &frame.repeat(10));
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod ping;
 mod send;
 mod serve;
 mod stderr;
+mod stdout;
 mod terminal;
 mod values;
 

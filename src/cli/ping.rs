@@ -8,7 +8,7 @@ use edgecho::client::ping::{self, Error, Format, Options};
 use edgecho::client::{Framing, Target, Timeouts};
 
 use super::values::{message_size, seconds};
-use super::{FAILURE, TROUBLE, stderr};
+use super::{FAILURE, TROUBLE, stderr, stdout};
 
 #[derive(Debug, Args)]
 #[command(
@@ -129,7 +129,7 @@ impl From<Ping> for Options {
 }
 
 pub(super) fn ping(flags: Ping) -> ExitCode {
-    match ping::run(&flags.into(), &mut std::io::stdout().lock()) {
+    match ping::run(&flags.into(), &mut stdout::lines()) {
         Ok(summary) if summary.lost() == 0 && summary.corrupt == 0 => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(FAILURE),
         // Who closes the pipe has seen enough: `edgecho ping | head`.

@@ -16,7 +16,7 @@ use edgecho::sys::signal;
 use tracing::warn;
 
 use super::values::{OrOff, buffer_size, duration, duration_or_off, interface, keepalive, linger, piece_size};
-use super::{FAILURE, WRONG_FLAG, stderr};
+use super::{FAILURE, WRONG_FLAG, stderr, stdout};
 
 #[derive(Debug, Args)]
 #[command(
@@ -65,7 +65,7 @@ struct ProtocolFlags {
     #[arg(long, value_name = "N", env = "EDGECHO_QUEUE")]
     queue: Option<NonZeroUsize>,
 
-    /// Of collect: where the lines go, appended to what is there [default: stdout]
+    /// Of collect: where the lines go, appended to what is there; - is stdout [default: stdout]
     #[arg(long, value_name = "FILE", env = "EDGECHO_OUTPUT")]
     output: Option<PathBuf>,
 }
@@ -134,7 +134,8 @@ struct LimitFlags {
     rate_limit: Option<ByteSize>,
 
     /// Bytes that all pending-write buffers together, and lines and frames that are not whole yet, may hold, from 64KiB; at the limit the
-    /// server reads only from connections whose peer has acknowledged everything, 4KiB at a time [default: no limit]
+    /// server reads only from connections whose peer has acknowledged everything, 4KiB at a time (a line or frame of up to 16KiB is
+    /// always read, so that with these protocols the limit may be passed by that much for each connection) [default: no limit]
     #[arg(long, value_name = "BYTES", env = "EDGECHO_MEMORY_LIMIT")]
     memory_limit: Option<ByteSize>,
 
@@ -282,7 +283,9 @@ pub(super) fn serve(options: Serve) -> ExitCode {
         stderr::say(format_args!("error: {reason}"));
         return ExitCode::from(WRONG_FLAG);
     }
-    let ProtocolFlags { protocol, max_line, max_frame, queue, ref output } = options.protocol;
+    let ProtocolFlags { protocol, max_line, max_frame, queue, output } = &options.protocol;
+    let (protocol, max_line, max_frame, queue) = (*protocol, *max_line, *max_frame, *queue);
+    let output = output.clone().filter(|path| path.as_os_str() != "-");
     let max_frame = max_frame.unwrap_or(Frame::MAX);
     let collect = (protocol == Name::Collect)
         .then(|| Collect::new(output.as_deref(), queue.map_or(Collect::QUEUE, NonZeroUsize::get), max_frame))
@@ -350,7 +353,7 @@ fn announce(server: &Server<impl Protocol>, announcement: Announcement) {
                 Ok(())
             }
             Announcement::ToStdout => {
-                let mut out = std::io::stdout();
+                let mut out = stdout::lines();
                 writeln!(out, "listening on {address}").and_then(|()| out.flush())
             }
         };

@@ -73,9 +73,10 @@ pub fn run(options: &Options, input: impl Read + Send + 'static, output: impl Wr
     let sending = options.clone();
     std::thread::spawn(move || {
         let result = send(&sending, &writer, input);
-        // Whatever has been sent still comes back, even if it was not all.
-        let _ = writer.shutdown(Shutdown::Write);
+        // Before our FIN: when that is answered, the result is looked for.
         let _ = sender.send(result);
+        // What has been sent still comes back, even if it was not all.
+        let _ = writer.shutdown(Shutdown::Write);
     });
     receive(options, stream, output)?;
     sent.try_recv().unwrap_or(Ok(()))

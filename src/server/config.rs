@@ -84,7 +84,7 @@ pub struct Limits {
     /// Bytes that all outboxes together may hold, and the pieces (lines, frames) that are not whole yet. At the limit only connections that
     /// need no memory are read, 4 KiB at a time: those whose peer has acknowledged all that it was sent, so that there is room in the send
     /// buffer. One connection at a time may make its piece whole; if its peer stops sending for as long as the write timeout waits, it
-    /// is closed. The limit is passed by one read, by that piece, and by 4 KiB for each connection with another piece. No limit by default:
+    /// is closed. The limit is passed by one read, by that piece, and by up to 16 KiB for each connection with another piece. No limit by default:
     /// each outbox has its own.
     pub memory_limit: Option<u64>,
     /// How many bytes may be pending for one connection when it is sent something that is no answer to it: a message of another, a

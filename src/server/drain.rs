@@ -19,7 +19,7 @@ enum Stage {
 }
 
 /// A deadline that comes later than this was not met because the process did not run: it was stopped, or its machine suspended.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The drain.
 #[derive(Debug)]

@@ -6,7 +6,8 @@
 //! many there are, cannot stop one that does.
 //!
 //! Lines and frames that are not whole yet take memory, too. At the limit one connection at a time may make its piece whole, so that memory
-//! comes free again; the others wait. If its peer sends nothing for the stall time, the connection is closed.
+//! comes free again; the others wait. If the piece is not whole after the stall time, the connection is closed. Pieces of up to 16 KiB need
+//! not wait.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -24,6 +25,9 @@ use crate::protocol::{Protocol, SessionId};
 /// The most that is read at once from a connection that needs no memory, while the limit is reached: an empty send buffer has room for it
 /// (socket(7), the smallest `SO_SNDBUF`).
 const SMALL_READ_BYTES: usize = 4 * 1024;
+
+/// The bytes of an unfinished piece that a connection may always have: enough for the lines and frames of most protocols.
+const SMALL_PIECE_BYTES: usize = 16 * 1024;
 
 /// Connections that wait for memory are looked at again after this time: an acknowledgement makes no event.
 const MEMORY_RETRY: Duration = Duration::from_millis(10);
@@ -45,8 +49,8 @@ pub(super) struct Gates {
     memory_limit: Option<u64>,
     /// Those who wait for memory, in the order in which they came.
     waiting: VecDeque<Token>,
-    /// The connection that may make its piece whole though the limit is reached.
-    holder: Option<SessionId>,
+    /// The connection that may make its piece whole though the limit is reached, and since when, in milliseconds.
+    holder: Option<(SessionId, u64)>,
     /// A retry is scheduled for the connections that wait.
     is_retry_set: bool,
     are_there: bool,
@@ -84,7 +88,7 @@ impl Gates {
 
     /// A connection has gone.
     pub(super) fn forget(&mut self, key: SessionId) {
-        if self.holder == Some(key) {
+        if self.holder.is_some_and(|(holder, _)| holder == key) {
             self.holder = None;
         }
     }
@@ -112,8 +116,11 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
         if self.is_memory_full() {
             let held_bytes = client.connection.memory_bytes(&self.protocol) - client.connection.pending_bytes();
-            let is_holder = held_bytes > 0 && *self.gates.holder.get_or_insert(key) == key;
-            let needs_none = held_bytes == 0 && client.connection.is_acknowledged();
+            // A connection that owes its peer bytes is not read, and cannot make a piece whole.
+            let can_read = !client.connection.needs_room();
+            let needs_none = can_read && held_bytes < SMALL_PIECE_BYTES && client.connection.is_acknowledged();
+            let wants_to_hold = can_read && !needs_none && held_bytes > 0;
+            let is_holder = wants_to_hold && self.gates.holder.get_or_insert((key, now_ms)).0 == key;
             budget_bytes = budget_bytes.min(match (is_holder, needs_none) {
                 (true, _) => READ_BUFFER_BYTES,
                 (_, true) => SMALL_READ_BYTES,
@@ -190,17 +197,38 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
-    /// Lets another connection make its piece whole, if that of the holder is whole, or closes the holder, if nothing more comes.
+    /// Lets another connection make its piece whole, if that of the holder is whole. Closes the holder if nothing more comes for the stall
+    /// time, or if its piece is not whole after that time while others wait: bytes that trickle in do not keep the place.
     fn check_holder(&mut self) {
-        let Some(key) = self.gates.holder else { return };
+        let Some((key, since_ms)) = self.gates.holder else { return };
         let Some(client) = self.clients.get(key) else { return };
-        if client.connection.memory_bytes(&self.protocol) == client.connection.pending_bytes() {
+        if client.connection.memory_bytes(&self.protocol) == client.connection.pending_bytes()
+            || client.connection.needs_room()
+        {
             self.gates.holder = None;
         } else if client.place == Place::Nowhere {
-            let silent = self.clock.ms(self.horizon.known_until()).saturating_sub(client.active_ms);
-            if Duration::from_millis(silent) > self.timeouts.patience() {
+            let known_ms = self.clock.ms(self.horizon.known_until());
+            let is_over = |since_ms| Duration::from_millis(known_ms.saturating_sub(since_ms)) > self.timeouts.patience();
+            if is_over(client.active_ms) {
+                self.close_silent_holders();
+            } else if is_over(since_ms) {
                 self.forget(key, Reason::Memory);
             }
+        }
+    }
+
+    /// Closes the connections that keep memory for a piece of which nothing more has come for the stall time. Each of them would keep the
+    /// others waiting as long as the first has.
+    #[cold]
+    fn close_silent_holders(&mut self) {
+        let (known_ms, patience) = (self.clock.ms(self.horizon.known_until()), self.timeouts.patience());
+        let silent = self.clients.iter().filter(|(_, client)| {
+            client.place == Place::Nowhere
+                && client.connection.memory_bytes(&self.protocol) > client.connection.pending_bytes()
+                && Duration::from_millis(known_ms.saturating_sub(client.active_ms)) > patience
+        });
+        for key in silent.map(|(key, _)| key).collect::<Vec<_>>() {
+            self.forget(key, Reason::Memory);
         }
     }
 

@@ -155,6 +155,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let Some(client) = self.clients.get_mut(key) else { return budget_bytes };
         client.place = Place::Nowhere;
         client.active_ms = self.clock.last_read_ms();
+        if client.connection.needs_room() && !client.connection.is_watched_for_room() {
+            client.connection.on_event(EpollFlags::OUT); // epoll cannot tell: a send finds out
+        }
         let before = client.connection.received_bytes();
         self.serve(key, budget_bytes);
         // Whoever has ended may have used all of it.
@@ -218,7 +221,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             // The bytes stay pending. It is tried again when the connection is given its next turn.
             Err(error) => {
                 let now = self.kernel.now();
-                self.deadlines.set(now + SHORTEST_PAUSE, Token::of_key(key));
+                // On a grid of time, so that a connection has one retry, however often it fails.
+                let pause_ms = SHORTEST_PAUSE.as_millis() as u64;
+                let at_ms = (self.clock.ms(now) / pause_ms + 2) * pause_ms;
+                self.deadlines.set(self.clock.instant(at_ms), Token::of_key(key));
                 if let Some(suppressed) = self.watch_trouble.admit(now) {
                     warn!(suppressed, "cannot watch a connection for room, and try again (epoll_ctl): {error}");
                 }

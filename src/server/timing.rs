@@ -265,8 +265,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     pub(super) fn begin_close(&mut self, key: SessionId, reason: Reason) {
         let now_ms = self.clock.last_read_ms();
         if let Some(client) = self.clients.get_mut(key) {
+            // Input that came in time and is discarded from now on is lost: the drain has not kept its promise.
+            let loses_input = reason == Reason::Drained && client.closing.is_none() && client.connection.has_input_left();
             client.connection.close();
-            client.closing.get_or_insert(reason);
+            client.closing.get_or_insert(if loses_input { Reason::Aborted } else { reason });
             // A connection that waits for its rate or for memory waits no longer: its input is only read to be discarded.
             if client.place == Place::HeldBack {
                 client.place = Place::Nowhere;

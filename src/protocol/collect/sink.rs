@@ -82,6 +82,13 @@ impl Sink {
             Some(_) => Ok(file),
             None => OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open("/proc/self/fd/1").map_err(|_| file),
         };
+        // A file behind stdout is appended to, however the shell has opened it: truncating it then makes room.
+        let polled = match polled {
+            Err(file) if output.is_none() && file.metadata()?.is_file() => {
+                Err(OpenOptions::new().append(true).open("/proc/self/fd/1").unwrap_or(file))
+            }
+            polled => polled,
+        };
         let output = match polled {
             Ok(file) => Output::Polled { file, batch: Vec::new(), done: 0, written_bytes: 0 },
             Err(file) => Output::Threaded(Writer::start(file)?),

@@ -184,8 +184,11 @@ fn work(file: &File, eventfd: BorrowedFd<'_>, shared: &Shared, jobs: &Receiver<J
 
 /// Writes what `done` leaves of a batch, and keeps `done` at what was written, also if it fails.
 fn write_all(mut file: &File, batch: &[u8], done: &mut usize, shared: &Shared) -> io::Result<()> {
+    // A pipe takes a piece of this size as a whole or not at all (pipe(7), PIPE_BUF), so that what was written is known.
+    let most = if file.metadata().is_ok_and(|metadata| metadata.is_file()) { usize::MAX } else { libc::PIPE_BUF };
     while *done < batch.len() {
-        match file.write(&batch[*done..]) {
+        let end = batch.len().min(done.saturating_add(most));
+        match file.write(&batch[*done..end]) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(count) => {
                 *done += count;

@@ -188,6 +188,14 @@ impl<S: Stream, T> Connection<S, T> {
         (self.outbox.len() + self.unacknowledged_bytes() + unread) as u64
     }
 
+    /// Returns whether there is input that was not read, on a connection that is open.
+    #[must_use]
+    pub fn has_input_left(&self) -> bool {
+        self.phase == Phase::Open
+            && self.readiness.contains(Readiness::READABLE)
+            && self.stream.unread_bytes().is_ok_and(|bytes| bytes > 0)
+    }
+
     /// Returns whether bytes are pending, or the peer's kernel has not acknowledged all that it was sent.
     #[must_use]
     pub fn owes_bytes(&self) -> bool {

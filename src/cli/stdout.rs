@@ -1,0 +1,36 @@
+//! Stdout, for programs that block signals to read them from a descriptor.
+
+use std::io::{self, LineWriter, Write, stdout};
+use std::os::fd::AsFd;
+
+use edgecho::sys::file;
+use edgecho::sys::signal::{self, Signal};
+
+/// The signals that end a program which waits for stdout.
+const ENDS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
+/// Returns a writer to stdout, line by line. While stdout is full and nobody reads it, the signals that end a program have their default
+/// actions: there is nobody to report to, and nothing else can end the wait.
+pub(super) fn lines() -> LineWriter<impl Write> {
+    LineWriter::new(Stdout)
+}
+
+struct Stdout;
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let stdout = stdout();
+        if !file::poll_writable(stdout.as_fd(), 0)? {
+            signal::unblock(&ENDS)?;
+            let result = file::poll_writable(stdout.as_fd(), -1);
+            signal::block(&ENDS)?;
+            result?;
+        }
+        // A pipe that can be written to has room for this much (pipe(7), PIPE_BUF).
+        file::write(stdout.as_fd(), &bytes[..bytes.len().min(libc::PIPE_BUF)])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
