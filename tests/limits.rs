@@ -251,7 +251,9 @@ fn a_drain_does_not_wait_for_rates_or_memory() {
     assert!(start.elapsed() < Duration::from_secs(1), "its FIN came only after {:?}", start.elapsed());
     assert_same(&back, &pattern(1, 5_000)[..back.len()]);
     drop(stream);
-    assert_eq!(process.wait().code(), Some(0), "{}", process.stderr());
+    // What its rate held back was in time for the drain, and is lost.
+    assert!(back.len() < 5_000, "all came back");
+    assert_eq!(process.wait().code(), Some(1), "{}", process.stderr());
 }
 
 fn read_exactly(mut stream: &TcpStream, length: usize) -> Vec<u8> {
