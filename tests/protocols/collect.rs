@@ -270,7 +270,7 @@ fn a_consumer_that_stalls_for_ever_ends_the_drain_with_the_number_of_frames_not_
         let status = process.wait();
         let said = process.stderr();
         assert_eq!(status.code(), Some(1), "{said}");
-        assert!(number_before(&said, " frames were not written").is_some_and(|count| count >= 16), "{said}");
+        assert!(number_before(&said, " frames were not written").is_some_and(|count| count >= 1), "{said}");
     }
 }
 
@@ -303,7 +303,7 @@ fn a_second_signal_ends_the_server_though_the_consumer_stalls() {
         let status = process.wait();
         let said = process.stderr();
         assert_eq!(status.signal(), Some(Signal::SIGTERM as i32), "{status:?} {said}");
-        assert!(number_before(&said, " frames were not written").is_some_and(|count| count >= 16), "{said}");
+        assert!(number_before(&said, " frames were not written").is_some_and(|count| count >= 1), "{said}");
     }
 }
 
