@@ -62,7 +62,7 @@ static const uint32_t INTEREST = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET;
 enum { READABLE = EPOLLIN, WRITABLE = EPOLLOUT, FIN = EPOLLRDHUP, READ_ON = EPOLLPRI, PLENTY = 1 << 15 };
 enum progress { WAITING, MORE, ENDED };
 
-/* What a try to accept has brought, if no connection. */
+/* The results of a try to accept that has brought no connection. */
 enum { NOTHING = -1, FAILED = -2, EXHAUSTED = -3 };
 
 /* What an event is for, and a place in the ready queue: the first member of whatever epoll's data.ptr points to. */

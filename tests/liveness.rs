@@ -30,6 +30,17 @@ fn figure(process: &Process, name: &str) -> u64 {
     .expect("a number")
 }
 
+/// Clients that have room for little, and do not block.
+fn small_receivers(process: &Process, count: usize) -> Vec<TcpStream> {
+    let client = |_| {
+        let stream = connect(process.address);
+        SockRef::from(&stream).set_recv_buffer_size(4 << 10).expect("SO_RCVBUF");
+        stream.set_nonblocking(true).expect("O_NONBLOCK");
+        stream
+    };
+    (0..count).map(client).collect()
+}
+
 /// Reads at a rate: so many bytes each 50 ms, for a time.
 fn read_slowly(mut stream: &TcpStream, bytes_each: usize, time: Duration, received: &mut Vec<u8>) {
     let start = Instant::now();
@@ -193,14 +204,7 @@ fn a_sender_that_waits_for_the_queue_of_collect_is_not_idle() {
 fn peers_that_do_not_read_do_not_stop_the_others_at_the_memory_limit() {
     let process = start(&["--memory-limit", "1MiB", "--write-timeout", "off", "--send-buffer", "16KiB"]);
     let bytes = pattern(4, 4 << 20);
-    let stuck: Vec<_> = (0..80)
-        .map(|_| {
-            let stream = connect(process.address);
-            SockRef::from(&stream).set_recv_buffer_size(4 << 10).expect("SO_RCVBUF");
-            stream.set_nonblocking(true).expect("O_NONBLOCK");
-            stream
-        })
-        .collect();
+    let stuck = small_receivers(&process, 80);
     eventually("the limit is reached", || {
         stuck.iter().for_each(|mut stream| drop(stream.write(&bytes)));
         (figure(&process, "pending_bytes") >= 1 << 20).then_some(())
@@ -251,14 +255,7 @@ fn frames_that_come_together_are_served_at_the_memory_limit() {
     let arguments = ["--protocol", "frame", "--memory-limit", "64KiB", "--write-timeout", "off", "--send-buffer", "4KiB"];
     let process = start(&arguments);
     let frame = [&1_000_u32.to_be_bytes()[..], &pattern(1, 1_000)].concat();
-    let stuck: Vec<_> = (0..30)
-        .map(|_| {
-            let stream = connect(process.address);
-            SockRef::from(&stream).set_recv_buffer_size(4 << 10).expect("SO_RCVBUF");
-            stream.set_nonblocking(true).expect("O_NONBLOCK");
-            stream
-        })
-        .collect();
+    let stuck = small_receivers(&process, 30);
     eventually("the limit is reached", || {
         stuck.iter().for_each(|mut stream| drop(stream.write(&frame.repeat(20))));
         (figure(&process, "pending_bytes") >= 64 << 10).then_some(())
@@ -274,14 +271,7 @@ fn a_reset_is_noticed_while_the_connection_is_held_back() {
     let process = start(&["--memory-limit", "64KiB", "--write-timeout", "off", "--send-buffer", "16KiB"]);
     let before = process.descriptors();
     let bytes = pattern(5, 1 << 20);
-    let stuck: Vec<_> = (0..60)
-        .map(|_| {
-            let stream = connect(process.address);
-            SockRef::from(&stream).set_recv_buffer_size(4 << 10).expect("SO_RCVBUF");
-            stream.set_nonblocking(true).expect("O_NONBLOCK");
-            stream
-        })
-        .collect();
+    let stuck = small_receivers(&process, 60);
     for _ in 0..50 {
         stuck.iter().for_each(|mut stream| drop(stream.write(&bytes)));
         process.settle();

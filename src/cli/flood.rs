@@ -247,7 +247,7 @@ impl ReportFlags {
         Ok(())
     }
 
-    /// Whether stdout is free for the table.
+    /// Returns whether stdout is free for the table.
     fn has_table(&self) -> bool {
         self.outputs().iter().all(|(_, path)| path.as_os_str() != "-")
     }
@@ -391,7 +391,7 @@ fn status(outcome: &Outcome, assertions: &[Assertion], verdicts: &[Verdict]) -> 
     if is_failed {
         say("error", "not everything came back as it was sent");
     }
-    // What an early end has kept from being sent is nobody's fault.
+    // Messages that an early end kept from being sent do not fail the run.
     let unsent = if outcome.is_interrupted { 0 } else { counts.unsent };
     for (count, metric, what) in [
         (counts.ended_by_peer, "ended", "connections ended by the peer"),

@@ -26,7 +26,7 @@ pub(super) struct Logging {
     #[arg(short, long, action = ArgAction::Count, env = "EDGECHO_QUIET", global = true)]
     quiet: u8,
 
-    /// What to say, by level or by module, such as 'debug' or 'warn,edgecho::server=debug'; -v and -q no longer count
+    /// Log filter, by level or by module, such as 'debug' or 'warn,edgecho::server=debug'; -v and -q no longer count
     #[arg(long, value_name = "FILTER", env = "EDGECHO_LOG", global = true)]
     log: Option<Targets>,
 }

@@ -166,7 +166,7 @@ struct TimeFlags {
     #[arg(long, value_name = "DURATION", env = "EDGECHO_MAX_LIFETIME", value_parser = duration)]
     max_lifetime: Option<Duration>,
 
-    /// How long to serve on after the first signal, from 0s to 1day; closing what is left takes up to 2s more
+    /// Drain timeout: serve on for this long after the first signal, from 0s to 1day; closing what is left takes up to 2s more
     #[arg(long, value_name = "DURATION", env = "EDGECHO_DRAIN_TIMEOUT", value_parser = duration, default_value = "5s")]
     drain_timeout: Duration,
 

@@ -188,7 +188,7 @@ impl Queue {
 struct Output {
     text: Vec<u8>,
     ends: Vec<usize>,
-    /// How much of the text has been written or given up, and how many of its messages.
+    /// Position in the text, and in its messages: everything before has been written or given up.
     position: usize,
     message: usize,
     /// Lines that were dropped behind these messages.

@@ -1,4 +1,4 @@
-//! What the far end of a connection sends, made fit to be shown on a terminal.
+//! Escapes the output of a peer for a terminal.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};

@@ -76,7 +76,7 @@ pub struct Progress<'a> {
     pub rate: f64,
     /// The latencies, lately, in nanoseconds.
     pub latency: &'a Histogram<u64>,
-    /// How long it had measured when this was counted.
+    /// Measured time when this was counted.
     pub elapsed: Duration,
     tallies: [&'a Tally; 2],
 }

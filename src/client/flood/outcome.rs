@@ -53,7 +53,7 @@ pub struct ClientCpu {
     pub user: Duration,
     /// In the kernel.
     pub system: Duration,
-    /// How long that time was.
+    /// Length of that time.
     pub span: Duration,
 }
 
@@ -66,7 +66,7 @@ impl ClientCpu {
 }
 
 impl Outcome {
-    /// Whether everything came back that was sent, as it was sent, and, where that was asked for, the far end closed in order. Connections
+    /// Returns whether everything came back that was sent, as it was sent, and, where that was asked for, the far end closed in order. Connections
     /// that ended or failed, and messages that were never sent, are in [`counts`](Self::counts).
     #[must_use]
     pub fn is_clean(&self) -> bool {
@@ -81,7 +81,7 @@ impl Outcome {
         Some(if seconds > 0.0 { self.counts.sent_in_time as f64 / seconds } else { 0.0 })
     }
 
-    /// Whether the messages of an open loop were sent at less than 99 % of the rate that was asked for. A run that is too short to tell was
+    /// Returns whether the messages of an open loop were sent at less than 99 % of the rate that was asked for. A run that is too short to tell was
     /// not.
     #[must_use]
     pub fn is_too_slow(&self) -> bool {

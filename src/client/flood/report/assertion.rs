@@ -158,7 +158,7 @@ pub struct Verdict {
 }
 
 impl Assertion {
-    /// Whether it says how many connections may end, or fail, or how many messages may stay unsent, so that a single one is not a failure by
+    /// Returns whether it says how many connections may end, or fail, or how many messages may stay unsent, so that a single one is not a failure by
     /// itself. `metric` is `ended`, `failed` or `unsent`, as in the assertion; `errors` counts both of the first two.
     #[must_use]
     pub fn bounds(&self, metric: &str) -> bool {

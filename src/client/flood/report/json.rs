@@ -154,7 +154,7 @@ struct Assertion<'a> {
 /// Writes the document, and a line end.
 ///
 /// # Errors
-/// Those of `out`.
+/// The errors of `out`.
 pub fn write(out: &mut dyn Write, options: &Options, outcome: &Outcome, verdicts: &[Verdict]) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, &document(options, outcome, verdicts))?;
     writeln!(out)?;

@@ -23,7 +23,7 @@ impl<W: Write> HdrLogFile<W> {
     /// Writes the head of the log.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// The errors of `out`.
     pub fn begin(&mut self, start: SystemTime) -> io::Result<HdrLog<'_, '_, W>> {
         let mut builder = IntervalLogWriterBuilder::new();
         builder

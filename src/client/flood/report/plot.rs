@@ -31,7 +31,7 @@ type Result<T> = std::result::Result<T, PlotError>;
 /// Writes the plots.
 ///
 /// # Errors
-/// Those of `out`.
+/// The errors of `out`.
 pub fn write(out: &mut dyn Write, options: &Options, outcome: &Outcome) -> Result<()> {
     let mut text = String::new();
     {

@@ -20,7 +20,7 @@ const PORTS_OF_AN_ADDRESS: u64 = 28_000;
 /// Writes the table.
 ///
 /// # Errors
-/// Those of `out`.
+/// The errors of `out`.
 pub fn write(out: &mut dyn Write, options: &Options, outcome: &Outcome) -> io::Result<()> {
     write_table(out, options, outcome, true)
 }
@@ -28,7 +28,7 @@ pub fn write(out: &mut dyn Write, options: &Options, outcome: &Outcome) -> io::R
 /// Writes the table without the drawn histogram.
 ///
 /// # Errors
-/// Those of `out`.
+/// The errors of `out`.
 pub fn write_summary(out: &mut dyn Write, options: &Options, outcome: &Outcome) -> io::Result<()> {
     write_table(out, options, outcome, false)
 }
@@ -36,7 +36,7 @@ pub fn write_summary(out: &mut dyn Write, options: &Options, outcome: &Outcome) 
 /// Writes the figures of a flood that still goes on, in one line.
 ///
 /// # Errors
-/// Those of `out`.
+/// The errors of `out`.
 pub fn write_interim(out: &mut dyn Write, options: &Options, progress: &Progress<'_>) -> io::Result<()> {
     let (counts, latency) = (progress.counts(), progress.latency_so_far());
     let seconds = progress.elapsed.as_secs_f64();
