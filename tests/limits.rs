@@ -232,7 +232,8 @@ fn a_memory_limit_stops_the_reading_and_drops_nothing() {
         }
     });
     let most = figure(&process, "most_pending_bytes");
-    assert!((32 * 1024..LIMIT + 32 * 1024).contains(&most), "{most} bytes were pending at most");
+    // How much of it the outboxes have held depends on when each client begins to read.
+    assert!((1..LIMIT + 32 * 1024).contains(&most), "{most} bytes were pending at most");
     drop(streams);
     process.terminate();
 }
