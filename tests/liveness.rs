@@ -6,6 +6,8 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -327,24 +329,29 @@ fn at_the_connection_limit_listeners_take_turns() {
     let crowd: Vec<_> = (0..20).map(|_| connect(process.address)).collect();
     let mut lonely = connect(second);
     lonely.write_all(b"hello\n").expect("send");
-    let served = std::thread::spawn(move || {
-        let mut back = [0; 6];
-        lonely.read_exact(&mut back).expect("the echo");
-        Instant::now()
+    let has_had_place = Arc::new(AtomicBool::new(false));
+    let served = std::thread::spawn({
+        let has_had_place = Arc::clone(&has_had_place);
+        move || {
+            let mut back = [0; 6];
+            lonely.read_exact(&mut back).expect("the echo");
+            has_had_place.store(true, Ordering::SeqCst); // before it leaves the place to another
+        }
     });
     // Each place that comes free goes to the next listener.
     let mut freed = 0;
     for next in crowd {
         drop(open);
         freed += 1;
-        if served.is_finished() {
+        if has_had_place.load(Ordering::SeqCst) {
             break;
         }
         (&next).write_all(b"x").expect("send");
         let is_served = |stream: &TcpStream| {
             stream.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
             eventually("a client has the place", || {
-                (served.is_finished() || (&*stream).read(&mut [0]).is_ok_and(|count| count == 1)).then_some(())
+                (has_had_place.load(Ordering::SeqCst) || (&*stream).read(&mut [0]).is_ok_and(|count| count == 1))
+                    .then_some(())
             });
         };
         is_served(&next);

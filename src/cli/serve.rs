@@ -158,7 +158,8 @@ struct TimeFlags {
 
     /// Cut off a peer that has acknowledged none of its pending bytes for so long (and at most half as long again), from 10ms to 20days,
     /// or off. A kernel whose receive buffer is full acknowledges nothing until up to 1/16 of the buffer, or a whole segment, has been
-    /// read: with 30s, a peer looks stalled that reads less than 3.5KB/s over loopback, or 60KB/s with a buffer grown to 32MiB
+    /// read: with 30s, a peer looks stalled that reads less than 3.5KB/s over loopback. A peer that has taken more than 15MiB, whose
+    /// buffer may have grown, is given up to 2.1 times as long
     #[arg(long, value_name = "DURATION", env = "EDGECHO_WRITE_TIMEOUT", value_parser = duration_or_off, default_value = "30s")]
     write_timeout: OrOff,
 

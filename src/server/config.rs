@@ -116,7 +116,8 @@ pub struct Timeouts {
     /// How long a peer may acknowledge none of the bytes that are pending for it. It is cut off after a fifth more than this, and at most
     /// half as much again. A kernel whose receive buffer is full acknowledges nothing until up to a sixteenth of the
     /// buffer, or a whole segment, has been read. With the default of 30 seconds a peer looks stalled that reads less than about 3.5 KB/s over
-    /// loopback, where segments are large, or 60 KB/s with a buffer that has grown to 32 MiB (tcp(7), `tcp_rmem`).
+    /// loopback, where segments are large. The buffer of a peer that has read fast grows (tcp(7), `tcp_rmem`): one that has taken more than
+    /// 15 MiB is given longer in proportion, at 32 MiB 2.1 times as long, so that it may go on at 32 KB/s.
     pub write: Option<Duration>,
     /// How long a connection may last before it is closed in order. No limit by default.
     pub lifetime: Option<Duration>,

@@ -58,6 +58,11 @@ impl PeerProgress {
         self.seen.get(key).map(|seen| (seen.since_ms, seen.looked_at_ms))
     }
 
+    /// Returns the number of bytes that the peer's kernel had acknowledged at the last look; 0 before the first.
+    pub(super) fn acknowledged_bytes(&self, key: SessionId) -> u64 {
+        self.seen.get(key).and_then(|seen| seen.acknowledged_bytes).unwrap_or_default()
+    }
+
     /// Notes what the peer's kernel has acknowledged at `now_ms`, and how many bytes ours has taken. Returns the time of the last
     /// acknowledgement if there was one since the look before. That is never earlier than it was, and late by no more than the time
     /// between two looks.

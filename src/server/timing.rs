@@ -8,6 +8,7 @@ use tracing::info;
 use super::clock::Ms48;
 use super::config::Timeouts;
 use super::kernel::Kernel;
+use super::progress::PeerProgress;
 use super::statistics::Reason;
 use super::timers::next_in_schedule;
 use super::{Client, DRAIN, MEMORY, Place, STATISTICS, STATUS, Server, TRIM, listener_index};
@@ -26,6 +27,18 @@ const LOOKS_A_TIMEOUT: u32 = 8;
 /// peer that reads 4 KB/s takes 31 of them for that.
 fn stall_time(write_timeout: Duration) -> Duration {
     write_timeout + write_timeout / 5
+}
+
+/// Bytes that a peer may have acknowledged before it is given longer, and the most that count.
+const SMALL_HISTORY_BYTES: u64 = 15 << 20;
+const LARGEST_HISTORY_BYTES: u64 = 32 << 20;
+
+/// The stall time for a peer that has acknowledged so many bytes. A kernel whose receive buffer is full acknowledges nothing until a
+/// sixteenth of the buffer has been read. The buffer of a peer that has read fast grows, to 32 MiB where tcp(7), `tcp_rmem`, allows it: at
+/// 32 KiB/s a sixteenth of that takes 64 seconds. It is never larger than what the peer has taken.
+fn stall_time_after(write_timeout: Duration, acknowledged_bytes: u64) -> Duration {
+    let counted = acknowledged_bytes.clamp(SMALL_HISTORY_BYTES, LARGEST_HISTORY_BYTES);
+    stall_time(write_timeout).mul_f64(counted as f64 / SMALL_HISTORY_BYTES as f64)
 }
 
 /// The write timeout of what the server itself wants to end, a connection that it closes or a piece that keeps memory, where the option
@@ -57,12 +70,18 @@ impl Timeouts {
         stall_time(self.write.unwrap_or(DEFAULT_WRITE_TIMEOUT))
     }
 
+    /// Returns the same for a peer that has acknowledged so many bytes.
+    fn patience_after(&self, acknowledged_bytes: u64) -> Duration {
+        stall_time_after(self.write.unwrap_or(DEFAULT_WRITE_TIMEOUT), acknowledged_bytes)
+    }
+
     /// Returns what is due for a connection next, and when, in milliseconds. `progress` has the times of the last known progress and of the
     /// last look at it, `heartbeat` that of the last heartbeat.
     fn next_due<S: Stream, T>(
         &self,
         client: &Client<S, T>,
         progress: Option<(u64, u64)>,
+        acknowledged_bytes: u64,
         heartbeat: Option<(Duration, u64)>,
     ) -> Option<(u64, Due)> {
         // Both ends of what has passed are whole milliseconds, rounded down: a millisecond more, so that nothing is due early.
@@ -73,7 +92,7 @@ impl Timeouts {
         let write = self.write.filter(|_| client.connection.needs_room());
         [
             write.zip(progress).map(|(timeout, (since_ms, looked_at_ms))| {
-                let closes_at = after(since_ms, stall_time(timeout));
+                let closes_at = after(since_ms, stall_time_after(timeout, acknowledged_bytes));
                 let looks_at = after(looked_at_ms, timeout / LOOKS_A_TIMEOUT);
                 if closes_at <= looks_at { (closes_at, Due::Close(Reason::WriteStalled)) } else { (looks_at, Due::Look) }
             }),
@@ -186,7 +205,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Sets the timer of a connection to the moment at which something is due for it next, unless it is set to an earlier one.
     pub(super) fn set_timer(&mut self, key: SessionId) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        let next = self.timeouts.next_due(client, self.peer_progress.of(key), self.heartbeats.of(key));
+        let acknowledged_bytes = self.peer_progress.acknowledged_bytes(key);
+        let next = self.timeouts.next_due(client, self.peer_progress.of(key), acknowledged_bytes, self.heartbeats.of(key));
         let Some((at_ms, _)) = next else { return };
         // The wheel comes at the end of a step.
         if client.timer_ms > Ms48::new(at_ms.next_multiple_of(self.wheel.step_ms())) {
@@ -230,11 +250,12 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Returns what is due for a connection at `known_ms`, by what the kernel knows of it.
     fn due_for(&mut self, key: SessionId, known_ms: u64) -> Option<Due> {
         let client = self.clients.get_mut(key)?;
-        let due = |client: &_, progress, heartbeat| {
-            let next: Option<(u64, Due)> = self.timeouts.next_due(client, progress, heartbeat);
+        let due = |client: &_, progress: &PeerProgress, heartbeat| {
+            let next: Option<(u64, Due)> =
+                self.timeouts.next_due(client, progress.of(key), progress.acknowledged_bytes(key), heartbeat);
             next.filter(|&(at_ms, _)| at_ms <= known_ms).map(|(_, due)| due)
         };
-        let first = due(client, self.peer_progress.of(key), self.heartbeats.of(key))?;
+        let first = due(client, &self.peer_progress, self.heartbeats.of(key))?;
         if matches!(first, Due::Heartbeat | Due::Close(Reason::Lifetime)) && client.closing.is_none() {
             return Some(first);
         }
@@ -255,10 +276,11 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             let (since_ms, _) = self.peer_progress.of(key).unwrap_or_default();
             let passed = Duration::from_millis(known_ms.saturating_sub(since_ms));
             let owes_bytes = client.connection.owes_bytes();
-            let patience = if owes_bytes { self.timeouts.patience().max(LINGER) } else { LINGER };
+            let acknowledged_bytes = self.peer_progress.acknowledged_bytes(key);
+            let patience = if owes_bytes { self.timeouts.patience_after(acknowledged_bytes).max(LINGER) } else { LINGER };
             return Some(if passed > patience { Due::Close(reason) } else { Due::Look });
         }
-        due(client, self.peer_progress.of(key), self.heartbeats.of(key))
+        due(client, &self.peer_progress, self.heartbeats.of(key))
     }
 
     /// Begins to close a connection, in order, for a reason. The caller gives it a turn or queues it.
