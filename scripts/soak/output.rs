@@ -27,7 +27,7 @@ impl Disk {
     pub fn new() -> Self {
         let path = std::env::temp_dir().join(format!("edgecho-soak-{}", std::process::id()));
         std::fs::create_dir_all(&path).expect("a directory");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=32m", "edgecho-soak"]).arg(&path).status();
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=512m", "edgecho-soak"]).arg(&path).status();
         Self { path, is_mounted: mount.is_ok_and(|status| status.success()) }
     }
 
