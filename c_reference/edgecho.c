@@ -479,6 +479,19 @@ static bool connection_open(int fd) {
 
 /* --- listener.rs, accepting.rs --- */
 
+/* Waits until stdout takes a line. While it is full and nobody reads it, signals have their default actions: nothing else could end
+ * the wait. */
+static void wait_for_stdout(void) {
+    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    sigset_t none, before;
+    if (poll(&out, 1, 0) != 0)
+        return;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, &before);
+    poll(&out, 1, -1);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
 static void listener_bind(void) {
     socklen_t length = sizeof address;
     const int on = 1;
@@ -493,6 +506,7 @@ static void listener_bind(void) {
         fail("watch for connections (epoll_ctl)");
     char host[INET_ADDRSTRLEN] = "", line[64];
     inet_ntop(AF_INET, &address.sin_addr, host, sizeof host);
+    wait_for_stdout();
     if (write(STDOUT_FILENO, line, snprintf(line, sizeof line, "listening on %s:%d\n", host, ntohs(address.sin_port))) == -1)
         perror("cannot say so on stdout");
 }
