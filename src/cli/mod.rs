@@ -38,7 +38,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Echo every byte back to whoever connects, until SIGINT, SIGTERM or SIGHUP
+    /// Echo every byte back to each client, until SIGINT, SIGTERM or SIGHUP
     Serve(serve::Serve),
 
     /// Ask an echo service for one echo after the other, and show how long each takes
