@@ -480,11 +480,12 @@ fn floods_own_pauses_are_reported_apart_from_the_latency_of_the_service() {
 #[test]
 fn an_outage_fails_the_run_has_a_time_and_no_latency() {
     let process = Process::start(Server::Rust, &["--drain-timeout", "50ms"]).expect("the program");
+    let idle = process.descriptors();
     let mut command = Command::new(PROGRAM);
     // 10 messages a second: at the end of the service none is on its way, as good as always.
     command.args(["flood", &process.address.to_string(), "-c", "10", "-d", "1500ms", "--rate", "10", "--json", "-"]);
     let mut child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program"));
-    eventually("it floods", || (process.descriptors() > 10).then_some(()));
+    eventually("all ten connections are open", || (process.descriptors() == idle + 10).then_some(()));
     process.terminate();
     let report: Value = serde_json::from_reader(child.0.stdout.take().expect("piped")).expect("a report");
     let stderr = std::io::read_to_string(child.0.stderr.take().expect("piped")).expect("text");
