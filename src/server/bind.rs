@@ -1,38 +1,32 @@
 //! How a server comes to listen. Apart from `mod.rs`, which is about what it does from then on.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use slotmap::SlotMap;
 use tracing::warn;
 
-use super::accept::{Listener, PerSource};
+use super::accept::{Acceptor, Listener};
 use super::config::{Builder, Config, ConfigError, ListenAddress, SocketOptions};
+use super::connections::Connections;
 use super::drain::Drain;
 use super::error::Error;
 use super::fault::Fault;
 use super::handle::HandleEnd;
 use super::kernel::{Kernel, Linux};
 use super::pressure::Pressure;
-use super::run::{EVENTS_PER_TURN, Server};
+use super::run::{EVENTS_PER_TURN, Options, Server};
 use super::statistics::Statistics;
-use super::time::{Clock, Heartbeats, Horizon, PeerProgress, Timers, wheel_step_ms};
-use super::tokens::{self, SIGNALS, STATISTICS, STATUS};
-use super::turn::{READ_BUFFER_BYTES, ReadBuffer};
-use crate::event::{Deadlines, EventLoop, Signals, Token, Wheel};
+use super::time::Time;
+use super::tokens::{self, SIGNALS};
+use super::turn::TurnBuffers;
+use crate::event::{EventLoop, Signals, Token};
 use crate::protocol::{Post, Protocol};
 use crate::stream::Pipe;
 use crate::sys::epoll::EpollFlags;
 use crate::sys::limits::{self, Limit};
 use crate::sys::signal::{self, Signal};
-use crate::throttle::Throttle;
-
-/// For how many connections there is room in the table from the start, if as many can be open. Room costs address space only,
-/// until it is used; growing later would copy the table within a turn, and leave the old one behind as a hole in the heap.
-const CONNECTIONS_WITHOUT_GROWTH: usize = 1 << 16;
 
 impl<P: Protocol> Server<P, Linux> {
     /// Listens, as `config` says. SIGINT, SIGTERM, SIGHUP and SIGUSR1 are blocked in this thread from here on, and read by the loop; the
@@ -104,55 +98,20 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         listeners: Vec<Listener<K::Listener, K::Stream>>,
         max_connections: usize,
     ) -> Self {
-        let clock = Clock::start(&kernel);
-        let now = clock.last_read();
-        let mut deadlines = Deadlines::default();
-        if let Some(interval) = config.stats_interval {
-            deadlines.set(now + interval, Token::fixed(STATISTICS));
-        }
-        let status = config.status_interval.map(|interval| (interval, now + interval));
-        if let Some((_, at)) = status {
-            deadlines.set(at, Token::fixed(STATUS));
-        }
         Self {
             protocol,
-            connections: SlotMap::with_capacity_and_key(max_connections.min(CONNECTIONS_WITHOUT_GROWTH)),
-            max_connections,
-            per_source: config.limits.max_per_ip.map(PerSource::new),
+            connections: Connections::new(max_connections),
+            acceptor: Acceptor::new(listeners, max_connections, &config.limits),
             pressure: Pressure::new(&config.limits),
-            listeners: listeners.into_iter().map(Some).collect(),
-            ready: VecDeque::new(),
-            next_listener: 0,
-            clock,
-            horizon: Horizon::new(now),
-            peer_progress: PeerProgress::default(),
-            deadlines,
-            wheel: Wheel::new(wheel_step_ms(&config.timeouts, config.heartbeat)),
-            reads_clock: config.timeouts.idle.is_some()
-                || config.heartbeat.is_some()
-                || config.limits.memory_limit.is_some(),
-            timeouts: config.timeouts.clone(),
-            drain: Drain::new(config.timeouts.drain),
-            busy_poll: config.busy_poll,
-            resets_on_close: config.sockets.reset_on_close,
-            stats_interval: config.stats_interval,
-            status,
-            heartbeats: Heartbeats::new(config.heartbeat),
-            post: Post::default(),
-            timers: Timers::default(),
-            outbox_limit: config.limits.outbox_limit,
-            read_buffer: Box::new(ReadBuffer([0; READ_BUFFER_BYTES])),
-            inputs: Vec::with_capacity(EVENTS_PER_TURN),
-            input_bytes: 0,
-            pipe,
-            accept_trouble: Throttle::default(),
-            watch_trouble: Throttle::default(),
-            statistics: Statistics::default(),
-            interrupted_by: None,
-            is_stopped: false,
-            failure: None,
-            handle_end: HandleEnd::default(),
+            time: Time::new(&kernel, config),
             kernel,
+            drain: Drain::new(config.timeouts.drain),
+            buffers: TurnBuffers::new(EVENTS_PER_TURN, pipe),
+            post: Post::default(),
+            statistics: Statistics::default(),
+            handle_end: HandleEnd::default(),
+            options: Options { outbox_limit: config.limits.outbox_limit, resets_on_close: config.sockets.reset_on_close },
+            end: None,
         }
     }
 }

@@ -11,7 +11,7 @@ enum Stage {
     /// before, until they leave.
     Draining,
     /// The drain's time is up. Each who is still there is sent what is pending, and then our FIN.
-    ClosingAll,
+    Closing,
     /// That has taken too long, too: whatever is left is cut off.
     Over,
 }
@@ -55,7 +55,7 @@ impl Drain {
 
     /// Returns whether its time is up, so that connections are being closed.
     pub(super) fn is_closing(&self) -> bool {
-        self.stage == Stage::ClosingAll
+        self.stage == Stage::Closing
     }
 
     /// Whether nothing is waited for any longer.
@@ -79,16 +79,16 @@ impl Drain {
         let is_late = self.deadline.is_some_and(|deadline| now > deadline + PAUSE);
         let until = now + LINGER;
         match self.stage {
-            Stage::ClosingAll if is_late => {
+            Stage::Closing if is_late => {
                 self.deadline = Some(until);
                 Due::Wait(until)
             }
-            Stage::ClosingAll | Stage::Over => {
+            Stage::Closing | Stage::Over => {
                 self.stage = Stage::Over;
                 Due::CutOff
             }
             Stage::Serving | Stage::Draining => {
-                self.stage = Stage::ClosingAll;
+                self.stage = Stage::Closing;
                 self.deadline = Some(until);
                 Due::CloseAll(until)
             }

@@ -1,121 +1,223 @@
-//! From the first signal to the last connection: the queue of clients is served, then the connections finish or are closed in order.
+//! What the server does when its time has come: checks of timeouts, retries, log lines, and the drain.
 
-use std::time::Instant;
+use tracing::info;
 
-use tracing::{info, warn};
-
-use super::accept::Accepted;
+use super::connections::Queue;
 use super::drain::Due;
-use super::error::Error;
 use super::kernel::Kernel;
 use super::run::Server;
 use super::statistics::Reason;
-use super::tokens::DRAIN;
+use super::time::Action;
+use super::tokens::{DRAIN, MEMORY, STATISTICS, STATUS, TRIM, listener_index};
 use super::turn::EVENT_BUDGET_BYTES;
-use crate::event::Token;
+use crate::event::{Name, Token};
 use crate::protocol::{Protocol, SessionId};
+use crate::stream::Stream;
 use crate::sys::epoll::EpollFlags;
-use crate::sys::signal::{self, Signal};
+
+/// Connections that wait for memory and are looked at again at a time.
+const MEMORY_RETRIES: usize = 64;
 
 impl<P: Protocol, K: Kernel> Server<P, K> {
-    pub(super) fn on_signals(&mut self) -> Result<(), Error> {
-        while let Some(number) = self.kernel.next_signal().map_err(Error::system("read signals (read)"))? {
-            if number == Signal::SIGUSR1 as i32 {
-                info!(target: "edgecho::statistics", "{}", self.statistics());
-                continue;
-            }
-            let name = signal::name(number);
-            if self.drain.has_begun() {
-                warn!(open = self.connections.len(), "{name} again: ending at once");
-                self.interrupted_by = Some(number);
-            } else {
-                self.begin_drain(name);
+    /// Does what was due at the moment up to which all events have been processed.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn do_due(&mut self) {
+        if !self.time.is_due() {
+            return;
+        }
+        self.time.read(&self.kernel);
+        while let Some(due) = self.time.take_due_checks() {
+            for token in due {
+                if let Name::Key(key) = token.name() {
+                    self.check_timeouts(key);
+                }
             }
         }
-        Ok(())
+        while let Some(token) = self.time.take_due_deadline() {
+            match token.name() {
+                Name::Fixed(DRAIN) => self.on_drain_deadline(),
+                Name::Fixed(STATISTICS) => self.log_statistics(),
+                Name::Fixed(STATUS) => {
+                    self.time.set_next_status();
+                    self.send_status();
+                }
+                Name::Fixed(MEMORY) => self.retry_for_memory(),
+                Name::Fixed(TRIM) => self.pressure.trim(),
+                Name::Fixed(name) => self.queue_listener(listener_index(name)),
+                Name::Key(key) => self.resume_now(key),
+            }
+        }
+        self.run_protocol_timers();
     }
 
-    /// Begins the drain: clients that are in an accept queue are served, and then the listeners close.
+    /// Gives a connection a turn that no event has asked for.
+    fn resume_now(&mut self, key: SessionId) {
+        self.resume(key, EVENT_BUDGET_BYTES);
+    }
+
+    /// Checks the timeouts of a connection.
+    fn check_timeouts(&mut self, key: SessionId) {
+        let Some(slot) = self.connections.get_mut(key) else { return };
+        if !self.time.begin_check(&mut slot.times) {
+            return;
+        }
+        match self.due_action(key) {
+            None | Some(Action::Look) => self.schedule_check(key),
+            Some(Action::Heartbeat) => {
+                self.time.note_heartbeat(key);
+                self.send_heartbeat(key);
+                self.schedule_check(key);
+            }
+            Some(Action::Close(reason)) => self.close_for_timeout(key, reason),
+        }
+    }
+
+    /// Returns the action that is due for a connection, by what the kernel knows of its peer.
+    fn due_action(&mut self, key: SessionId) -> Option<Action> {
+        let slot = self.connections.get_mut(key)?;
+        let first = self.time.due_action(key, slot.times, slot.facts())?;
+        if matches!(first, Action::Heartbeat | Action::Close(Reason::Lifetime)) && slot.closing().is_none() {
+            return Some(first);
+        }
+        let acknowledged = slot.connection.stream().acknowledged();
+        // Read after that: an acknowledgement would otherwise seem to be older by a pause in between.
+        let now_ms = self.time.read(&self.kernel);
+        if slot.waits_for_server() {
+            slot.times.set_active(now_ms);
+        }
+        if let Ok(acknowledged) = acknowledged
+            && let Some(last_ms) = self.time.note_look(key, acknowledged, slot.connection.sent_with_fin())
+        {
+            slot.times.set_active(slot.times.active_ms().max(last_ms));
+        }
+        match slot.closing() {
+            Some(reason) => Some(self.time.closing_action(key, reason, slot.connection.owes_bytes())),
+            None => self.time.due_action(key, slot.times, slot.facts()),
+        }
+    }
+
+    fn close_for_timeout(&mut self, key: SessionId, reason: Reason) {
+        let is_closing = self.connections.get(key).is_some_and(|slot| slot.closing().is_some());
+        match reason {
+            Reason::Idle | Reason::Lifetime if !is_closing => {
+                self.begin_close(key, reason);
+                self.schedule_check(key);
+                self.resume_now(key);
+            }
+            // No byte that is owed can reach the peer. In a drain this is an abort: the exit status says that bytes were lost.
+            Reason::WriteStalled if !self.drain.has_begun() => self.remove(key, reason),
+            _ => self.cut(key, reason),
+        }
+    }
+
+    /// Looks again at some of the connections that wait for memory: they may need none by now.
+    #[cold]
+    fn retry_for_memory(&mut self) {
+        if let Some((key, since_ms)) = self.pressure.begin_retry() {
+            self.check_holder(key, since_ms);
+        }
+        let mut retries = 0;
+        while retries < MEMORY_RETRIES
+            && let Some(token) = self.pressure.pop_waiting()
+        {
+            if let Name::Key(key) = token.name()
+                && self.connections.queue_held_back(key)
+            {
+                retries += 1;
+            }
+        }
+        self.schedule_memory_retry();
+    }
+
+    /// Lets another connection make its piece whole, if that of the holder is whole. Closes the holder if nothing more comes for the stall
+    /// time, or if its piece is not whole after that time while others wait: bytes that trickle in do not keep the place.
+    fn check_holder(&mut self, key: SessionId, since_ms: u64) {
+        let Some(slot) = self.connections.get(key) else { return };
+        if slot.held_bytes(&self.protocol) == 0 || slot.connection.needs_room() {
+            self.pressure.release_holder();
+        } else if slot.queue() == Queue::None {
+            if self.time.is_past_patience(slot.times.active_ms()) {
+                self.close_silent_holders();
+            } else if self.time.is_past_patience(since_ms) {
+                self.remove(key, Reason::Memory);
+            }
+        }
+    }
+
+    /// Closes the connections that keep memory for a piece of which nothing more has come for the stall time. Each of them would keep the
+    /// others waiting as long as the first has.
+    #[cold]
+    fn close_silent_holders(&mut self) {
+        let silent = self.connections.iter().filter(|(_, slot)| {
+            slot.queue() == Queue::None
+                && slot.held_bytes(&self.protocol) > 0
+                && self.time.is_past_patience(slot.times.active_ms())
+        });
+        for key in silent.map(|(key, _)| key).collect::<Vec<_>>() {
+            self.remove(key, Reason::Memory);
+        }
+    }
+
+    fn log_statistics(&mut self) {
+        self.time.set_next_statistics();
+        let statistics = self.statistics();
+        info!(
+            accepted = statistics.accepted,
+            open = statistics.open,
+            received_bytes = statistics.received_bytes,
+            sent_bytes = statistics.sent_bytes,
+            pending_bytes = statistics.pending_bytes,
+            turns = statistics.turns,
+            events = statistics.events,
+            "statistics"
+        );
+    }
+
+    /// Begins the drain: the clients in the backlogs are served, and then the listeners close.
     pub(super) fn begin_drain(&mut self, why: &str) {
         let Some(deadline) = self.drain.on_signal(self.kernel.now()) else { return };
         info!(open = self.connections.len(), "{why}: draining; a second signal ends at once");
-        self.deadlines.set(deadline, Token::fixed(DRAIN));
-        // The kernel has accepted them for us. The last of them closes the listener.
-        for index in 0..self.listeners.len() {
-            self.queue_listener(index);
-        }
+        self.time.set_deadline(deadline, Token::fixed(DRAIN));
+        // The kernel has accepted these clients for us. The last of them closes the listener.
+        self.queue_listeners();
     }
 
-    /// Finishes a drain as far as it goes, and returns whether it has come to its end: no client can come any more, all have left, and
-    /// the protocol has nothing left to do.
-    pub(super) fn finish_drain(&mut self) -> bool {
-        self.drain.has_begun()
-            && self.connections.is_empty()
-            && self.listeners.iter().all(Option::is_none)
-            && (P::ONLY_ANSWERS || self.drain.is_closing() || self.drain.is_over() || self.protocol.finish_work())
-    }
-
-    pub(super) fn on_drain_deadline(&mut self, now: Instant) {
-        match self.drain.on_deadline(now) {
+    fn on_drain_deadline(&mut self) {
+        match self.drain.on_deadline(self.time.now()) {
             Due::CloseAll(until) => {
-                info!(open = self.connections.len(), "the drain's time is up: closing those that are left");
-                self.deadlines.set(until, Token::fixed(DRAIN));
-                for key in self.connections.keys().collect::<Vec<_>>() {
+                info!(open = self.connections.len(), "the drain timeout is over: closing the connections that are left");
+                self.time.set_deadline(until, Token::fixed(DRAIN));
+                for key in self.connections.keys() {
                     self.begin_close(key, Reason::Drained);
-                    self.queue_connection(key);
+                    self.connections.queue(key);
                 }
-                // A listener that is still open had no descriptors for its queue. Each connection that ends leaves one.
-                for index in 0..self.listeners.len() {
-                    self.queue_listener(index);
-                }
+                // A listener that is still open had no descriptors for its backlog. Each connection that ends leaves one.
+                self.queue_listeners();
             }
-            Due::Wait(until) => self.deadlines.set(until, Token::fixed(DRAIN)),
+            Due::Wait(until) => self.time.set_deadline(until, Token::fixed(DRAIN)),
             Due::CutOff => {
                 self.cut_off();
-                for index in 0..self.listeners.len() {
-                    self.abort_queue(index);
-                }
+                let aborted = self.acceptor.abort(&mut self.kernel);
+                self.statistics.count_aborted(aborted);
             }
         }
     }
 
-    /// Serves a client that had to wait in an accept queue until the drain's time was up: what it has sent is returned, and then it is
-    /// closed in order.
+    /// Serves a client that had to wait in a backlog until the drain timeout was over: its input is answered, and then it is closed in order.
     pub(super) fn serve_last(&mut self, key: SessionId) {
-        if let Some(client) = self.connections.get_mut(key) {
-            client.connection.on_event(EpollFlags::IN);
+        if let Some(slot) = self.connections.get_mut(key) {
+            slot.connection.on_event(EpollFlags::IN);
             self.serve(key, EVENT_BUDGET_BYTES);
             self.begin_close(key, Reason::Drained);
-            self.queue_connection(key);
-        }
-    }
-
-    /// Closes a listener with clients in its queue, which are reset. Each counts as aborted.
-    fn abort_queue(&mut self, index: usize) {
-        let Some(mut listener) = self.listeners[index].take() else { return };
-        loop {
-            match listener.accept(&mut self.kernel) {
-                Ok(Accepted::Connection(..)) => {
-                    self.statistics.accepted += 1;
-                    self.statistics.count_closed(Reason::Aborted);
-                }
-                Ok(Accepted::Failed(_)) => {}
-                Ok(Accepted::Nothing | Accepted::Exhausted(_)) | Err(_) => return,
-            }
+            self.connections.queue(key);
         }
     }
 
     /// Closes all connections that are left, as they are.
     pub(super) fn cut_off(&mut self) {
-        for key in self.connections.keys().collect::<Vec<_>>() {
+        for key in self.connections.keys() {
             self.cut(key, Reason::Drained);
         }
-    }
-
-    /// Closes a connection as it is. It is aborted if that destroys bytes, and otherwise closed for `reason`.
-    pub(super) fn cut(&mut self, key: SessionId, reason: Reason) {
-        let Some(client) = self.connections.get(key) else { return };
-        let loses_bytes = client.connection.unsettled_bytes() > 0;
-        self.remove(key, if loses_bytes { Reason::Aborted } else { reason });
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::Error;
 use super::kernel::{Kernel, Linux};
-use super::run::Server;
+use super::run::{End, Server};
 use super::statistics::Statistics;
 use super::tokens::HANDLE;
 use crate::event::Token;
@@ -153,7 +153,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             match ask {
                 Ask::Drain if self.drain.has_begun() => {}
                 Ask::Drain => self.begin_drain("asked by a handle"),
-                Ask::Stop => self.is_stopped = true,
+                Ask::Stop => self.end_with(End::Stopped),
                 // Who no longer waits for it does not get it.
                 Ask::Statistics(sender) => drop(sender.send(self.statistics())),
             }

@@ -1,10 +1,8 @@
 //! Doing what a protocol has asked for: bytes to others, timers, closing. And the lines that the server itself has to say.
 
-use std::time::Instant;
-
 use super::connection::{Ending, Turn};
 use super::kernel::Kernel;
-use super::run::Server;
+use super::run::{End, Server};
 use super::statistics::Reason;
 use crate::protocol::{Mail, Protocol, Recipients, Request, SessionId};
 
@@ -20,23 +18,22 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     #[cold]
     fn do_all_requests(&mut self) {
         while !self.post.is_empty() {
-            self.clock.read(&self.kernel);
-            let now = self.clock.last_read();
+            self.time.read(&self.kernel);
             for request in self.post.take() {
                 match request {
                     Request::Deliver(mail) => self.deliver(&mail),
                     Request::SetTimer(owner, timer) => {
-                        if owner.is_none_or(|id| self.connections.contains_key(id)) {
-                            self.timers.set(owner, timer, now);
+                        if owner.is_none_or(|id| self.connections.contains(id)) {
+                            self.time.set_protocol_timer(owner, timer);
                         }
                     }
-                    Request::CancelTimer(owner, number) => self.timers.cancel(owner, number),
-                    Request::Resume(id) => self.queue_connection(id),
-                    Request::Fail(reason) => self.failure = Some(reason),
+                    Request::CancelTimer(owner, number) => self.time.cancel_protocol_timer(owner, number),
+                    Request::Resume(id) => self.connections.queue(id),
+                    Request::Fail(reason) => self.end_with(End::Failed(reason)),
                     Request::Close(id) => {
                         self.begin_close(id, Reason::Protocol);
                         self.schedule_check(id);
-                        self.queue_connection(id);
+                        self.connections.queue(id);
                     }
                 }
             }
@@ -49,7 +46,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             Recipients::Others(id) => Some(id),
             Recipients::All => None,
         };
-        for id in self.connections.keys().collect::<Vec<_>>() {
+        for id in self.connections.keys() {
             if Some(id) != but {
                 self.deliver_to(id, &mail.bytes);
             }
@@ -59,7 +56,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Sends bytes to a connection, if it is there and takes what it is sent.
     pub(super) fn deliver_to(&mut self, id: SessionId, bytes: &[u8]) {
         let Some(slot) = self.connections.get_mut(id) else { return };
-        match slot.connection.deliver(bytes, self.outbox_limit) {
+        match slot.connection.deliver(bytes, self.options.outbox_limit) {
             Ok(true) => self.after_saying(id),
             Ok(false) => self.statistics.skipped += 1,
             Err(error) => self.close(id, &Ending::Failed(error)),
@@ -70,17 +67,16 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     fn after_saying(&mut self, id: SessionId) {
         let Some(slot) = self.connections.get(id) else { return };
         let can_flush = slot.connection.can_flush();
-        if slot.connection.memory_bytes(&self.protocol) != slot.counted_bytes as usize {
-            self.count_pending(id);
-        }
+        self.note_memory(id);
+        self.watch_for_room(id);
         if can_flush {
-            self.queue_connection(id);
+            self.connections.queue(id);
         }
     }
 
     /// Tells the protocol of the timers that have come, at the moment up to which all events have been processed.
-    pub(super) fn run_protocol_timers(&mut self, known_until: Instant) {
-        while let Some((owner, number)) = self.timers.take_due(known_until) {
+    pub(super) fn run_protocol_timers(&mut self) {
+        while let Some((owner, number)) = self.time.take_due_timer() {
             match owner {
                 None => self.protocol.on_server_timer(number, &mut self.post),
                 Some(id) => self.on_protocol_timer(id, number),

@@ -1,50 +1,31 @@
-//! The server: wait, accept, serve what is ready, keep deadlines, drain.
-//!
-//! ```text
-//!            edge                    budget used up
-//!   epoll ---------> on_connection_event ------------> ready queue
-//!     ^                    |                            |
-//!     |                 advance  <----- next turn ------+
-//!     |                    |
-//!     +---- Waiting -------+------ Ended ------> close(2)
-//! ```
-//!
-//! This file has the loop. `startup` leads to it, `accepting` takes connections in, `serving` gives each its turn, `gates` holds
-//! back those that have had enough, `timing` keeps the deadlines, `draining` leads to the end.
+//! The loop: resume queued work, wait, dispatch each event, answer, keep time.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
-use slotmap::SlotMap;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
-use super::accept::{Listener, PerSource};
-use super::config::Timeouts;
-use super::connections::Slot;
+use super::accept::{ACCEPTS_PER_TURN, Acceptor, Arrival};
+use super::connections::Connections;
 use super::drain::Drain;
 use super::error::Error;
+use super::fault::Fault;
 use super::handle::HandleEnd;
 use super::kernel::{Kernel, Linux};
 use super::pressure::Pressure;
 use super::statistics::{Reason, Statistics};
-use super::time::{Clock, Heartbeats, Horizon, PeerProgress, Timers};
-use super::tokens::{HANDLE, PROTOCOL, SIGNALS, listener_index};
-use super::turn::{Input, QUEUED_BUDGET_BYTES, ReadBuffer};
-use crate::event::{Deadlines, Events, Name, Token, Wait, Wheel};
-use crate::protocol::{Post, Protocol, SessionId};
-use crate::stream::Pipe;
+use super::time::Time;
+use super::tokens::{self, HANDLE, PROTOCOL, SIGNALS, listener_index};
+use super::turn::{QUEUED_BUDGET_BYTES, TurnBuffers};
+use crate::event::{Events, Name, Token, Wait};
+use crate::protocol::{Post, Protocol};
 use crate::sys::epoll::EpollFlags;
-use crate::throttle::Throttle;
+use crate::sys::signal::{self, Signal};
 
-/// What one call of epoll_wait(2) may tell.
+/// Events that one call of epoll_wait(2) may return.
 pub(super) const EVENTS_PER_TURN: usize = 256;
 
-/// Descriptors in the epoll set beside listeners and connections: signals, the handle, the protocol's own.
+/// Descriptors in the epoll set besides listeners and connections: signals, the handle, the protocol's own.
 const OTHER_DESCRIPTORS: usize = 3;
-
-/// Turns of up to so many events are not timed: the budgets keep them short, and looking at the clock is not free.
-const SHORT_TURN_EVENTS: usize = 8;
 
 /// How a run of the server ended.
 #[derive(Debug, Clone)]
@@ -80,129 +61,145 @@ pub struct Summary {
 /// ```
 pub struct Server<P: Protocol, K: Kernel = Linux> {
     pub(super) protocol: P,
-    pub(super) connections: SlotMap<SessionId, Slot<K::Stream, P::Session>>,
-    pub(super) max_connections: usize,
-    pub(super) per_source: Option<PerSource>,
-    pub(super) pressure: Pressure,
-    /// A listener leaves its place empty when it closes.
-    pub(super) listeners: Vec<Option<Listener<K::Listener, K::Stream>>>,
-    /// The listener that has the first right to the next free place.
-    pub(super) next_listener: usize,
-    /// Who has more to do than a turn allowed, in the order in which they are to go on.
-    pub(super) ready: VecDeque<Token>,
-    pub(super) clock: Clock,
-    pub(super) horizon: Horizon,
-    pub(super) peer_progress: PeerProgress,
-    /// The deadlines of the server itself, and of who waits for its rate.
-    pub(super) deadlines: Deadlines,
-    /// The deadlines of connections.
-    pub(super) wheel: Wheel,
-    /// Whether each turn begins with a look at the clock, for it has to be known when connections were last active.
-    pub(super) reads_clock: bool,
-    pub(super) timeouts: Timeouts,
-    pub(super) drain: Drain,
-    pub(super) busy_poll: Duration,
-    pub(super) stats_interval: Option<Duration>,
-    /// `SO_LINGER` with no time is set: each close(2) destroys what the peer has not acknowledged.
-    pub(super) resets_on_close: bool,
-    /// How often everybody is told how many there are, and when next.
-    pub(super) status: Option<(Duration, Instant)>,
-    pub(super) heartbeats: Heartbeats,
-    /// What the protocol has asked for and was not yet done.
-    pub(super) post: Post,
-    pub(super) timers: Timers,
-    pub(super) outbox_limit: usize,
-    pub(super) read_buffer: Box<ReadBuffer>,
-    /// What was read in this turn of the loop and is still to be answered, and how much of the read buffer it takes.
-    pub(super) inputs: Vec<Input>,
-    pub(super) input_bytes: usize,
-    /// What bytes that nobody looks at go through on their way back. It holds none between two turns.
-    pub(super) pipe: Option<Pipe>,
-    pub(super) accept_trouble: Throttle,
-    pub(super) watch_trouble: Throttle,
-    pub(super) statistics: Statistics,
-    pub(super) interrupted_by: Option<i32>,
-    /// A handle has asked for the end.
-    pub(super) is_stopped: bool,
-    /// The protocol cannot go on.
-    pub(super) failure: Option<String>,
-    pub(super) handle_end: HandleEnd,
     pub(super) kernel: K,
+    pub(super) connections: Connections<K::Stream, P::Session>,
+    pub(super) acceptor: Acceptor<K::Listener, K::Stream>,
+    pub(super) pressure: Pressure,
+    pub(super) time: Time,
+    pub(super) drain: Drain,
+    pub(super) buffers: TurnBuffers,
+    /// Requests of the protocol that are not done yet.
+    pub(super) post: Post,
+    pub(super) statistics: Statistics,
+    pub(super) handle_end: HandleEnd,
+    pub(super) options: Options,
+    /// Why the server is about to end, other than by a drain.
+    pub(super) end: Option<End>,
+}
+
+/// Options that belong to no part of the server.
+#[derive(Debug)]
+pub(super) struct Options {
+    /// [`Limits::outbox_limit`](super::Limits::outbox_limit).
+    pub(super) outbox_limit: usize,
+    /// [`SocketOptions::reset_on_close`](super::SocketOptions::reset_on_close): each close(2) destroys what the peer has not acknowledged.
+    pub(super) resets_on_close: bool,
+}
+
+/// Why a server ends at once.
+#[derive(Debug)]
+pub(super) enum End {
+    /// A handle has asked for it.
+    Stopped,
+    /// The protocol cannot go on, for this reason.
+    Failed(String),
+    /// A second signal, with this number.
+    Interrupted(i32),
 }
 
 impl<P: Protocol, K: Kernel> Server<P, K> {
-    /// Where it listens, with the ports that the kernel chose where 0 was asked for.
+    /// Returns the addresses of the listeners, with the ports that the kernel chose where 0 was asked for.
     pub fn local_addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.listeners.iter().flatten().map(Listener::address)
+        self.acceptor.addresses()
     }
 
-    /// What has gone on until now.
+    /// Returns the statistics up to now.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         let mut statistics = self.statistics.clone();
-        statistics.open = self.connections.len() as u64;
-        for client in self.connections.values() {
-            statistics.received_bytes += client.connection.received_bytes();
-            statistics.sent_bytes += client.connection.sent_bytes();
-        }
+        self.connections.add_to(&mut statistics);
         statistics
     }
 
-    /// Serves until a SIGINT, SIGTERM or SIGHUP and the drain that follows it, or a second signal. A SIGUSR1 has the statistics emitted as a
+    /// Serves until a SIGINT, SIGTERM or SIGHUP and the drain that follows it, or a second signal. At a SIGUSR1 the statistics are emitted as a
     /// `tracing` event at level `INFO`, with the target `edgecho::statistics`.
     ///
     /// # Errors
-    /// [`Error::System`] when a call fails that the loop cannot do without. No peer can bring that about.
+    /// Returns [`Error::System`] when a call fails that the loop cannot do without. No peer can bring that about. Returns [`Error::Protocol`]
+    /// when the protocol cannot go on, or cannot finish.
     pub fn run(mut self) -> Result<Summary, Error> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
-        let mut busy_until = None;
         self.begin()?;
         loop {
             self.resume_queued()?;
             self.do_requests();
-            if self.finish_drain() || self.interrupted_by.is_some() || self.is_stopped || self.failure.is_some() {
+            if self.finish_drain() || self.end.is_some() {
                 return self.end();
             }
-            let wait = self.wait(busy_until);
+            let wait = self.wait();
             self.kernel.wait(&mut events, wait).map_err(Error::system("wait for events (epoll_wait)"))?;
-            if self.reads_clock {
-                self.clock.begin_turn(&self.kernel);
-            }
-            let start = (events.len() > SHORT_TURN_EVENTS).then(|| self.kernel.now());
+            self.time.begin_turn(&self.kernel, events.len());
             for (token, flags) in events.iter() {
-                match token.name() {
-                    Name::Key(key) => self.on_connection_event(key, flags),
-                    Name::Fixed(SIGNALS) => self.on_signals()?,
-                    Name::Fixed(PROTOCOL) => self.on_protocol_event(flags),
-                    Name::Fixed(HANDLE) => self.on_handle()?,
-                    Name::Fixed(name) => self.on_listener_event(name)?,
-                }
+                self.dispatch(token, flags)?;
             }
             self.answer_inputs();
-            self.statistics.turns += 1;
-            self.statistics.events += events.len() as u64;
-            if let Some(start) = start {
-                let turn = self.kernel.now().saturating_duration_since(start);
-                self.statistics.longest_turn = self.statistics.longest_turn.max(turn);
-            }
-            if !self.busy_poll.is_zero() && !events.is_empty() {
-                busy_until = Some(self.kernel.now() + self.busy_poll);
-            }
-            if self.horizon.after_turn(events.len(), EVENTS_PER_TURN) {
-                self.keep_time();
-            }
+            self.keep_time(events.len());
         }
     }
 
-    /// What comes before the first turn.
     fn begin(&mut self) -> Result<(), Error> {
-        self.clock.read(&self.kernel);
+        self.time.read(&self.kernel);
         if let Some(source) = self.protocol.source() {
-            let watch = Error::system("watch what the protocol writes to (epoll_ctl)");
+            let watch = Error::system("watch the descriptor of the protocol (epoll_ctl)");
             self.kernel.watch_source(source, Token::fixed(PROTOCOL)).map_err(watch)?;
         }
         self.protocol.start(&mut self.post);
         Ok(())
+    }
+
+    /// Resumes queued connections and listeners, each once, within a shared budget. Epoll is asked for events after that, so that no connection
+    /// with little to say waits for more.
+    fn resume_queued(&mut self) -> Result<(), Error> {
+        let mut budget_bytes = QUEUED_BUDGET_BYTES;
+        for _ in 0..self.connections.ready_len() {
+            if budget_bytes == 0 {
+                break;
+            }
+            let Some(token) = self.connections.pop_ready() else { break };
+            match token.name() {
+                Name::Key(key) if self.connections.is_queued(key) => budget_bytes = self.resume(key, budget_bytes),
+                Name::Key(_) => {} // closed, or it has had its turn
+                Name::Fixed(name) => {
+                    self.acceptor.unqueue(listener_index(name));
+                    self.accept_from(listener_index(name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns how long the next wait may take.
+    #[inline]
+    fn wait(&mut self) -> Wait {
+        let watched = self.connections.len() + self.acceptor.len() + OTHER_DESCRIPTORS;
+        let has_work = self.connections.ready_len() > 0;
+        let (wait, long_turn) = self.time.before_wait(&self.kernel, watched, has_work);
+        if let Some(turn) = long_turn {
+            self.connections.credit(turn);
+        }
+        wait
+    }
+
+    #[inline]
+    fn dispatch(&mut self, token: Token, flags: EpollFlags) -> Result<(), Error> {
+        match token.name() {
+            Name::Key(key) => self.on_connection_event(key, flags),
+            Name::Fixed(SIGNALS) => self.on_signals()?,
+            Name::Fixed(PROTOCOL) => self.on_protocol_event(flags),
+            Name::Fixed(HANDLE) => self.on_handle()?,
+            Name::Fixed(name) => self.on_listener_event(listener_index(name))?,
+        }
+        Ok(())
+    }
+
+    /// Counts a turn of `events` events, and does what is due now that they have been processed.
+    #[inline]
+    fn keep_time(&mut self, events: usize) {
+        let took = self.time.end_turn(&self.kernel, events);
+        self.statistics.count_turn(events, took);
+        if self.time.after_events(events, EVENTS_PER_TURN) {
+            self.do_due();
+        }
     }
 
     fn on_protocol_event(&mut self, flags: EpollFlags) {
@@ -210,64 +207,140 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         self.do_requests();
     }
 
-    /// How long the next wait may take.
-    #[inline]
-    fn wait(&mut self, busy_until: Option<Instant>) -> Wait {
-        let deadline = self.next_deadline();
-        if deadline.is_some() {
-            let now = self.kernel.now();
-            self.horizon.before_wait(now, self.connections.len() + self.listeners.len() + OTHER_DESCRIPTORS);
-            if self.reads_clock {
-                self.credit_long_turn(now);
-            }
-        }
-        if !self.ready.is_empty() || busy_until.is_some_and(|until| self.kernel.now() < until) {
-            return Wait::Poll;
-        }
-        Wait::until(deadline)
-    }
-
-    /// Goes on with those whose last turn was not enough, in the order in which they stand, each once at most and for so many bytes
-    /// in all. The kernel is then asked for news first, so that nobody who has little to say waits for more than that.
-    fn resume_queued(&mut self) -> Result<(), Error> {
-        let mut budget_bytes = QUEUED_BUDGET_BYTES;
-        for _ in 0..self.ready.len() {
-            if budget_bytes == 0 {
-                break;
-            }
-            let Some(token) = self.ready.pop_front() else { break };
-            match token.name() {
-                Name::Key(key) => budget_bytes = self.resume_if_queued(key, budget_bytes),
-                Name::Fixed(name) => {
-                    if let Some(listener) = &mut self.listeners[listener_index(name)] {
-                        listener.is_queued = false;
-                        self.accept_from(listener_index(name))?;
-                    }
-                }
+    fn on_signals(&mut self) -> Result<(), Error> {
+        while let Some(number) = self.kernel.next_signal().map_err(Error::system("read signals (read)"))? {
+            let name = signal::name(number);
+            if number == Signal::SIGUSR1 as i32 {
+                info!(target: "edgecho::statistics", "{}", self.statistics());
+            } else if self.drain.has_begun() {
+                warn!(open = self.connections.len(), "{name} again: ending at once");
+                self.end_with(End::Interrupted(number));
+            } else {
+                self.begin_drain(name);
             }
         }
         Ok(())
     }
 
+    fn on_listener_event(&mut self, index: usize) -> Result<(), Error> {
+        if self.acceptor.accepts_now(index) { self.accept_from(index) } else { Ok(()) }
+    }
+
+    /// Accepts until the backlog is empty, the connection limit is reached, or the listener has had its turn.
+    fn accept_from(&mut self, index: usize) -> Result<(), Error> {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let (open, is_draining) = (self.connections.len(), self.drain.has_begun());
+            let arrival = self.acceptor.accept(index, &mut self.kernel, open, is_draining);
+            match arrival.map_err(Error::system("accept connections (accept4)"))? {
+                Arrival::Connection(stream, peer) => match self.open(stream, peer) {
+                    Ok(()) => self.acceptor.note_opened(index),
+                    Err((stream, error)) => {
+                        self.acceptor.keep(index, stream, peer);
+                        let fault = Fault::of(&error);
+                        self.pause_listener(index, format_args!("epoll cannot watch more (epoll_ctl): {error}: {fault}"));
+                        return Ok(());
+                    }
+                },
+                Arrival::OverLimit(peer) => {
+                    self.statistics.accepted += 1;
+                    self.statistics.count_closed(Reason::Limit);
+                    debug!(%peer, "closed at once: its source address is at the connection limit");
+                }
+                Arrival::Failed(error) => {
+                    self.statistics.count_accept_error(&error);
+                    debug!("a connection was gone before it was accepted: {error}");
+                }
+                Arrival::Exhausted(error) => {
+                    self.statistics.count_accept_error(&error);
+                    self.pause_listener(index, format_args!("{error}: {}", Fault::of(&error)));
+                    return Ok(());
+                }
+                Arrival::Full | Arrival::None => return Ok(()),
+            }
+        }
+        self.queue_listener(index);
+        Ok(())
+    }
+
+    /// Pauses a listener: clients wait in its backlog until a connection has closed, or the pause is over.
+    fn pause_listener(&mut self, index: usize, reason: std::fmt::Arguments<'_>) {
+        let (open, is_draining) = (self.connections.len(), self.drain.has_begun());
+        if let Some(until) = self.acceptor.pause(index, &mut self.kernel, open, is_draining, reason) {
+            self.time.set_deadline(until, tokens::of_listener(index));
+        }
+    }
+
+    /// Resumes the listeners that are paused: a connection has closed.
+    pub(super) fn resume_listeners(&mut self) {
+        for index in self.acceptor.in_turn() {
+            if self.acceptor.is_paused(index) {
+                self.queue_listener(index);
+            }
+        }
+    }
+
+    /// Has all listeners accept in the next turn.
+    pub(super) fn queue_listeners(&mut self) {
+        for index in 0..self.acceptor.len() {
+            self.queue_listener(index);
+        }
+    }
+
+    /// Has a listener accept in the next turn. A pause ends, and its deadline with it.
+    pub(super) fn queue_listener(&mut self, index: usize) {
+        let token = tokens::of_listener(index);
+        if let Some(until) = self.acceptor.resume(index) {
+            self.time.cancel_deadline(until, token);
+        }
+        if self.acceptor.queue(index) {
+            self.connections.queue_listener(token);
+        }
+    }
+
+    /// Finishes a drain as far as it goes, and returns whether it is over: no client can come any more, all have left, and the protocol has
+    /// nothing left to do.
+    fn finish_drain(&mut self) -> bool {
+        self.drain.has_begun()
+            && self.connections.len() == 0
+            && self.acceptor.is_closed()
+            && (P::ONLY_ANSWERS || self.drain.is_closing() || self.drain.is_over() || self.protocol.finish_work())
+    }
+
+    /// Has the server end after this turn. A signal prevails over a failure of the protocol, which is then logged, and both over a handle.
+    pub(super) fn end_with(&mut self, end: End) {
+        self.end = Some(match (self.end.take(), end) {
+            (Some(End::Failed(reason)), End::Interrupted(number))
+            | (Some(End::Interrupted(number)), End::Failed(reason)) => {
+                error!("{reason}");
+                End::Interrupted(number)
+            }
+            (Some(earlier), End::Stopped) => earlier,
+            (_, end) => end,
+        });
+    }
+
     /// Ends a run: connections that are still open are cut off.
     fn end(mut self) -> Result<Summary, Error> {
         self.cut_off();
-        let aborted = self.statistics.closed_for(Reason::Aborted);
-        let ended = self.protocol.end();
-        if let Some(reason) = self.failure.take().or(ended.err()) {
-            if self.interrupted_by.is_none() {
-                return Err(Error::Protocol { reason });
-            }
-            error!("{reason}"); // the signal says how it ended
+        if let Err(reason) = self.protocol.end()
+            && !matches!(self.end, Some(End::Failed(_)))
+        {
+            self.end_with(End::Failed(reason));
         }
         let mut statistics = self.statistics();
         statistics.open = 0;
+        let aborted = statistics.closed_for(Reason::Aborted);
+        let end = self.end.take();
+        if let Some(End::Failed(reason)) = end {
+            return Err(Error::Protocol { reason });
+        }
         if aborted > 0 {
             warn!(aborted, "connections were cut off before all of their bytes were delivered");
         }
-        if self.interrupted_by.is_none() && !self.is_stopped {
+        if end.is_none() {
             info!(accepted = statistics.accepted, aborted, "drained");
         }
-        Ok(Summary { aborted, interrupted_by: self.interrupted_by, statistics })
+        let interrupted_by = if let Some(End::Interrupted(number)) = end { Some(number) } else { None };
+        Ok(Summary { aborted, interrupted_by, statistics })
     }
 }

@@ -1,39 +1,66 @@
-//! Giving a connection its turn, and closing it.
+//! A connection from open to close: the server gives it its turns, counts the memory that it holds, and closes it.
 
-use tracing::warn;
+use std::io;
+use std::net::SocketAddr;
+
+use tracing::debug;
 
 use super::accept::SHORTEST_PAUSE;
 use super::connection::{Ending, Progress, Turn};
-use super::connections::{INTEREST, Place};
+use super::connections::Queue;
 use super::fault::Fault;
 use super::kernel::Kernel;
+use super::pressure::{Hold, MEMORY_RETRY, TRIM_AFTER};
 use super::run::Server;
 use super::statistics::Reason;
-use super::turn::{EVENT_BUDGET_BYTES, Input, MIN_ROOM_BYTES, READ_BUFFER_BYTES};
+use super::tokens::{MEMORY, TRIM};
+use super::turn::{EVENT_BUDGET_BYTES, READ_BUFFER_BYTES};
 use crate::event::Token;
 use crate::protocol::{Protocol, SessionId};
 use crate::sys::epoll::EpollFlags;
 
 impl<P: Protocol, K: Kernel> Server<P, K> {
-    /// Tells a connection what has happened to it, and gives it its turn. Where that begins with a read, as it nearly always does, only
-    /// the read is done now, and what came is answered when all of this turn have been read: the kernel's code for the one and for
-    /// the other takes turns in the CPU's cache once for all of them, and not once for each.
+    /// Opens a connection that was accepted.
+    ///
+    /// # Errors
+    /// Returns the stream if epoll cannot watch it.
+    pub(super) fn open(&mut self, stream: K::Stream, peer: SocketAddr) -> Result<(), (K::Stream, io::Error)> {
+        let now_ms = self.time.read(&self.kernel);
+        let (protocol, post, kernel) = (&mut self.protocol, &mut self.post, &mut self.kernel);
+        let key = self.connections.open((stream, peer), now_ms, protocol, post, kernel)?;
+        self.statistics.accepted += 1;
+        self.pressure.begin(key, now_ms);
+        if self.time.begin(key, now_ms) {
+            self.schedule_check(key);
+        }
+        // Not all that the protocol has sent may have found room.
+        if !P::ONLY_ANSWERS {
+            self.note_memory(key);
+            self.watch_for_room(key);
+        }
+        debug!(%peer, "opened");
+        self.do_requests();
+        if self.drain.is_closing() {
+            self.serve_last(key);
+        }
+        Ok(())
+    }
+
+    /// Notes an event of a connection, and begins its turn.
     #[inline]
     pub(super) fn on_connection_event(&mut self, key: SessionId, flags: EpollFlags) {
         // An event of this turn may be for a connection that this turn has closed; its key finds nothing.
-        let Some(client) = self.connections.get_mut(key) else { return };
-        client.connection.on_event(flags);
-        client.active_ms = self.clock.last_read_ms();
-        let needs_only_read = client.place == Place::Nowhere && client.connection.needs_only_read();
-        if !P::ONLY_ANSWERS || self.pressure.are_there() || !needs_only_read {
+        let Some(slot) = self.connections.get_mut(key) else { return };
+        slot.connection.on_event(flags);
+        slot.times.set_active(self.time.now_ms());
+        let needs_only_read = slot.queue() == Queue::None && slot.connection.needs_only_read();
+        if !P::ONLY_ANSWERS || self.pressure.is_limited() || !needs_only_read {
             return self.on_other_event(key, flags);
         }
-        match client.connection.read(&mut self.read_buffer.0[self.input_bytes..]) {
+        match slot.connection.read(self.buffers.room()) {
             Ok(0) => self.close(key, &Ending::ByPeer),
             Ok(count) => {
-                self.input_bytes += count;
-                self.inputs.push(Input { key, end: self.input_bytes as u32 });
-                if self.input_bytes > READ_BUFFER_BYTES - MIN_ROOM_BYTES {
+                if self.buffers.push(key, count) {
                     self.answer_inputs();
                 }
             }
@@ -41,38 +68,38 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
-    /// Answers all that was read in this turn of the loop, in the order in which it was.
+    /// Answers all that was read in this turn of the loop, in the order in which it was read.
     #[inline]
     pub(super) fn answer_inputs(&mut self) {
-        let mut start = 0;
-        for index in 0..self.inputs.len() {
-            let Input { key, end } = self.inputs[index];
-            let input = start..end as usize;
-            start = input.end;
-            let Some(client) = self.connections.get_mut(key) else { continue };
-            let mut turn = Turn { id: key, peer: &client.peer, post: &mut self.post, pipe: None };
-            let count = input.len();
-            match client.connection.respond(&mut self.protocol, &self.read_buffer.0[input], &mut turn) {
-                Ok(()) if client.connection.is_quiet() => {}
-                // The read buffer is free for the last of them; whoever else has more to do has to wait for that.
-                Ok(()) if index + 1 == self.inputs.len() => self.serve(key, EVENT_BUDGET_BYTES.saturating_sub(count)),
+        let (mut start, count) = (0, self.buffers.len());
+        for index in 0..count {
+            let (key, input, end) = self.buffers.input(index, start);
+            start = end;
+            let Some(slot) = self.connections.get_mut(key) else { continue };
+            let mut turn = Turn { id: key, peer: &slot.peer, post: &mut self.post, pipe: None };
+            match slot.connection.respond(&mut self.protocol, input, &mut turn) {
+                Ok(()) if slot.connection.is_quiet() => {}
+                // The read buffer is free for the last connection; any other with more to do has to wait for that.
+                Ok(()) if index + 1 == count => {
+                    let budget_bytes = EVENT_BUDGET_BYTES.saturating_sub(input.len());
+                    self.serve(key, budget_bytes);
+                }
                 Ok(()) => self.serve(key, 0),
                 Err(error) => self.close(key, &Ending::Failed(error)),
             }
         }
-        self.inputs.clear();
-        self.input_bytes = 0;
+        self.buffers.clear();
     }
 
     /// Gives a connection its turn at an event where that does not begin with a read, or when the protocol does more than answer.
     #[inline(never)] // or its calls would take registers from the path of a message
     fn on_other_event(&mut self, key: SessionId, flags: EpollFlags) {
-        let place = self.connections.get(key).map(|client| client.place);
-        if place == Some(Place::Nowhere) {
+        let queue = self.connections.get(key).map(|slot| slot.queue());
+        if queue == Some(Queue::None) {
             self.answer_inputs();
             self.serve(key, EVENT_BUDGET_BYTES);
         }
-        if place != Some(Place::Ready) {
+        if queue != Some(Queue::Ready) {
             self.close_if_broken(key, flags);
         } // and its turn comes
     }
@@ -83,9 +110,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         if !flags.contains(EpollFlags::ERR) {
             return;
         }
-        let Some(client) = self.connections.get_mut(key) else { return };
-        let is_held_back = client.place == Place::HeldBack || client.connection.has_unread_input();
-        if is_held_back && let Ok(Some(error)) = client.connection.take_error() {
+        let Some(slot) = self.connections.get_mut(key) else { return };
+        let is_held_back = slot.queue() == Queue::HeldBack || slot.connection.has_unread_input();
+        if is_held_back && let Ok(Some(error)) = slot.connection.take_error() {
             self.close(key, &Ending::Failed(error));
         }
     }
@@ -93,126 +120,149 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Gives a connection its turn.
     pub(super) fn serve(&mut self, key: SessionId, budget_bytes: usize) {
         let (budget_bytes, buffer_bytes) =
-            if self.pressure.are_there() { self.read_budget(key, budget_bytes) } else { (budget_bytes, READ_BUFFER_BYTES) };
-        let Some(client) = self.connections.get_mut(key) else { return };
-        let buffer = &mut self.read_buffer.0[..buffer_bytes];
-        let mut turn = Turn { id: key, peer: &client.peer, post: &mut self.post, pipe: self.pipe.as_mut() };
-        let progress = client.connection.advance(&mut self.protocol, buffer, budget_bytes, &mut turn);
-        let connection = &client.connection;
-        if connection.memory_bytes(&self.protocol) != client.counted_bytes as usize {
-            self.count_pending(key);
-        } else if connection.needs_room() && !connection.is_watched_for_room() {
-            self.watch_for_room(key);
+            if self.pressure.is_limited() { self.read_budget(key, budget_bytes) } else { (budget_bytes, READ_BUFFER_BYTES) };
+        let Some(slot) = self.connections.get_mut(key) else { return };
+        let (buffer, pipe) = self.buffers.whole(buffer_bytes);
+        let mut turn = Turn { id: key, peer: &slot.peer, post: &mut self.post, pipe };
+        let progress = slot.connection.advance(&mut self.protocol, buffer, budget_bytes, &mut turn);
+        if slot.has_uncounted(&self.protocol) {
+            self.count_memory(key);
         }
         self.after_turn(key, progress);
         self.do_requests();
     }
 
-    /// Does what follows from how a turn ended.
+    /// Returns the number of bytes that a connection may read in this turn of `budget_bytes`, and the part of the read buffer for it, in bytes.
+    #[cold]
+    fn read_budget(&mut self, key: SessionId, budget_bytes: usize) -> (usize, usize) {
+        let now_ms = self.time.read(&self.kernel);
+        match self.connections.get(key) {
+            None => (0, 1),
+            // A connection that is being closed is no longer answered: its input is discarded, and takes neither memory nor time.
+            Some(slot) if slot.closing().is_some() => (budget_bytes, READ_BUFFER_BYTES),
+            Some(slot) => {
+                let is_acknowledged = || slot.connection.is_acknowledged();
+                self.pressure.read_budget(key, slot.demand(&self.protocol), budget_bytes, now_ms, is_acknowledged)
+            }
+        }
+    }
+
+    /// Does what follows from how a turn has ended.
     fn after_turn(&mut self, key: SessionId, progress: Progress) {
         match progress {
-            Progress::Waiting => {}
-            Progress::More if self.pressure.are_there() => self.hold_back(key),
-            Progress::More => self.queue_connection(key),
+            Progress::Waiting => self.watch_for_room(key),
+            Progress::More if self.pressure.is_limited() => self.hold_back(key),
+            Progress::More => self.connections.queue(key),
             Progress::Ended(ending) => self.close(key, &ending),
         }
     }
 
-    /// Resumes a connection from the ready queue, and returns what is left of the budget. A connection that no longer waits has had its turn.
-    pub(super) fn resume_if_queued(&mut self, key: SessionId, budget_bytes: usize) -> usize {
-        match self.connections.get(key) {
-            Some(client) if client.place != Place::Nowhere => self.resume(key, budget_bytes),
-            _ => budget_bytes,
+    /// Has epoll report room to write, if bytes are pending. If it cannot, the bytes stay pending, and the connection has a turn after a pause.
+    pub(super) fn watch_for_room(&mut self, key: SessionId) {
+        if let Err(error) = self.connections.watch_for_room(key, &mut self.kernel) {
+            let now = self.kernel.now();
+            self.time.set_deadline_on_grid(now, SHORTEST_PAUSE, Token::of_key(key));
+            self.connections.warn_unwatched(now, &error);
         }
     }
 
-    fn resume(&mut self, key: SessionId, budget_bytes: usize) -> usize {
-        let Some(client) = self.connections.get_mut(key) else { return budget_bytes };
-        client.place = Place::Nowhere;
-        client.active_ms = self.clock.last_read_ms();
-        if client.connection.needs_room() && !client.connection.is_watched_for_room() {
-            client.connection.on_event(EpollFlags::OUT); // epoll cannot tell: a send finds out
+    /// Holds back a connection that has more to read: it waits for memory, for its rate, or only for the other connections.
+    #[cold]
+    fn hold_back(&mut self, key: SessionId) {
+        let Some(slot) = self.connections.get_mut(key).filter(|slot| slot.closing().is_none()) else {
+            return self.connections.queue(key);
+        };
+        match self.pressure.hold_back(key, slot.demand(&self.protocol), self.time.now_ms()) {
+            Hold::None => self.connections.queue(key),
+            Hold::Memory => {
+                slot.hold_back();
+                self.schedule_memory_retry();
+            }
+            Hold::Until(at_ms) => {
+                slot.hold_back();
+                self.time.set_deadline_ms(at_ms, Token::of_key(key));
+            }
         }
-        let before = client.connection.received_bytes();
+    }
+
+    /// Schedules a retry, if connections wait for memory.
+    pub(super) fn schedule_memory_retry(&mut self) {
+        if self.pressure.schedule_retry() {
+            self.time.set_deadline(self.kernel.now() + MEMORY_RETRY, Token::fixed(MEMORY));
+        }
+    }
+
+    /// Resumes a connection that may read `budget_bytes`, and returns the rest of the budget.
+    pub(super) fn resume(&mut self, key: SessionId, budget_bytes: usize) -> usize {
+        let Some(slot) = self.connections.get_mut(key) else { return budget_bytes };
+        slot.unqueue();
+        slot.times.set_active(self.time.now_ms());
+        if slot.connection.needs_room() && !slot.connection.is_watched_for_room() {
+            slot.connection.on_event(EpollFlags::OUT); // epoll cannot tell: a send finds out
+        }
+        let before = slot.connection.received_bytes();
         self.serve(key, budget_bytes);
-        // Whoever has ended may have used all of it.
-        let client = self.connections.get(key);
-        let spent = client.map_or(u64::MAX, |client| client.connection.received_bytes() - before);
-        // An event may have told of an error while it stood in the queue, and now it is held back.
-        if client.is_some_and(|client| client.connection.may_be_broken()) {
+        // A connection that has ended may have used all of it.
+        let slot = self.connections.get(key);
+        let spent = slot.map_or(u64::MAX, |slot| slot.connection.received_bytes() - before);
+        // An event may have reported an error while the connection was queued, and now it is held back.
+        if slot.is_some_and(|slot| slot.connection.may_be_broken()) {
             self.close_if_broken(key, EpollFlags::ERR);
         }
         budget_bytes.saturating_sub(usize::try_from(spent).unwrap_or(usize::MAX))
     }
 
-    /// Gives a connection a turn of which the kernel has not told.
-    pub(super) fn resume_now(&mut self, key: SessionId) {
-        self.resume(key, EVENT_BUDGET_BYTES);
-    }
-
-    /// Puts a connection behind the others.
-    pub(super) fn queue_connection(&mut self, key: SessionId) {
-        if let Some(client) = self.connections.get_mut(key)
-            && client.place == Place::Nowhere
-        {
-            client.place = Place::Ready;
-            self.ready.push_back(Token::of_key(key));
+    /// Notes that a connection holds more memory than before, or less. While bytes are pending, its peer's progress is watched.
+    #[inline]
+    pub(super) fn note_memory(&mut self, key: SessionId) {
+        if self.connections.get(key).is_some_and(|slot| slot.has_uncounted(&self.protocol)) {
+            self.count_memory(key);
         }
     }
 
-    /// Notes that a connection holds more memory than before, or less. When its outbox fills, the peer's progress is watched from then on.
     #[cold]
-    pub(super) fn count_pending(&mut self, key: SessionId) {
-        let now_ms = self.clock.read(&self.kernel);
-        let Some(client) = self.connections.get_mut(key) else { return };
-        let (before, after) = (client.counted_bytes as usize, client.connection.memory_bytes(&self.protocol));
-        client.counted_bytes = u32::try_from(after).unwrap_or(u32::MAX);
-        self.statistics.count_pending(before, client.counted_bytes as usize);
-        let needs_room = client.connection.needs_room();
-        if self.timeouts.write.is_some() && client.closing.is_none() && needs_room != self.peer_progress.is_counted(key) {
-            if needs_room {
-                self.peer_progress.begin(key, client.connection.sent_bytes(), now_ms);
-                self.schedule_check(key);
-            } else {
-                self.peer_progress.forget(key);
-            }
+    fn count_memory(&mut self, key: SessionId) {
+        self.time.read(&self.kernel);
+        let Some(slot) = self.connections.get_mut(key) else { return };
+        slot.count(&self.protocol, &mut self.statistics);
+        if self.time.watch_progress(key, slot.facts(), slot.connection.sent_bytes()) {
+            self.schedule_check(key);
         }
-        if needs_room {
-            self.watch_for_room(key);
-        }
-        self.on_memory_changed();
+        self.update_pressure();
     }
 
-    /// Asks to be told when there is room to write. Most connections never run out of it, and save themselves a wake-up: a
-    /// connection that is watched for it from the start is told so as soon as it is open.
-    fn watch_for_room(&mut self, key: SessionId) {
-        let Some(client) = self.connections.get_mut(key) else { return };
-        if client.connection.is_watched_for_room() {
-            return;
+    /// Notes that all connections together hold more memory than before, or less. Connections that wait for memory go on, if there is some.
+    fn update_pressure(&mut self) {
+        if let Some(waiting) = self.pressure.note_pending(self.statistics.pending_bytes) {
+            self.connections.queue_all(waiting);
         }
-        let stream = client.connection.stream();
-        match self.kernel.rewatch(stream, Token::of_key(key), INTEREST | EpollFlags::OUT) {
-            Ok(()) => client.connection.set_watched_for_room(),
-            // The bytes stay pending. It is tried again when the connection is given its next turn.
-            Err(error) => {
-                let now = self.kernel.now();
-                // On a grid of time, so that a connection has one retry, however often it fails.
-                let pause_ms = SHORTEST_PAUSE.as_millis() as u64;
-                let at_ms = (self.clock.ms(now) / pause_ms + 2) * pause_ms;
-                self.deadlines.set(self.clock.instant(at_ms), Token::of_key(key));
-                if let Some(suppressed) = self.watch_trouble.admit(now) {
-                    warn!(suppressed, "cannot watch a connection for room, and try again (epoll_ctl): {error}");
-                }
-            }
+        if self.pressure.schedule_trim() {
+            self.time.set_deadline(self.kernel.now() + TRIM_AFTER, Token::fixed(TRIM));
+        }
+    }
+
+    /// Schedules the check of a connection's timeouts.
+    pub(super) fn schedule_check(&mut self, key: SessionId) {
+        if let Some(slot) = self.connections.get_mut(key) {
+            let facts = slot.facts();
+            self.time.schedule_check(key, &mut slot.times, facts);
+        }
+    }
+
+    /// Begins to close a connection in order, for a reason. The caller gives it a turn or queues it.
+    pub(super) fn begin_close(&mut self, key: SessionId, reason: Reason) {
+        if let Some(slot) = self.connections.get_mut(key) {
+            slot.begin_close(reason);
+            self.time.begin_close(key, slot.connection.sent_bytes());
         }
     }
 
     /// Closes a connection that has come to its end.
     pub(super) fn close(&mut self, key: SessionId, ending: &Ending) {
-        let Some(client) = self.connections.get(key) else { return };
-        let reason = match (ending, client.closing) {
+        let Some(slot) = self.connections.get(key) else { return };
+        let reason = match (ending, slot.closing()) {
             (Ending::Failed(error), None) => {
-                client.log_closed(self.clock.read(&self.kernel), format_args!("{error}: {}", Fault::of(error)));
+                slot.log_closed(self.time.read(&self.kernel), format_args!("{error}: {}", Fault::of(error)));
                 Reason::Reset
             }
             (_, Some(reason)) => reason,
@@ -221,32 +271,32 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         self.remove(key, reason);
     }
 
+    /// Closes a connection as it is. It is aborted if that destroys bytes, and otherwise closed for `reason`.
+    pub(super) fn cut(&mut self, key: SessionId, reason: Reason) {
+        let Some(slot) = self.connections.get(key) else { return };
+        let loses_bytes = slot.connection.unsettled_bytes() > 0;
+        self.remove(key, if loses_bytes { Reason::Aborted } else { reason });
+    }
+
     /// Closes a connection as it is, and counts why.
     pub(super) fn remove(&mut self, key: SessionId, mut reason: Reason) {
-        let Some(client) = self.connections.remove(key) else { return };
-        if self.resets_on_close && reason != Reason::Reset && client.connection.unsettled_bytes() > 0 {
+        let Some(slot) = self.connections.remove(key) else { return };
+        if self.options.resets_on_close && reason != Reason::Reset && slot.connection.unsettled_bytes() > 0 {
             reason = Reason::Aborted;
         }
         if reason != Reason::Reset {
-            client.log_closed(self.clock.read(&self.kernel), reason);
+            slot.log_closed(self.time.read(&self.kernel), reason);
         }
-        self.statistics.count_closed(reason);
-        self.statistics.count_pending(client.counted_bytes as usize, 0);
-        self.statistics.received_bytes += client.connection.received_bytes();
-        self.statistics.sent_bytes += client.connection.sent_bytes();
-        if let Some(per_ip) = &mut self.per_source {
-            per_ip.release(client.peer.into());
-        }
+        slot.count_closed(reason, &mut self.statistics);
+        self.acceptor.release(slot.peer.into());
         self.pressure.forget(key);
+        self.time.forget(key);
         // close(2): before the listeners ask for its descriptor.
-        let session = client.connection.into_session();
+        let session = slot.connection.into_session();
         if !P::ONLY_ANSWERS {
-            self.timers.forget(key);
             self.protocol.close(session, key, &mut self.post);
         }
-        self.heartbeats.forget(key);
-        self.peer_progress.forget(key);
-        self.on_memory_changed();
+        self.update_pressure();
         self.resume_listeners();
     }
 }

@@ -1,8 +1,8 @@
 //! What went on, in numbers. A counter costs an add; what can be summed up when it is asked for is not counted at all.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
+use std::{fmt, io};
 
 /// Why a connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +124,32 @@ impl Statistics {
     #[must_use]
     pub fn closed_for(&self, reason: Reason) -> u64 {
         self.closed[reason as usize]
+    }
+
+    pub(super) fn count_accept_error(&mut self, error: &io::Error) {
+        *self.accept_errors.entry(error.raw_os_error().unwrap_or_default()).or_default() += 1;
+    }
+
+    /// Counts clients that were accepted only to be reset.
+    pub(super) fn count_aborted(&mut self, count: u64) {
+        self.accepted += count;
+        self.closed[Reason::Aborted as usize] += count;
+    }
+
+    /// Counts a turn of `events` events, and the time that it took, if it was timed.
+    #[inline]
+    pub(super) fn count_turn(&mut self, events: usize, took: Option<Duration>) {
+        self.turns += 1;
+        self.events += events as u64;
+        if let Some(took) = took {
+            self.longest_turn = self.longest_turn.max(took);
+        }
+    }
+
+    /// Adds the bytes of one connection.
+    pub(super) fn count_bytes(&mut self, received_bytes: u64, sent_bytes: u64) {
+        self.received_bytes += received_bytes;
+        self.sent_bytes += sent_bytes;
     }
 
     pub(super) fn count_closed(&mut self, reason: Reason) {

@@ -1,29 +1,91 @@
-//! The buffers of one turn of the loop: read all, then answer.
+//! The buffers of one turn of the loop. Where a turn of a connection begins with a read, as it nearly always does, only the read is done at
+//! first, and the input is answered when all of this turn have been read: the kernel's code for the one and for the other takes turns in the
+//! CPU's cache once for all of them, and not once for each.
 
 use crate::protocol::SessionId;
+use crate::stream::Pipe;
 
-/// The read buffer, one for the whole loop: it stays in the CPU's cache. Twice as much no longer would.
+/// The size of the read buffer, of which there is one for the whole loop: it stays in the CPU's cache. Twice as much no longer would.
 pub(super) const READ_BUFFER_BYTES: usize = 32 * 1024;
 
-/// What one connection may read at an event; it reads at most one buffer more. With this, a turn of 8 that have much to say
-/// takes well under a millisecond.
+/// Each event allows a connection 64 KiB, and at most one read buffer more. With this, a turn of 8 connections with much to say takes well
+/// under a millisecond.
 pub(super) const EVENT_BUDGET_BYTES: usize = 64 * 1024;
 
-/// What those for whom that was not enough may then read, all together, before the kernel is asked again who is ready. The first in the
-/// queue may have all of it: who is served until nothing is left wakes up less often, and its bytes are still in the cache.
+/// Byte budget per turn shared by all queued connections, before epoll is asked again which are ready. The first in the queue may use all of
+/// it: a connection that is served until nothing is left wakes up less often, and its bytes are still in the cache.
 pub(super) const QUEUED_BUDGET_BYTES: usize = 512 * 1024;
 
-/// With less room than this left in the read buffer, what it holds is answered, so that it is free again.
-pub(super) const MIN_ROOM_BYTES: usize = 4 * 1024;
+/// With less room than this in the read buffer, the input in it is answered, so that the buffer is free again.
+const MIN_ROOM_BYTES: usize = 4 * 1024;
+
+/// The read buffer, the input in it, and the pipe. All are empty between two turns.
+pub(super) struct TurnBuffers {
+    read_buffer: Box<ReadBuffer>,
+    /// The input of this turn that is not answered yet.
+    inputs: Vec<Input>,
+    input_bytes: usize,
+    /// For zero-copy echo.
+    pipe: Option<Pipe>,
+}
 
 /// Page-aligned, so that the kernel copies from and to whole cache lines.
 #[repr(align(4096))]
-pub(super) struct ReadBuffer(pub(super) [u8; READ_BUFFER_BYTES]);
+struct ReadBuffer([u8; READ_BUFFER_BYTES]);
 
-/// Input that was read in this turn of the loop, and is still to be answered.
+/// The input of one connection in the read buffer.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Input {
-    pub(super) key: SessionId,
-    /// Where it ends in the read buffer. It begins where that in front of it ends.
-    pub(super) end: u32,
+struct Input {
+    key: SessionId,
+    /// Its end in the read buffer. It begins at the end of the input in front of it.
+    end: u32,
+}
+
+impl TurnBuffers {
+    /// Returns empty buffers for turns of at most `events` events.
+    pub(super) fn new(events: usize, pipe: Option<Pipe>) -> Self {
+        let read_buffer = Box::new(ReadBuffer([0; READ_BUFFER_BYTES]));
+        Self { read_buffer, inputs: Vec::with_capacity(events), input_bytes: 0, pipe }
+    }
+
+    /// Returns the part of the read buffer that is free for the next read.
+    #[inline]
+    pub(super) fn room(&mut self) -> &mut [u8] {
+        &mut self.read_buffer.0[self.input_bytes..]
+    }
+
+    /// Keeps `count` bytes that were read into [`room`](Self::room), to be answered later. Returns whether that has to be now, because the
+    /// buffer is nearly full.
+    #[inline]
+    pub(super) fn push(&mut self, key: SessionId, count: usize) -> bool {
+        self.input_bytes += count;
+        self.inputs.push(Input { key, end: self.input_bytes as u32 });
+        self.input_bytes > READ_BUFFER_BYTES - MIN_ROOM_BYTES
+    }
+
+    /// Returns the number of inputs that are not answered.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// Returns an input: the connection, and the bytes from `start` on; and the start of the next one.
+    #[inline]
+    pub(super) fn input(&self, index: usize, start: usize) -> (SessionId, &[u8], usize) {
+        let Input { key, end } = self.inputs[index];
+        (key, &self.read_buffer.0[start..end as usize], end as usize)
+    }
+
+    /// Forgets the inputs: all are answered.
+    #[inline]
+    pub(super) fn clear(&mut self) {
+        self.inputs.clear();
+        self.input_bytes = 0;
+    }
+
+    /// Returns the first `count` bytes of the read buffer, and the pipe, for a turn that reads and answers at once.
+    #[inline]
+    pub(super) fn whole(&mut self, count: usize) -> (&mut [u8], Option<&mut Pipe>) {
+        (&mut self.read_buffer.0[..count], self.pipe.as_mut())
+    }
 }

@@ -1,187 +1,219 @@
-//! Taking connections in, and holding them back in the kernel's queue while there is no place for them.
+//! The listeners of a server, and the limits on its connections. At a limit nothing is refused: clients wait in the kernel's backlog.
 
 use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use tracing::{debug, warn};
 
 use super::listener::{Accepted, Listener};
-use crate::event::Token;
-use crate::protocol::Protocol;
-use crate::server::connection::{Connection, Peer, Turn};
-use crate::server::connections::{INTEREST, Place, Slot};
-use crate::server::error::Error;
-use crate::server::fault::Fault;
+use super::per_source::PerSource;
+use crate::server::config::Limits;
 use crate::server::kernel::Kernel;
-use crate::server::run::Server;
-use crate::server::statistics::Reason;
-use crate::server::time::Ms48;
-use crate::server::tokens::{self, listener_index};
+use crate::throttle::Throttle;
 
-/// What one listener may accept in a turn.
-const ACCEPTS_PER_TURN: usize = 64;
+/// Connections that one listener may accept per turn.
+pub(in crate::server) const ACCEPTS_PER_TURN: usize = 64;
 
-impl<P: Protocol, K: Kernel> Server<P, K> {
-    pub(in crate::server) fn on_listener_event(&mut self, name: u32) -> Result<(), Error> {
-        match &self.listeners[listener_index(name)] {
-            // The edge is not lost: who is queued or held back accepts until there is nobody left.
-            Some(listener) if listener.is_queued || listener.is_held_back() => Ok(()),
-            Some(_) => self.accept_from(listener_index(name)),
-            None => Ok(()),
+/// The listeners, each under its index. `L` is the socket of a listener, `S` the stream of a connection.
+#[derive(Debug)]
+pub(in crate::server) struct Acceptor<L, S> {
+    /// A listener leaves its place empty when it closes.
+    listeners: Vec<Option<Listener<L, S>>>,
+    /// The listener with the first right to the next free place.
+    next: usize,
+    max_connections: usize,
+    per_source: Option<PerSource>,
+    warnings: Throttle,
+}
+
+/// The result of one try to accept.
+#[derive(Debug)]
+pub(in crate::server) enum Arrival<S> {
+    /// A connection to be opened, and its peer's address.
+    Connection(S, SocketAddr),
+    /// A connection whose source address is at its limit. It is closed.
+    OverLimit(SocketAddr),
+    /// An error that concerned one connection. The backlog may hold more.
+    Failed(io::Error),
+    /// Descriptors or memory have run out. The listener is to be paused.
+    Exhausted(io::Error),
+    /// The connection limit is reached. The listener is paused until a connection closes.
+    Full,
+    /// Nothing: the backlog is empty, or the listener is closed.
+    None,
+}
+
+impl<L, S> Acceptor<L, S> {
+    /// Returns an acceptor with these listeners, at most `max_connections` connections, and the other limits.
+    pub(in crate::server) fn new(listeners: Vec<Listener<L, S>>, max_connections: usize, limits: &Limits) -> Self {
+        Self {
+            listeners: listeners.into_iter().map(Some).collect(),
+            next: 0,
+            max_connections,
+            per_source: limits.max_per_ip.map(PerSource::new),
+            warnings: Throttle::default(),
         }
     }
 
-    /// Accepts until the queue is empty, there is no place left, or the budget of this turn is used up.
-    pub(in crate::server) fn accept_from(&mut self, index: usize) -> Result<(), Error> {
-        for _ in 0..ACCEPTS_PER_TURN {
-            let Some(listener) = &mut self.listeners[index] else { return Ok(()) };
-            // At a drain the limit no longer holds: the kernel has accepted these clients for us.
-            if self.connections.len() >= self.max_connections && !self.drain.has_begun() {
-                listener.hold_back();
-                let limit = self.max_connections;
-                self.warn_that_clients_wait(format_args!("connection limit reached ({limit} of {limit})"));
-                return Ok(());
+    /// Returns the addresses of the open listeners.
+    pub(in crate::server) fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.listeners.iter().flatten().map(Listener::address)
+    }
+
+    /// Returns the number of listeners, open or closed.
+    pub(in crate::server) fn len(&self) -> usize {
+        self.listeners.len()
+    }
+
+    /// Returns whether all listeners are closed.
+    pub(in crate::server) fn is_closed(&self) -> bool {
+        self.listeners.iter().all(Option::is_none)
+    }
+
+    /// Returns whether a listener accepts at an event. The edge is not lost otherwise: a listener that is queued or paused accepts later, until
+    /// its backlog is empty.
+    pub(in crate::server) fn accepts_now(&self, index: usize) -> bool {
+        self.listeners[index].as_ref().is_some_and(|listener| !listener.is_queued() && !listener.is_paused())
+    }
+
+    /// Tries once to accept a connection, with `open` connections open. In a drain the connection limit no longer holds, because the kernel
+    /// has accepted these clients already; and a listener with an empty backlog is closed.
+    ///
+    /// # Errors
+    /// Returns the errors of accept4(2) that no further try can mend.
+    pub(in crate::server) fn accept<K>(
+        &mut self,
+        index: usize,
+        kernel: &mut K,
+        open: usize,
+        is_draining: bool,
+    ) -> io::Result<Arrival<S>>
+    where
+        K: Kernel<Listener = L, Stream = S>,
+    {
+        let Some(listener) = &mut self.listeners[index] else { return Ok(Arrival::None) };
+        if open >= self.max_connections && !is_draining {
+            listener.pause_until_close();
+            let limit = self.max_connections;
+            self.warn(kernel.now(), open, format_args!("connection limit reached ({limit} of {limit})"));
+            return Ok(Arrival::Full);
+        }
+        Ok(match listener.accept(kernel)? {
+            Accepted::Connection(stream, peer) => {
+                if self.per_source.as_mut().is_none_or(|sources| sources.admit(peer)) {
+                    Arrival::Connection(stream, peer)
+                } else {
+                    self.note_opened(index);
+                    Arrival::OverLimit(peer)
+                }
             }
-            match listener.accept(&mut self.kernel).map_err(Error::system("accept connections (accept4)"))? {
-                Accepted::Connection(stream, peer) => {
-                    if let Err((stream, error)) = self.open(stream, peer) {
-                        self.keep_for_later(index, stream, peer, &error);
-                        return Ok(());
-                    }
-                    if let Some(listener) = &mut self.listeners[index] {
-                        listener.on_success();
-                    }
-                    self.next_listener = index + 1;
+            Accepted::Failed(error) => Arrival::Failed(error),
+            Accepted::Exhausted(error) => Arrival::Exhausted(error),
+            Accepted::Nothing => {
+                if is_draining {
+                    self.listeners[index] = None;
                 }
-                Accepted::Nothing => {
-                    if self.drain.has_begun() {
-                        self.listeners[index] = None;
-                    }
-                    return Ok(());
-                }
-                Accepted::Failed(error) => {
-                    self.count_accept_error(&error);
-                    debug!("a connection was gone before it was accepted: {error}");
-                }
-                Accepted::Exhausted(error) => {
-                    self.count_accept_error(&error);
-                    self.pause_listener(index, format_args!("{error}: {}", Fault::of(&error)));
-                    return Ok(());
-                }
+                Arrival::None
             }
+        })
+    }
+
+    /// Notes that a connection of a listener was opened: what had run out is there again, and the next listener has the next place.
+    pub(in crate::server) fn note_opened(&mut self, index: usize) {
+        if let Some(listener) = &mut self.listeners[index] {
+            listener.on_success();
         }
-        self.queue_listener(index);
-        Ok(())
+        self.next = index + 1;
     }
 
-    fn count_accept_error(&mut self, error: &io::Error) {
-        *self.statistics.accept_errors.entry(error.raw_os_error().unwrap_or_default()).or_default() += 1;
-    }
-
-    /// Something has run out: lets the kernel keep those that come, until something has come free or the pause is over.
-    fn pause_listener(&mut self, index: usize, reason: impl Display) {
-        let Some(listener) = &mut self.listeners[index] else { return };
-        self.deadlines.set(listener.pause(self.kernel.now()), tokens::of_listener(index));
-        if self.drain.has_begun()
-            && let Err(error) = listener.stop_queueing(&mut self.kernel)
-        {
-            debug!("new clients may still join the queue while it is drained (listen): {error}");
-        }
-        self.warn_that_clients_wait(reason);
-    }
-
-    /// A connection was accepted that epoll cannot watch for now. It is taken in when epoll can; its descriptor is not given up.
-    #[cold]
-    fn keep_for_later(&mut self, index: usize, stream: K::Stream, peer: SocketAddr, error: &io::Error) {
+    /// Keeps a connection that could not be watched, to be accepted again. Its descriptor is not given up.
+    pub(in crate::server) fn keep(&mut self, index: usize, stream: S, peer: SocketAddr) {
+        self.release(peer);
         if let Some(listener) = &mut self.listeners[index] {
             listener.keep(stream, peer);
         }
-        self.pause_listener(
-            index,
-            format_args!("epoll cannot watch more of them (epoll_ctl): {error}: {}", Fault::of(error)),
-        );
     }
 
-    fn warn_that_clients_wait(&mut self, reason: impl Display) {
-        if let Some(suppressed) = self.accept_trouble.admit(self.kernel.now()) {
-            warn!(open = self.connections.len(), suppressed, "new clients wait in the backlog: {reason}");
+    /// Notes that a connection is closed.
+    pub(in crate::server) fn release(&mut self, peer: SocketAddr) {
+        if let Some(sources) = &mut self.per_source {
+            sources.release(peer);
         }
     }
 
-    /// Takes in a connection, unless its source is at the limit. Gives the stream back if it cannot be watched.
-    fn open(&mut self, stream: K::Stream, peer: SocketAddr) -> Result<(), (K::Stream, io::Error)> {
-        if let Some(per_source) = &mut self.per_source
-            && !per_source.admit(peer)
-        {
-            self.statistics.accepted += 1;
-            self.statistics.count_closed(Reason::Limit);
-            debug!(%peer, "closed at once: its source has as many connections as it may");
-            return Ok(());
+    /// Pauses a listener, because something has run out, and returns the end of the pause. In a drain no newcomer joins its backlog meanwhile.
+    pub(in crate::server) fn pause<K>(
+        &mut self,
+        index: usize,
+        kernel: &mut K,
+        open: usize,
+        is_draining: bool,
+        reason: impl Display,
+    ) -> Option<Instant>
+    where
+        K: Kernel<Listener = L, Stream = S>,
+    {
+        let listener = self.listeners[index].as_mut()?;
+        let until = listener.pause(kernel.now());
+        if is_draining && let Err(error) = listener.stop_queueing(kernel) {
+            debug!("new clients may still join the backlog while it is drained (listen): {error}");
         }
-        let now_ms = self.clock.read(&self.kernel);
-        let kept = Peer::from(peer);
-        let (protocol, post, kernel) = (&mut self.protocol, &mut self.post, &mut self.kernel);
-        let opened = self.connections.try_insert_with_key(|id| match kernel.watch(&stream, Token::of_key(id), INTEREST) {
-            Err(error) => Err((stream, error)),
-            Ok(()) => Ok(Slot {
-                connection: Connection::open(stream, protocol, &mut Turn { id, peer: &kept, post, pipe: None }),
-                peer: kept,
-                since_ms: Ms48::new(now_ms),
-                active_ms: now_ms,
-                timer_ms: Ms48::NEVER,
-                counted_bytes: 0,
-                closing: None,
-                place: Place::Nowhere,
-            }),
-        });
-        let key = match opened {
-            Ok(key) => key,
-            Err(failed) => {
-                if let Some(per_source) = &mut self.per_source {
-                    per_source.release(peer);
+        self.warn(kernel.now(), open, reason);
+        Some(until)
+    }
+
+    fn warn(&mut self, now: Instant, open: usize, reason: impl Display) {
+        if let Some(suppressed) = self.warnings.admit(now) {
+            warn!(open, suppressed, "new clients wait in the backlog: {reason}");
+        }
+    }
+
+    /// Returns the listeners in the order in which they are resumed. The one behind the listener that had the last place goes first, so that a
+    /// long backlog of one does not keep the others waiting.
+    pub(in crate::server) fn in_turn(&self) -> impl Iterator<Item = usize> + use<L, S> {
+        let (first, count) = (self.next, self.listeners.len());
+        (first..first + count).map(move |index| index % count)
+    }
+
+    /// Returns whether a listener is paused.
+    pub(in crate::server) fn is_paused(&self, index: usize) -> bool {
+        self.listeners[index].as_ref().is_some_and(Listener::is_paused)
+    }
+
+    /// Ends the pause of a listener, and returns its deadline, if it has one.
+    pub(in crate::server) fn resume(&mut self, index: usize) -> Option<Instant> {
+        self.listeners[index].as_mut()?.resume()
+    }
+
+    /// Notes that a listener is in the ready queue. Returns whether it has to be put there.
+    pub(in crate::server) fn queue(&mut self, index: usize) -> bool {
+        self.listeners[index].as_mut().is_some_and(Listener::queue)
+    }
+
+    /// Notes that a listener was taken from the ready queue.
+    pub(in crate::server) fn unqueue(&mut self, index: usize) {
+        if let Some(listener) = &mut self.listeners[index] {
+            listener.unqueue();
+        }
+    }
+
+    /// Closes the listeners with the clients in their backlogs, which are reset. Returns the number of these clients.
+    pub(in crate::server) fn abort<K>(&mut self, kernel: &mut K) -> u64
+    where
+        K: Kernel<Listener = L, Stream = S>,
+    {
+        let mut aborted = 0;
+        for mut listener in self.listeners.iter_mut().filter_map(Option::take) {
+            loop {
+                match listener.accept(kernel) {
+                    Ok(Accepted::Connection(..)) => aborted += 1,
+                    Ok(Accepted::Failed(_)) => {}
+                    Ok(Accepted::Nothing | Accepted::Exhausted(_)) | Err(_) => break,
                 }
-                return Err(failed);
-            }
-        };
-        self.statistics.accepted += 1;
-        self.pressure.open(key, now_ms);
-        self.heartbeats.open(key, now_ms);
-        if self.timeouts.idle.is_some() || self.timeouts.lifetime.is_some() || self.heartbeats.are_there() {
-            self.schedule_check(key);
-        }
-        // What the protocol has said of its own accord may not have found room.
-        if !P::ONLY_ANSWERS && self.connections[key].connection.memory_bytes(&self.protocol) > 0 {
-            self.count_pending(key);
-        }
-        debug!(%peer, "opened");
-        self.do_requests();
-        if self.drain.is_closing() {
-            self.serve_last(key);
-        }
-        Ok(())
-    }
-
-    /// Resumes the listeners that wait for a free place. The one behind the listener that had the last place
-    /// goes first, so that a long queue of one does not keep the others waiting.
-    pub(in crate::server) fn resume_listeners(&mut self) {
-        let (first, count) = (self.next_listener, self.listeners.len());
-        for index in (first..first + count).map(|index| index % count) {
-            if self.listeners[index].as_ref().is_some_and(Listener::is_held_back) {
-                self.queue_listener(index);
             }
         }
-    }
-
-    /// Has a listener accept in the next turn. A pause ends, and its deadline with it.
-    pub(in crate::server) fn queue_listener(&mut self, index: usize) {
-        let Some(listener) = &mut self.listeners[index] else { return };
-        if let Some(until) = listener.resume() {
-            self.deadlines.cancel(until, tokens::of_listener(index));
-        }
-        if !listener.is_queued {
-            listener.is_queued = true;
-            self.ready.push_back(tokens::of_listener(index));
-        }
+        aborted
     }
 }

@@ -85,18 +85,17 @@ pub(in crate::server) struct Listener<L, S> {
     kept: Option<(S, SocketAddr)>,
     address: SocketAddr,
     pause: Duration,
-    held_back: Option<HeldBack>,
-    /// It stands in the ready queue, so that an edge need not put it there again.
-    pub(in crate::server) is_queued: bool,
+    paused: Option<Pause>,
+    is_queued: bool,
 }
 
-/// Why a listener does not accept, though there may be somebody to accept.
+/// Why a listener does not accept, although its backlog may hold clients.
 #[derive(Debug, Clone, Copy)]
-enum HeldBack {
-    /// Something has run out; it tries again then.
+enum Pause {
+    /// Descriptors or memory have run out; it tries again at this moment.
     Until(Instant),
-    /// There is no place, until somebody leaves.
-    ForAPlace,
+    /// The connection limit is reached; it tries again when a connection closes.
+    UntilClose,
 }
 
 impl Listener<OwnedFd, OwnedFd> {
@@ -116,7 +115,7 @@ impl Listener<OwnedFd, OwnedFd> {
 impl<L, S> Listener<L, S> {
     /// A socket that listens on `address`.
     pub(in crate::server) fn new(socket: L, address: SocketAddr) -> Self {
-        Self { socket, kept: None, address, pause: Duration::ZERO, held_back: None, is_queued: false }
+        Self { socket, kept: None, address, pause: Duration::ZERO, paused: None, is_queued: false }
     }
 
     /// The address, with the port that the kernel chose where 0 was asked for.
@@ -124,22 +123,37 @@ impl<L, S> Listener<L, S> {
         self.address
     }
 
-    /// Whether it is not to accept for now.
-    pub(in crate::server) fn is_held_back(&self) -> bool {
-        self.held_back.is_some()
+    /// Returns whether accepting is paused.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.is_some()
     }
 
-    /// There is no place: nobody is accepted until somebody leaves.
-    pub(in crate::server) fn hold_back(&mut self) {
-        self.held_back = Some(HeldBack::ForAPlace);
+    /// Pauses until a connection closes.
+    pub(super) fn pause_until_close(&mut self) {
+        self.paused = Some(Pause::UntilClose);
     }
 
-    /// It may accept again: the time is up, or somebody has left. Gives the end of the pause that is cut short, if it is one.
-    pub(in crate::server) fn resume(&mut self) -> Option<Instant> {
-        match self.held_back.take() {
-            Some(HeldBack::Until(until)) => Some(until),
-            Some(HeldBack::ForAPlace) | None => None,
+    /// Ends the pause: its time is up, or a connection has closed. Returns the deadline of the pause, if it has one.
+    pub(super) fn resume(&mut self) -> Option<Instant> {
+        match self.paused.take() {
+            Some(Pause::Until(until)) => Some(until),
+            Some(Pause::UntilClose) | None => None,
         }
+    }
+
+    /// Returns whether the listener is in the ready queue, so that an edge need not put it there again.
+    pub(super) fn is_queued(&self) -> bool {
+        self.is_queued
+    }
+
+    /// Notes that the listener is in the ready queue. Returns false if it was there before.
+    pub(super) fn queue(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_queued, true)
+    }
+
+    /// Notes that the listener was taken from the ready queue.
+    pub(super) fn unqueue(&mut self) {
+        self.is_queued = false;
     }
 
     /// Keeps a connection that could not be watched, to be accepted again.
@@ -186,7 +200,7 @@ impl<L, S> Listener<L, S> {
     pub(in crate::server) fn pause(&mut self, now: Instant) -> Instant {
         self.pause = (self.pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         let until = now + self.pause;
-        self.held_back = Some(HeldBack::Until(until));
+        self.paused = Some(Pause::Until(until));
         until
     }
 }

@@ -1,8 +1,8 @@
-//! Accepting: the listeners, and the limits on connections.
+//! Accepting connections: the listeners, their pauses, and the limits on connections.
 
 mod acceptor;
 mod listener;
 mod per_source;
 
-pub(super) use listener::{Accepted, Listener, SHORTEST_PAUSE};
-pub(super) use per_source::PerSource;
+pub(super) use acceptor::{ACCEPTS_PER_TURN, Acceptor, Arrival};
+pub(super) use listener::{Listener, SHORTEST_PAUSE};

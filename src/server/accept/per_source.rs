@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 /// (RFC 6177). All hosts of a link share the network of the link-local addresses (RFC 4291, 2.5.6), so that each of those is a source, on
 /// each link.
 #[derive(Debug)]
-pub(in crate::server) struct PerSource {
+pub(super) struct PerSource {
     limit: u32,
     open: HashMap<Source, u32>,
 }
@@ -21,12 +21,12 @@ struct Source {
 }
 
 impl PerSource {
-    pub(in crate::server) fn new(limit: u32) -> Self {
+    pub(super) fn new(limit: u32) -> Self {
         Self { limit, open: HashMap::new() }
     }
 
     /// Counts a connection, if its source may have one more.
-    pub(in crate::server) fn admit(&mut self, peer: SocketAddr) -> bool {
+    pub(super) fn admit(&mut self, peer: SocketAddr) -> bool {
         let open = self.open.entry(Source::from(peer)).or_default();
         let is_admitted = *open < self.limit;
         *open += u32::from(is_admitted);
@@ -34,7 +34,7 @@ impl PerSource {
     }
 
     /// One that was admitted has left.
-    pub(in crate::server) fn release(&mut self, peer: SocketAddr) {
+    pub(super) fn release(&mut self, peer: SocketAddr) {
         let source = Source::from(peer);
         if let Some(open) = self.open.get_mut(&source) {
             *open -= 1;

@@ -421,7 +421,7 @@ impl<S: Stream, T> Connection<S, T> {
             return Ok(0);
         }
         self.received_bytes += count as u64;
-        let poured = self.readiness.note_sent(self.stream.splice_from(pipe, count), count);
+        let poured = self.readiness.note_taken(self.stream.splice_from(pipe, count), count);
         let mut rest = 0;
         while !pipe.is_empty() {
             // It belongs to this connection, whatever has become of it.

@@ -1,36 +1,71 @@
-//! The token bucket of `--rate-limit`.
+//! The rate limit: a token bucket per connection.
 
-/// What one connection may still read. A token is a byte; a tenth of a second's worth may be saved up.
+use slotmap::SecondaryMap;
+
+use crate::protocol::SessionId;
+
+/// The rate limit of a server.
+#[derive(Debug)]
+pub(super) struct RateLimit {
+    bytes_per_second: u64,
+    buckets: SecondaryMap<SessionId, Bucket>,
+}
+
+impl RateLimit {
+    /// Returns a limit of `bytes_per_second` for each connection.
+    pub(super) fn new(bytes_per_second: u64) -> Self {
+        Self { bytes_per_second, buckets: SecondaryMap::new() }
+    }
+
+    /// Gives a connection that is opened at `now_ms` a full bucket.
+    pub(super) fn begin(&mut self, key: SessionId, now_ms: u64) {
+        self.buckets.insert(key, Bucket::full(self.bytes_per_second, now_ms));
+    }
+
+    /// Returns the number of bytes that a connection may read at `now_ms`, having read `received_bytes` in all.
+    pub(super) fn available(&mut self, key: SessionId, received_bytes: u64, now_ms: u64) -> usize {
+        let bucket = self.buckets.get_mut(key);
+        bucket.map_or(usize::MAX, |bucket| bucket.available(self.bytes_per_second, received_bytes, now_ms))
+    }
+
+    /// Returns the time at which a connection that may read nothing at `now_ms` is worth a turn.
+    pub(super) fn refilled_at_ms(&self, key: SessionId, now_ms: u64) -> u64 {
+        let bucket = self.buckets.get(key);
+        bucket.map_or(now_ms, |bucket| bucket.refilled_at_ms(self.bytes_per_second, now_ms))
+    }
+}
+
+/// The bytes that one connection may still read. A token is a byte; a tenth of a second's worth may be saved up.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::server) struct Bucket {
+struct Bucket {
     tokens: f64,
     filled_at_ms: u64,
-    /// How much the connection had read when it was last looked at.
+    /// Bytes that the connection had read at the last look.
     received_bytes: u64,
 }
 
-/// The parts of a second that may be saved up, and that a connection without tokens waits for.
-const BURSTS_A_SECOND: f64 = 10.0;
+/// Parts of a second: the bucket holds the tokens of one of them, and a connection without tokens waits for half as many.
+const BURSTS_PER_SECOND: f64 = 10.0;
 
 impl Bucket {
     /// A full bucket.
-    pub(in crate::server) fn full(rate: u64, now_ms: u64) -> Self {
-        Self { tokens: rate as f64 / BURSTS_A_SECOND, filled_at_ms: now_ms, received_bytes: 0 }
+    fn full(rate: u64, now_ms: u64) -> Self {
+        Self { tokens: rate as f64 / BURSTS_PER_SECOND, filled_at_ms: now_ms, received_bytes: 0 }
     }
 
     /// How many bytes more may be read at `now_ms` by a connection that has read so many in all.
-    pub(in crate::server) fn available(&mut self, rate: u64, received_bytes: u64, now_ms: u64) -> usize {
+    fn available(&mut self, rate: u64, received_bytes: u64, now_ms: u64) -> usize {
         let passed_ms = now_ms.saturating_sub(self.filled_at_ms);
         self.filled_at_ms = now_ms.max(self.filled_at_ms);
         self.tokens -= (received_bytes - self.received_bytes) as f64;
         self.received_bytes = received_bytes;
-        self.tokens = (self.tokens + rate as f64 * passed_ms as f64 / 1e3).min(rate as f64 / BURSTS_A_SECOND);
+        self.tokens = (self.tokens + rate as f64 * passed_ms as f64 / 1e3).min(rate as f64 / BURSTS_PER_SECOND);
         self.tokens as usize
     }
 
     /// When to look again, after a look at `now_ms` that found too little: when half of what may be saved up is there.
-    pub(in crate::server) fn refilled_at_ms(&self, rate: u64, now_ms: u64) -> u64 {
-        let missing = rate as f64 / BURSTS_A_SECOND / 2.0 - self.tokens;
+    fn refilled_at_ms(&self, rate: u64, now_ms: u64) -> u64 {
+        let missing = rate as f64 / BURSTS_PER_SECOND / 2.0 - self.tokens;
         now_ms + (missing * 1e3 / rate as f64).ceil().max(1.0) as u64
     }
 }
