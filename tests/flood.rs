@@ -27,7 +27,7 @@ fn flood(target: SocketAddr, arguments: &[&str]) -> (ExitStatus, Value, String) 
     let (status, stdout, stderr) =
         run(Command::new(PROGRAM).args(["flood", &target.to_string(), "--json", "-"]).args(arguments));
     let report = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}{stderr}"));
-    assert_valid(&report, "flood --json");
+    assert_valid(&report, "flood");
     (status, report, stderr)
 }
 
@@ -490,7 +490,7 @@ fn an_outage_fails_the_run_has_a_time_and_no_latency() {
     let report: Value = serde_json::from_reader(child.0.stdout.take().expect("piped")).expect("a report");
     let stderr = std::io::read_to_string(child.0.stderr.take().expect("piped")).expect("text");
     let status = eventually("it ends", || child.0.try_wait().expect("our own child"));
-    assert_valid(&report, "flood --json");
+    assert_valid(&report, "flood");
     assert_eq!(status.code(), Some(1), "{stderr}{report:#}");
     for words in ["error: connections ended by the peer: 1", "error: failed attempts to connect: "] {
         assert!(stderr.contains(words), "{words}: {stderr}");

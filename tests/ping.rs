@@ -188,7 +188,7 @@ fn each_line_of_json_is_what_the_readme_says() {
         let (_, stdout, _) = ping(serve(wrong), &["-c", "3", "-i", "10ms", "-W", "0.1", "--json"]);
         for line in stdout.lines() {
             let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
-            assert_valid(&line, "ping --json");
+            assert_valid(&line, "ping-line");
             seen.push(line["type"].as_str().expect("a type").to_owned());
         }
         assert_eq!(seen.last().expect("a line"), "summary");

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::start;
 use crate::support::client::{connect, finish, read_to_fin, stuff};
-use crate::support::{Killed, Process, Server, eventually, proc, skip};
+use crate::support::{Killed, Process, Server, assert_valid, eventually, proc, skip};
 
 /// A file of this test's own.
 fn scratch(name: &str) -> PathBuf {
@@ -76,6 +76,9 @@ fn what_is_collected_is_in_the_file_when_the_server_has_ended() {
     assert!(process.wait().success(), "{}", process.stderr());
     let text = fs::read_to_string(&path).expect("a file");
     let (first, rest) = text.split_once('\n').expect("a line");
+    for line in [first, rest.lines().next().expect("a second line")] {
+        assert_valid(&serde_json::from_str(line).expect("JSON"), "collect-record");
+    }
     let first: Value = serde_json::from_str(first).expect("JSON");
     assert_eq!((first["encoding"].as_str(), first["payload"].as_str()), (Some("base64"), Some("//4=")));
     assert_collected(rest.lines().map(str::to_owned), 5, 1_000);

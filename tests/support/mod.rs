@@ -281,27 +281,17 @@ pub fn run(command: &mut Command) -> (ExitStatus, String, String) {
     (status, text(output), text(errors))
 }
 
-/// A JSON schema of the README, by the heading of its fold.
-pub fn readme_schema(heading: &str) -> serde_json::Value {
-    let readme = std::fs::read_to_string("README.md").expect("the README");
-    let fold = readme
-        .split("<details><summary>")
-        .skip(1)
-        .find(|fold| fold.lines().next().is_some_and(|line| line.contains(heading)))
-        .expect("a schema in the README");
-    let (_, rest) = fold.split_once("```json\n").expect("a block");
-    serde_json::from_str(rest.split("```").next().expect("the end of the block")).expect("JSON")
-}
-
-/// Holds a document to a schema of the README.
+/// Checks a document against a schema in `docs/schema/`.
 ///
 /// # Panics
-/// If it is not what the schema says.
-pub fn assert_valid(document: &serde_json::Value, heading: &str) {
+/// If the schema does not allow the document.
+pub fn assert_valid(document: &serde_json::Value, schema: &str) {
+    let path = format!("docs/schema/{schema}.json");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     let (mut schemas, mut compiler) = (boon::Schemas::new(), boon::Compiler::new());
-    compiler.add_resource("readme.json", readme_schema(heading)).expect("a schema");
-    let schema = compiler.compile("readme.json", &mut schemas).expect("a schema");
-    if let Err(error) = schemas.validate(document, schema) {
+    compiler.add_resource("schema.json", serde_json::from_str(&text).expect("JSON")).expect("a schema");
+    let compiled = compiler.compile("schema.json", &mut schemas).expect("a schema");
+    if let Err(error) = schemas.validate(document, compiled) {
         panic!("{error}: {document:#}");
     }
 }
