@@ -3,7 +3,7 @@
  *
  *     cc -o abi c_reference/abi.c && ./abi
  *
- * Prints a line `NAME VALUE` each: sizes and offsets in bytes, constants as they stand in the headers. tests/abi.rs holds the
+ * Prints a line `NAME VALUE` each: sizes and offsets in bytes, constants as they stand in the headers. tests/it/abi.rs holds the
  * libc crate's view, which the Rust is compiled against, to it.
  */
 #define _GNU_SOURCE

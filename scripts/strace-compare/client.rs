@@ -4,7 +4,7 @@
 //! and not by timing. Where several things are to have happened before the server looks, it is stopped meanwhile.
 #![allow(missing_docs, unreachable_pub, reason = "a program, not a library")]
 
-#[path = "../../tests/support/mod.rs"]
+#[path = "../../tests/it/support/mod.rs"]
 mod support;
 
 use std::io::{BufRead, Read, Write};
