@@ -77,11 +77,11 @@ impl World {
         let mut turn =
             edgecho::server::Turn { id: SessionId::default(), peer: &peer, post: &mut post, pipe: Some(&mut self.pipe) };
         let mut buffer = [0; BUFFER_BYTES];
-        let progress = if self.is_in_halves && self.connection.is_to_be_read() {
+        let progress = if self.is_in_halves && self.connection.needs_only_read() {
             match self.connection.read(&mut buffer) {
                 Ok(0) => Progress::Ended(Ending::ByPeer),
                 Ok(count) => match self.connection.respond(&mut Echo, &buffer[..count], &mut turn) {
-                    Ok(()) if self.connection.is_at_rest() => Progress::Waiting,
+                    Ok(()) if self.connection.is_quiet() => Progress::Waiting,
                     Ok(()) => self.connection.advance(&mut Echo, &mut buffer, BUDGET_BYTES - count, &mut turn),
                     Err(error) => Progress::Ended(Ending::Failed(error)),
                 },

@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::timing::LINGER;
-
 /// How far the way out has been gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -13,10 +11,13 @@ enum Stage {
     /// before, until they leave.
     Draining,
     /// The drain's time is up. Each who is still there is sent what is pending, and then our FIN.
-    Closing,
+    ClosingAll,
     /// That has taken too long, too: whatever is left is cut off.
     Over,
 }
+
+/// The time that the peer of a connection that we close has to send its FIN, once it has acknowledged all that it is owed.
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// A deadline that comes later than this was not met because the process did not run: it was stopped, or its machine suspended.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -54,7 +55,7 @@ impl Drain {
 
     /// Returns whether its time is up, so that connections are being closed.
     pub(super) fn is_closing(&self) -> bool {
-        self.stage == Stage::Closing
+        self.stage == Stage::ClosingAll
     }
 
     /// Whether nothing is waited for any longer.
@@ -78,16 +79,16 @@ impl Drain {
         let is_late = self.deadline.is_some_and(|deadline| now > deadline + PAUSE);
         let until = now + LINGER;
         match self.stage {
-            Stage::Closing if is_late => {
+            Stage::ClosingAll if is_late => {
                 self.deadline = Some(until);
                 Due::Wait(until)
             }
-            Stage::Closing | Stage::Over => {
+            Stage::ClosingAll | Stage::Over => {
                 self.stage = Stage::Over;
                 Due::CutOff
             }
             Stage::Serving | Stage::Draining => {
-                self.stage = Stage::Closing;
+                self.stage = Stage::ClosingAll;
                 self.deadline = Some(until);
                 Due::CloseAll(until)
             }

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::Error;
 use super::kernel::{Kernel, Linux};
+use super::run::Server;
 use super::statistics::Statistics;
-use super::{HANDLE, Server};
+use super::tokens::HANDLE;
 use crate::event::Token;
 use crate::protocol::Protocol;
 use crate::sys::epoll::EpollFlags;

@@ -2,16 +2,23 @@
 
 use std::time::Instant;
 
-use super::Server;
 use super::connection::{Ending, Turn};
 use super::kernel::Kernel;
+use super::run::Server;
 use super::statistics::Reason;
 use crate::protocol::{Mail, Protocol, Recipients, Request, SessionId};
 
 impl<P: Protocol, K: Kernel> Server<P, K> {
-    /// Does what was asked for, until nothing is left.
-    #[cold]
+    /// Does what the protocol has asked for, until nothing is left. A protocol that only answers asks for nothing.
+    #[inline]
     pub(super) fn do_requests(&mut self) {
+        if !P::ONLY_ANSWERS && !self.post.is_empty() {
+            self.do_all_requests();
+        }
+    }
+
+    #[cold]
+    fn do_all_requests(&mut self) {
         while !self.post.is_empty() {
             self.clock.read(&self.kernel);
             let now = self.clock.last_read();
@@ -19,17 +26,17 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 match request {
                     Request::Deliver(mail) => self.deliver(&mail),
                     Request::SetTimer(owner, timer) => {
-                        if owner.is_none_or(|id| self.clients.contains_key(id)) {
+                        if owner.is_none_or(|id| self.connections.contains_key(id)) {
                             self.timers.set(owner, timer, now);
                         }
                     }
                     Request::CancelTimer(owner, number) => self.timers.cancel(owner, number),
-                    Request::Resume(id) => self.queue_client(id),
+                    Request::Resume(id) => self.queue_connection(id),
                     Request::Fail(reason) => self.failure = Some(reason),
                     Request::Close(id) => {
                         self.begin_close(id, Reason::Protocol);
-                        self.set_timer(id);
-                        self.queue_client(id);
+                        self.schedule_check(id);
+                        self.queue_connection(id);
                     }
                 }
             }
@@ -42,7 +49,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             Recipients::Others(id) => Some(id),
             Recipients::All => None,
         };
-        for id in self.clients.keys().collect::<Vec<_>>() {
+        for id in self.connections.keys().collect::<Vec<_>>() {
             if Some(id) != but {
                 self.deliver_to(id, &mail.bytes);
             }
@@ -51,8 +58,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     /// Sends bytes to a connection, if it is there and takes what it is sent.
     pub(super) fn deliver_to(&mut self, id: SessionId, bytes: &[u8]) {
-        let Some(client) = self.clients.get_mut(id) else { return };
-        match client.connection.deliver(bytes, self.outbox_limit) {
+        let Some(slot) = self.connections.get_mut(id) else { return };
+        match slot.connection.deliver(bytes, self.outbox_limit) {
             Ok(true) => self.after_saying(id),
             Ok(false) => self.statistics.skipped += 1,
             Err(error) => self.close(id, &Ending::Failed(error)),
@@ -61,47 +68,45 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     /// Counts what is now pending for a connection that was sent something outside of its turn. If that was interrupted, it gets a turn.
     fn after_saying(&mut self, id: SessionId) {
-        let Some(client) = self.clients.get(id) else { return };
-        let can_flush = client.connection.can_flush();
-        if client.connection.memory_bytes(&self.protocol) != client.counted_bytes as usize {
+        let Some(slot) = self.connections.get(id) else { return };
+        let can_flush = slot.connection.can_flush();
+        if slot.connection.memory_bytes(&self.protocol) != slot.counted_bytes as usize {
             self.count_pending(id);
         }
         if can_flush {
-            self.queue_client(id);
+            self.queue_connection(id);
         }
     }
 
     /// Tells the protocol of the timers that have come, at the moment up to which all events have been processed.
-    pub(super) fn keep_timers(&mut self, known_until: Instant) {
+    pub(super) fn run_protocol_timers(&mut self, known_until: Instant) {
         while let Some((owner, number)) = self.timers.take_due(known_until) {
             match owner {
                 None => self.protocol.on_server_timer(number, &mut self.post),
                 Some(id) => self.on_protocol_timer(id, number),
             }
-            if !self.post.is_empty() {
-                self.do_requests();
-            }
+            self.do_requests();
         }
     }
 
     fn on_protocol_timer(&mut self, id: SessionId, number: u32) {
-        let Some(client) = self.clients.get_mut(id) else { return };
-        let mut turn = Turn { id, peer: &client.peer, post: &mut self.post, pipe: None };
-        match client.connection.on_timer(&mut self.protocol, number, &mut turn) {
+        let Some(slot) = self.connections.get_mut(id) else { return };
+        let mut turn = Turn { id, peer: &slot.peer, post: &mut self.post, pipe: None };
+        match slot.connection.on_timer(&mut self.protocol, number, &mut turn) {
             Ok(()) => self.after_saying(id),
             Err(error) => self.close(id, &Ending::Failed(error)),
         }
     }
 
     /// Tells every connection how many there are.
-    pub(super) fn say_status(&mut self) {
-        let text = format!("Server status: {} active connections\n", self.clients.len());
+    pub(super) fn send_status(&mut self) {
+        let text = format!("Server status: {} active connections\n", self.connections.len());
         let bytes = self.protocol.notice(&text).into();
         self.deliver(&Mail { to: Recipients::All, bytes });
     }
 
     /// Shows a quiet connection that the server is still there.
-    pub(super) fn say_heartbeat(&mut self, id: SessionId) {
+    pub(super) fn send_heartbeat(&mut self, id: SessionId) {
         let bytes = self.protocol.notice("HEARTBEAT\n");
         self.deliver_to(id, &bytes);
     }

@@ -1,17 +1,18 @@
 //! One peer's state machine: what is known of its readiness, what is pending, and how it ends. It is generic over its stream,
 //! so that a test can drive it with a scripted one, and knows neither epoll nor the other connections.
 
-mod answer;
+mod peer;
 mod readiness;
+mod reply;
 
 use std::io;
 
-use super::peer::Peer;
 use crate::protocol::{Post, Protocol, SessionId};
 use crate::stream::{Outbox, Pipe, Stream};
 use crate::sys::epoll::EpollFlags;
-use answer::Answer;
+pub use peer::Peer;
 use readiness::Readiness;
+use reply::Answer;
 
 /// How far a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -284,7 +285,7 @@ impl<S: Stream, T> Connection<S, T> {
             if !P::ONLY_ANSWERS && self.phase == Phase::Open && !protocol.can_receive(&mut self.session, turn.id) {
                 return Progress::Waiting; // until it says that it can
             }
-            if P::RETURNS_INPUT && has_plenty && self.is_to_be_relayed() {
+            if P::RETURNS_INPUT && has_plenty && self.can_relay() {
                 match self.relay(buffer, turn) {
                     Ok(count) => {
                         spent_bytes += count;
@@ -323,7 +324,7 @@ impl<S: Stream, T> Connection<S, T> {
     /// Whether a read is all that there is to do now: the first half of a turn, of which [`respond`](Self::respond) is the second.
     #[inline]
     #[must_use]
-    pub fn is_to_be_read(&self) -> bool {
+    pub fn needs_only_read(&self) -> bool {
         const ASKED: Readiness = Readiness::READABLE.union(Readiness::PLENTY);
         self.phase == Phase::Open && self.outbox.is_empty() && self.readiness & ASKED == Readiness::READABLE
     }
@@ -331,7 +332,7 @@ impl<S: Stream, T> Connection<S, T> {
     /// Whether there is nothing to do until the kernel tells of a change, and nothing is pending.
     #[inline]
     #[must_use]
-    pub fn is_at_rest(&self) -> bool {
+    pub fn is_quiet(&self) -> bool {
         self.phase == Phase::Open && self.outbox.is_empty() && !self.readiness.contains(Readiness::READABLE)
     }
 
@@ -399,7 +400,7 @@ impl<S: Stream, T> Connection<S, T> {
 
     /// Whether what comes next may be returned without being looked at. An urgent byte ends that: splice(2) does not go past it.
     #[inline]
-    fn is_to_be_relayed(&self) -> bool {
+    fn can_relay(&self) -> bool {
         const NEEDED: Readiness = Readiness::PLENTY.union(Readiness::WRITABLE);
         self.readiness & (NEEDED | Readiness::READ_ON) == NEEDED && self.phase == Phase::Open
     }
@@ -420,7 +421,7 @@ impl<S: Stream, T> Connection<S, T> {
             return Ok(0);
         }
         self.received_bytes += count as u64;
-        let poured = self.readiness.note_taken(self.stream.splice_from(pipe, count), count);
+        let poured = self.readiness.note_sent(self.stream.splice_from(pipe, count), count);
         let mut rest = 0;
         while !pipe.is_empty() {
             // It belongs to this connection, whatever has become of it.

@@ -44,13 +44,13 @@ impl Readiness {
     /// Offers the kernel `bytes`, and gives how many it took.
     #[inline]
     pub(super) fn offer(&mut self, stream: &mut impl Stream, bytes: &[u8]) -> io::Result<usize> {
-        self.note_taken(stream.send(bytes), bytes.len())
+        self.note_sent(stream.send(bytes), bytes.len())
     }
 
     /// Notes what became of so many bytes that were offered, and gives how many the kernel took. A short count shows that there is no more
     /// room (epoll(7)); an interrupted call shows nothing.
     #[inline]
-    pub(super) fn note_taken(&mut self, result: io::Result<usize>, offered: usize) -> io::Result<usize> {
+    pub(super) fn note_sent(&mut self, result: io::Result<usize>, offered: usize) -> io::Result<usize> {
         match result {
             Ok(count) => {
                 if count < offered {

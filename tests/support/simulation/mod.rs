@@ -50,7 +50,7 @@ impl Visit for Fields {
 
 impl Subscriber for Listener {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::DEBUG && metadata.target() == "edgecho::server::serving"
+        *metadata.level() <= Level::DEBUG && metadata.target().starts_with("edgecho::server")
     }
 
     fn event(&self, event: &Event<'_>) {

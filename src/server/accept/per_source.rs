@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 /// (RFC 6177). All hosts of a link share the network of the link-local addresses (RFC 4291, 2.5.6), so that each of those is a source, on
 /// each link.
 #[derive(Debug)]
-pub(super) struct PerIp {
+pub(in crate::server) struct PerSource {
     limit: u32,
     open: HashMap<Source, u32>,
 }
@@ -20,13 +20,13 @@ struct Source {
     scope: u32,
 }
 
-impl PerIp {
-    pub(super) fn new(limit: u32) -> Self {
+impl PerSource {
+    pub(in crate::server) fn new(limit: u32) -> Self {
         Self { limit, open: HashMap::new() }
     }
 
     /// Counts a connection, if its source may have one more.
-    pub(super) fn admit(&mut self, peer: SocketAddr) -> bool {
+    pub(in crate::server) fn admit(&mut self, peer: SocketAddr) -> bool {
         let open = self.open.entry(Source::from(peer)).or_default();
         let is_admitted = *open < self.limit;
         *open += u32::from(is_admitted);
@@ -34,7 +34,7 @@ impl PerIp {
     }
 
     /// One that was admitted has left.
-    pub(super) fn release(&mut self, peer: SocketAddr) {
+    pub(in crate::server) fn release(&mut self, peer: SocketAddr) {
         let source = Source::from(peer);
         if let Some(open) = self.open.get_mut(&source) {
             *open -= 1;
@@ -68,37 +68,37 @@ mod tests {
 
     #[test]
     fn each_source_has_its_own_count_and_a_network_of_ipv6_is_one() {
-        let mut per_ip = PerIp::new(2);
-        assert!(per_ip.admit(peer("10.0.0.1")) && per_ip.admit(peer("::ffff:10.0.0.1")));
-        assert!(!per_ip.admit(peer("10.0.0.1")), "a mapped address is the address");
-        assert!(per_ip.admit(peer("10.0.0.2")));
-        assert!(per_ip.admit(peer("2001:db8::1")) && per_ip.admit(peer("2001:db8::2")));
-        assert!(!per_ip.admit(peer("2001:db8::3")));
-        assert!(per_ip.admit(peer("2001:db8:0:1::3")));
-        per_ip.release(peer("10.0.0.1"));
-        assert!(per_ip.admit(peer("10.0.0.1")));
+        let mut per_source = PerSource::new(2);
+        assert!(per_source.admit(peer("10.0.0.1")) && per_source.admit(peer("::ffff:10.0.0.1")));
+        assert!(!per_source.admit(peer("10.0.0.1")), "a mapped address is the address");
+        assert!(per_source.admit(peer("10.0.0.2")));
+        assert!(per_source.admit(peer("2001:db8::1")) && per_source.admit(peer("2001:db8::2")));
+        assert!(!per_source.admit(peer("2001:db8::3")));
+        assert!(per_source.admit(peer("2001:db8:0:1::3")));
+        per_source.release(peer("10.0.0.1"));
+        assert!(per_source.admit(peer("10.0.0.1")));
     }
 
     #[test]
     fn each_link_local_address_is_a_source_on_each_link() {
-        let mut per_ip = PerIp::new(1);
+        let mut per_source = PerSource::new(1);
         for source in ["fe80::1%2", "fe80::2%2", "fe80::1%3", "fe80::1:0:0:0:1%2", "febf::1%2"] {
-            assert!(per_ip.admit(peer(source)), "{source}");
-            assert!(!per_ip.admit(peer(source)), "{source}");
+            assert!(per_source.admit(peer(source)), "{source}");
+            assert!(!per_source.admit(peer(source)), "{source}");
         }
-        per_ip.release(peer("fe80::1%2"));
-        assert!(per_ip.admit(peer("fe80::1%2")) && !per_ip.admit(peer("fe80::1%3")));
+        per_source.release(peer("fe80::1%2"));
+        assert!(per_source.admit(peer("fe80::1%2")) && !per_source.admit(peer("fe80::1%3")));
         // The next network is no link-local one.
-        assert!(per_ip.admit(peer("fec0::1")) && !per_ip.admit(peer("fec0::2")));
+        assert!(per_source.admit(peer("fec0::1")) && !per_source.admit(peer("fec0::2")));
     }
 
     #[test]
     fn who_has_left_is_forgotten() {
-        let mut per_ip = PerIp::new(1);
+        let mut per_source = PerSource::new(1);
         for source in ["10.0.0.1", "2001:db8::1", "fe80::1%2"] {
-            assert!(per_ip.admit(peer(source)));
-            per_ip.release(peer(source));
+            assert!(per_source.admit(peer(source)));
+            per_source.release(peer(source));
         }
-        assert!(per_ip.open.is_empty());
+        assert!(per_source.open.is_empty());
     }
 }

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::kernel::Kernel;
+use crate::server::kernel::Kernel;
 
 /// Milliseconds since the server's start, in 64 bits.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub(in crate::server) struct Clock {
     start: Instant,
     last_read: Instant,
     last_read_ms: u64,
@@ -14,13 +14,13 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn start(kernel: &impl Kernel) -> Self {
+    pub(in crate::server) fn start(kernel: &impl Kernel) -> Self {
         let start = kernel.now();
         Self { start, last_read: start, last_read_ms: 0, turn_start_ms: 0 }
     }
 
     /// Reads the kernel's clock.
-    pub(super) fn read(&mut self, kernel: &impl Kernel) -> u64 {
+    pub(in crate::server) fn read(&mut self, kernel: &impl Kernel) -> u64 {
         self.last_read = kernel.now();
         self.last_read_ms = self.ms(self.last_read);
         self.last_read_ms
@@ -28,35 +28,35 @@ impl Clock {
 
     /// Reads the kernel's clock at the beginning of a turn.
     #[inline]
-    pub(super) fn begin_turn(&mut self, kernel: &impl Kernel) {
+    pub(in crate::server) fn begin_turn(&mut self, kernel: &impl Kernel) {
         self.turn_start_ms = self.read(kernel);
     }
 
     /// Returns when the turn that ends at `now` began and ended, in milliseconds, if it took longer than `usual_ms`.
     #[inline]
-    pub(super) fn long_turn(&self, now: Instant, usual_ms: u64) -> Option<(u64, u64)> {
+    pub(in crate::server) fn long_turn(&self, now: Instant, usual_ms: u64) -> Option<(u64, u64)> {
         let end_ms = self.ms(now);
         (end_ms.saturating_sub(self.turn_start_ms) > usual_ms).then_some((self.turn_start_ms, end_ms))
     }
 
     /// Returns what the clock showed when it was last read, in milliseconds.
     #[inline]
-    pub(super) fn last_read_ms(&self) -> u64 {
+    pub(in crate::server) fn last_read_ms(&self) -> u64 {
         self.last_read_ms
     }
 
     /// Returns what the clock showed when it was last read.
-    pub(super) fn last_read(&self) -> Instant {
+    pub(in crate::server) fn last_read(&self) -> Instant {
         self.last_read
     }
 
     /// Converts a time in milliseconds.
-    pub(super) fn instant(&self, at_ms: u64) -> Instant {
+    pub(in crate::server) fn instant(&self, at_ms: u64) -> Instant {
         self.start + Duration::from_millis(at_ms)
     }
 
     /// Converts a moment to whole milliseconds, rounded down.
-    pub(super) fn ms(&self, at: Instant) -> u64 {
+    pub(in crate::server) fn ms(&self, at: Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.start).as_millis()).unwrap_or(u64::MAX)
     }
 }
@@ -68,7 +68,7 @@ impl Clock {
 /// returned. A full batch leaves some behind. epoll(7) returns each ready descriptor once before it returns one of them again, so after as
 /// many events as there are descriptors none of the old ones is left.
 #[derive(Debug)]
-pub(super) struct Horizon {
+pub(in crate::server) struct Horizon {
     known_until: Instant,
     /// The wait that all events are being collected for.
     asked: Option<Asked>,
@@ -82,19 +82,19 @@ struct Asked {
 }
 
 impl Horizon {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(in crate::server) fn new(now: Instant) -> Self {
         Self { known_until: now, asked: None }
     }
 
     /// Notes that a wait begins at `now`, with `watched` descriptors in the epoll set.
-    pub(super) fn before_wait(&mut self, now: Instant, watched: usize) {
+    pub(in crate::server) fn before_wait(&mut self, now: Instant, watched: usize) {
         self.asked.get_or_insert(Asked { at: now, unreturned: watched });
     }
 
     /// Notes that the wait has returned `count` events of at most `capacity`, and that all of them have been processed. Returns whether more
     /// is known than before: without that nothing can be due.
     #[inline]
-    pub(super) fn after_turn(&mut self, count: usize, capacity: usize) -> bool {
+    pub(in crate::server) fn after_turn(&mut self, count: usize, capacity: usize) -> bool {
         let Some(Asked { at, unreturned }) = &mut self.asked else { return false };
         if count < capacity || count >= *unreturned {
             self.known_until = *at;
@@ -106,24 +106,24 @@ impl Horizon {
     }
 
     /// Returns the moment up to which every event has been processed.
-    pub(super) fn known_until(&self) -> Instant {
+    pub(in crate::server) fn known_until(&self) -> Instant {
         self.known_until
     }
 }
 
 /// A time of the server's clock in 6 bytes, for what each connection keeps: 48 bits of milliseconds are 8,900 years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Ms48([u16; 3]);
+pub(in crate::server) struct Ms48([u16; 3]);
 
 impl Ms48 {
     /// Later than every time.
-    pub(super) const NEVER: Self = Self([u16::MAX; 3]);
+    pub(in crate::server) const NEVER: Self = Self([u16::MAX; 3]);
 
-    pub(super) fn new(ms: u64) -> Self {
+    pub(in crate::server) fn new(ms: u64) -> Self {
         Self([(ms >> 32) as u16, (ms >> 16) as u16, ms as u16])
     }
 
-    pub(super) fn get(self) -> u64 {
+    pub(in crate::server) fn get(self) -> u64 {
         let [high, middle, low] = self.0.map(u64::from);
         high << 32 | middle << 16 | low
     }

@@ -6,22 +6,24 @@ use std::net::SocketAddr;
 
 use tracing::{debug, warn};
 
-use super::connection::{Connection, Turn};
-use super::error::Error;
-use super::fault::Fault;
-use super::kernel::Kernel;
 use super::listener::{Accepted, Listener};
-use super::serving::INTEREST;
-use super::statistics::Reason;
-use super::{Client, Ms48, Peer, Place, Server, listener_index, listener_token};
 use crate::event::Token;
 use crate::protocol::Protocol;
+use crate::server::connection::{Connection, Peer, Turn};
+use crate::server::connections::{INTEREST, Place, Slot};
+use crate::server::error::Error;
+use crate::server::fault::Fault;
+use crate::server::kernel::Kernel;
+use crate::server::run::Server;
+use crate::server::statistics::Reason;
+use crate::server::time::Ms48;
+use crate::server::tokens::{self, listener_index};
 
 /// What one listener may accept in a turn.
-const ACCEPTS_A_TURN: usize = 64;
+const ACCEPTS_PER_TURN: usize = 64;
 
 impl<P: Protocol, K: Kernel> Server<P, K> {
-    pub(super) fn on_listener_event(&mut self, name: u32) -> Result<(), Error> {
+    pub(in crate::server) fn on_listener_event(&mut self, name: u32) -> Result<(), Error> {
         match &self.listeners[listener_index(name)] {
             // The edge is not lost: who is queued or held back accepts until there is nobody left.
             Some(listener) if listener.is_queued || listener.is_held_back() => Ok(()),
@@ -31,11 +33,11 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     /// Accepts until the queue is empty, there is no place left, or the budget of this turn is used up.
-    pub(super) fn accept_from(&mut self, index: usize) -> Result<(), Error> {
-        for _ in 0..ACCEPTS_A_TURN {
+    pub(in crate::server) fn accept_from(&mut self, index: usize) -> Result<(), Error> {
+        for _ in 0..ACCEPTS_PER_TURN {
             let Some(listener) = &mut self.listeners[index] else { return Ok(()) };
             // At a drain the limit no longer holds: the kernel has accepted these clients for us.
-            if self.clients.len() >= self.max_connections && !self.drain.has_begun() {
+            if self.connections.len() >= self.max_connections && !self.drain.has_begun() {
                 listener.hold_back();
                 let limit = self.max_connections;
                 self.warn_that_clients_wait(format_args!("connection limit reached ({limit} of {limit})"));
@@ -80,7 +82,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Something has run out: lets the kernel keep those that come, until something has come free or the pause is over.
     fn pause_listener(&mut self, index: usize, reason: impl Display) {
         let Some(listener) = &mut self.listeners[index] else { return };
-        self.deadlines.set(listener.pause(self.kernel.now()), listener_token(index));
+        self.deadlines.set(listener.pause(self.kernel.now()), tokens::of_listener(index));
         if self.drain.has_begun()
             && let Err(error) = listener.stop_queueing(&mut self.kernel)
         {
@@ -103,14 +105,14 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     fn warn_that_clients_wait(&mut self, reason: impl Display) {
         if let Some(suppressed) = self.accept_trouble.admit(self.kernel.now()) {
-            warn!(open = self.clients.len(), suppressed, "new clients wait in the backlog: {reason}");
+            warn!(open = self.connections.len(), suppressed, "new clients wait in the backlog: {reason}");
         }
     }
 
     /// Takes in a connection, unless its source is at the limit. Gives the stream back if it cannot be watched.
     fn open(&mut self, stream: K::Stream, peer: SocketAddr) -> Result<(), (K::Stream, io::Error)> {
-        if let Some(per_ip) = &mut self.per_ip
-            && !per_ip.admit(peer)
+        if let Some(per_source) = &mut self.per_source
+            && !per_source.admit(peer)
         {
             self.statistics.accepted += 1;
             self.statistics.count_closed(Reason::Limit);
@@ -120,9 +122,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let now_ms = self.clock.read(&self.kernel);
         let kept = Peer::from(peer);
         let (protocol, post, kernel) = (&mut self.protocol, &mut self.post, &mut self.kernel);
-        let opened = self.clients.try_insert_with_key(|id| match kernel.watch(&stream, Token::of_key(id), INTEREST) {
+        let opened = self.connections.try_insert_with_key(|id| match kernel.watch(&stream, Token::of_key(id), INTEREST) {
             Err(error) => Err((stream, error)),
-            Ok(()) => Ok(Client {
+            Ok(()) => Ok(Slot {
                 connection: Connection::open(stream, protocol, &mut Turn { id, peer: &kept, post, pipe: None }),
                 peer: kept,
                 since_ms: Ms48::new(now_ms),
@@ -136,26 +138,24 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let key = match opened {
             Ok(key) => key,
             Err(failed) => {
-                if let Some(per_ip) = &mut self.per_ip {
-                    per_ip.release(peer);
+                if let Some(per_source) = &mut self.per_source {
+                    per_source.release(peer);
                 }
                 return Err(failed);
             }
         };
         self.statistics.accepted += 1;
-        self.gates.open(key, now_ms);
+        self.pressure.open(key, now_ms);
         self.heartbeats.open(key, now_ms);
         if self.timeouts.idle.is_some() || self.timeouts.lifetime.is_some() || self.heartbeats.are_there() {
-            self.set_timer(key);
+            self.schedule_check(key);
         }
         // What the protocol has said of its own accord may not have found room.
-        if !P::ONLY_ANSWERS && self.clients[key].connection.memory_bytes(&self.protocol) > 0 {
+        if !P::ONLY_ANSWERS && self.connections[key].connection.memory_bytes(&self.protocol) > 0 {
             self.count_pending(key);
         }
         debug!(%peer, "opened");
-        if !P::ONLY_ANSWERS && !self.post.is_empty() {
-            self.do_requests();
-        }
+        self.do_requests();
         if self.drain.is_closing() {
             self.serve_last(key);
         }
@@ -164,7 +164,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     /// Resumes the listeners that wait for a free place. The one behind the listener that had the last place
     /// goes first, so that a long queue of one does not keep the others waiting.
-    pub(super) fn resume_listeners(&mut self) {
+    pub(in crate::server) fn resume_listeners(&mut self) {
         let (first, count) = (self.next_listener, self.listeners.len());
         for index in (first..first + count).map(|index| index % count) {
             if self.listeners[index].as_ref().is_some_and(Listener::is_held_back) {
@@ -174,14 +174,14 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     /// Has a listener accept in the next turn. A pause ends, and its deadline with it.
-    pub(super) fn queue_listener(&mut self, index: usize) {
+    pub(in crate::server) fn queue_listener(&mut self, index: usize) {
         let Some(listener) = &mut self.listeners[index] else { return };
         if let Some(until) = listener.resume() {
-            self.deadlines.cancel(until, listener_token(index));
+            self.deadlines.cancel(until, tokens::of_listener(index));
         }
         if !listener.is_queued {
             listener.is_queued = true;
-            self.ready.push_back(listener_token(index));
+            self.ready.push_back(tokens::of_listener(index));
         }
     }
 }

@@ -9,22 +9,19 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use slotmap::SlotMap;
 use tracing::warn;
 
-use super::address::ListenAddress;
-use super::clock::{Clock, Horizon};
-use super::config::{Config, ConfigError, SocketOptions};
+use super::accept::{Listener, PerSource};
+use super::config::{Builder, Config, ConfigError, ListenAddress, SocketOptions};
 use super::drain::Drain;
 use super::error::Error;
 use super::fault::Fault;
-use super::gates::Gates;
 use super::handle::HandleEnd;
 use super::kernel::{Kernel, Linux};
-use super::listener::Listener;
-use super::per_ip::PerIp;
-use super::progress::PeerProgress;
+use super::pressure::Pressure;
+use super::run::{EVENTS_PER_TURN, Server};
 use super::statistics::Statistics;
-use super::timers::Timers;
-use super::timing::{Heartbeats, wheel_step_ms};
-use super::{EVENTS_A_TURN, READ_BUFFER_BYTES, ReadBuffer, SIGNALS, STATISTICS, STATUS, Server, listener_token};
+use super::time::{Clock, Heartbeats, Horizon, PeerProgress, Timers, wheel_step_ms};
+use super::tokens::{self, SIGNALS, STATISTICS, STATUS};
+use super::turn::{READ_BUFFER_BYTES, ReadBuffer};
 use crate::event::{Deadlines, EventLoop, Signals, Token, Wheel};
 use crate::protocol::{Post, Protocol};
 use crate::stream::Pipe;
@@ -60,7 +57,7 @@ impl<P: Protocol> Server<P, Linux> {
         for address in &config.listen {
             for listener in bind_all(address, &config.sockets)? {
                 let watch = Error::system("watch for connections (epoll_ctl)");
-                event_loop.watch(&listener, listener_token(listeners.len()), EpollFlags::IN).map_err(watch)?;
+                event_loop.watch(&listener, tokens::of_listener(listeners.len()), EpollFlags::IN).map_err(watch)?;
                 listeners.push(listener);
             }
         }
@@ -96,7 +93,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// The token under which a listener is to be watched.
     #[must_use]
     pub fn listener_token(index: usize) -> Token {
-        listener_token(index)
+        tokens::of_listener(index)
     }
 
     fn assemble(
@@ -119,10 +116,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
         Self {
             protocol,
-            clients: SlotMap::with_capacity_and_key(max_connections.min(CONNECTIONS_WITHOUT_GROWTH)),
+            connections: SlotMap::with_capacity_and_key(max_connections.min(CONNECTIONS_WITHOUT_GROWTH)),
             max_connections,
-            per_ip: config.limits.max_per_ip.map(PerIp::new),
-            gates: Gates::new(&config.limits),
+            per_source: config.limits.max_per_ip.map(PerSource::new),
+            pressure: Pressure::new(&config.limits),
             listeners: listeners.into_iter().map(Some).collect(),
             ready: VecDeque::new(),
             next_listener: 0,
@@ -145,7 +142,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             timers: Timers::default(),
             outbox_limit: config.limits.outbox_limit,
             read_buffer: Box::new(ReadBuffer([0; READ_BUFFER_BYTES])),
-            inputs: Vec::with_capacity(EVENTS_A_TURN),
+            inputs: Vec::with_capacity(EVENTS_PER_TURN),
             input_bytes: 0,
             pipe,
             accept_trouble: Throttle::default(),
@@ -157,6 +154,24 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             handle_end: HandleEnd::default(),
             kernel,
         }
+    }
+}
+
+impl Server<crate::protocol::Echo, Linux> {
+    /// Begins with the defaults of [`Config`]. The protocol is named at the end, by [`Builder::bind`].
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+}
+
+impl Builder {
+    /// Listens, and serves `protocol` from [`Server::run`] on.
+    ///
+    /// # Errors
+    /// As those of [`Server::bind`].
+    pub fn bind<P: Protocol>(self, protocol: P) -> Result<Server<P, Linux>, Error> {
+        Server::bind(protocol, &self.config())
     }
 }
 

@@ -9,18 +9,23 @@
 //! comes free again; the others wait. If the piece is not whole after the stall time, the connection is closed. Pieces of up to 16 KiB need
 //! not wait.
 
+mod rate;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use slotmap::SecondaryMap;
 
 use super::config::Limits;
+use super::connections::Place;
 use super::kernel::Kernel;
-use super::rate::Bucket;
+use super::run::Server;
 use super::statistics::Reason;
-use super::{MEMORY, Place, READ_BUFFER_BYTES, Server, TRIM};
+use super::tokens::{MEMORY, TRIM};
+use super::turn::READ_BUFFER_BYTES;
 use crate::event::{Name, Token};
 use crate::protocol::{Protocol, SessionId};
+use rate::Bucket;
 
 /// The most that is read at once from a connection that needs no memory, while the limit is reached: an empty send buffer has room for it
 /// (socket(7), the smallest `SO_SNDBUF`).
@@ -43,7 +48,7 @@ const TRIM_AFTER: Duration = Duration::from_secs(1);
 
 /// The gates of a server. Without a limit there are none, and a turn costs one look at that.
 #[derive(Debug)]
-pub(super) struct Gates {
+pub(super) struct Pressure {
     rate: Option<u64>,
     buckets: SecondaryMap<SessionId, Bucket>,
     memory_limit: Option<u64>,
@@ -59,7 +64,7 @@ pub(super) struct Gates {
     is_trim_set: bool,
 }
 
-impl Gates {
+impl Pressure {
     pub(super) fn new(limits: &Limits) -> Self {
         let Limits { rate_limit: rate, memory_limit, .. } = *limits;
         let are_there = rate.is_some() || memory_limit.is_some();
@@ -104,14 +109,14 @@ impl Gates {
 impl<P: Protocol, K: Kernel> Server<P, K> {
     /// What a connection may read in this turn of `budget_bytes`, and into how much of the buffer.
     #[cold]
-    pub(super) fn allowance(&mut self, key: SessionId, mut budget_bytes: usize) -> (usize, usize) {
+    pub(super) fn read_budget(&mut self, key: SessionId, mut budget_bytes: usize) -> (usize, usize) {
         let now_ms = self.clock.read(&self.kernel);
-        let Some(client) = self.clients.get(key) else { return (0, 1) };
+        let Some(client) = self.connections.get(key) else { return (0, 1) };
         // Who is being closed is no longer answered: what it sends is discarded, and takes neither memory nor time.
         if client.closing.is_some() {
             return (budget_bytes, READ_BUFFER_BYTES);
         }
-        if let Some((rate, bucket)) = self.gates.rate.zip(self.gates.buckets.get_mut(key)) {
+        if let Some((rate, bucket)) = self.pressure.rate.zip(self.pressure.buckets.get_mut(key)) {
             budget_bytes = budget_bytes.min(bucket.available(rate, client.connection.received_bytes(), now_ms));
         }
         if self.is_memory_full() {
@@ -120,7 +125,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             let can_read = !client.connection.needs_room();
             let needs_none = can_read && held_bytes < SMALL_PIECE_BYTES && client.connection.is_acknowledged();
             let wants_to_hold = can_read && !needs_none && held_bytes > 0;
-            let is_holder = wants_to_hold && self.gates.holder.get_or_insert((key, now_ms)).0 == key;
+            let is_holder = wants_to_hold && self.pressure.holder.get_or_insert((key, now_ms)).0 == key;
             budget_bytes = budget_bytes.min(match (is_holder, needs_none) {
                 (true, _) => READ_BUFFER_BYTES,
                 (_, true) => SMALL_READ_BYTES,
@@ -135,31 +140,31 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     pub(super) fn hold_back(&mut self, key: SessionId) {
         let now_ms = self.clock.last_read_ms();
         let is_memory_full = self.is_memory_full();
-        let Some(client) = self.clients.get_mut(key).filter(|client| client.closing.is_none()) else {
-            return self.queue_client(key);
+        let Some(client) = self.connections.get_mut(key).filter(|client| client.closing.is_none()) else {
+            return self.queue_connection(key);
         };
         if is_memory_full && !client.connection.needs_room() {
             client.place = Place::HeldBack;
-            self.gates.waiting.push_back(Token::of_key(key));
+            self.pressure.waiting.push_back(Token::of_key(key));
             return self.set_memory_retry();
         }
-        if let Some((rate, bucket)) = self.gates.rate.zip(self.gates.buckets.get_mut(key))
+        if let Some((rate, bucket)) = self.pressure.rate.zip(self.pressure.buckets.get_mut(key))
             && bucket.available(rate, client.connection.received_bytes(), now_ms) == 0
         {
             client.place = Place::HeldBack;
             return self.deadlines.set(self.clock.instant(bucket.refilled_at_ms(rate, now_ms)), Token::of_key(key));
         }
-        self.queue_client(key);
+        self.queue_connection(key);
     }
 
     fn is_memory_full(&self) -> bool {
-        self.gates.memory_limit.is_some_and(|limit| self.statistics.pending_bytes >= limit)
+        self.pressure.memory_limit.is_some_and(|limit| self.statistics.pending_bytes >= limit)
     }
 
     /// The outboxes hold more than before, or less. Connections that wait for memory go on, if there is some.
     pub(super) fn on_memory_changed(&mut self) {
         let pending_bytes = self.statistics.pending_bytes;
-        let gates = &mut self.gates;
+        let gates = &mut self.pressure;
         if !gates.waiting.is_empty() && gates.memory_limit.is_some_and(|limit| pending_bytes < limit) {
             self.ready.append(&mut gates.waiting);
         }
@@ -170,7 +175,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     fn set_memory_retry(&mut self) {
-        if !std::mem::replace(&mut self.gates.is_retry_set, true) {
+        if !std::mem::replace(&mut self.pressure.is_retry_set, true) {
             self.deadlines.set(self.kernel.now() + MEMORY_RETRY, Token::fixed(MEMORY));
         }
     }
@@ -178,21 +183,21 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Looks again at some of the connections that wait for memory: they may need none by now.
     #[cold]
     pub(super) fn retry_for_memory(&mut self) {
-        self.gates.is_retry_set = false;
+        self.pressure.is_retry_set = false;
         self.check_holder();
         let mut retries = 0;
         while retries < MEMORY_RETRIES
-            && let Some(token) = self.gates.waiting.pop_front()
+            && let Some(token) = self.pressure.waiting.pop_front()
         {
             // Connections that have gone, or are being closed, wait no longer.
             if let Name::Key(key) = token.name()
-                && self.clients.get(key).is_some_and(|client| client.place == Place::HeldBack)
+                && self.connections.get(key).is_some_and(|client| client.place == Place::HeldBack)
             {
                 self.ready.push_back(token);
                 retries += 1;
             }
         }
-        if !self.gates.waiting.is_empty() {
+        if !self.pressure.waiting.is_empty() {
             self.set_memory_retry();
         }
     }
@@ -200,19 +205,19 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Lets another connection make its piece whole, if that of the holder is whole. Closes the holder if nothing more comes for the stall
     /// time, or if its piece is not whole after that time while others wait: bytes that trickle in do not keep the place.
     fn check_holder(&mut self) {
-        let Some((key, since_ms)) = self.gates.holder else { return };
-        let Some(client) = self.clients.get(key) else { return };
+        let Some((key, since_ms)) = self.pressure.holder else { return };
+        let Some(client) = self.connections.get(key) else { return };
         if client.connection.memory_bytes(&self.protocol) == client.connection.pending_bytes()
             || client.connection.needs_room()
         {
-            self.gates.holder = None;
+            self.pressure.holder = None;
         } else if client.place == Place::Nowhere {
             let known_ms = self.clock.ms(self.horizon.known_until());
             let is_over = |since_ms| Duration::from_millis(known_ms.saturating_sub(since_ms)) > self.timeouts.patience();
             if is_over(client.active_ms) {
                 self.close_silent_holders();
             } else if is_over(since_ms) {
-                self.forget(key, Reason::Memory);
+                self.remove(key, Reason::Memory);
             }
         }
     }
@@ -222,22 +227,22 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     #[cold]
     fn close_silent_holders(&mut self) {
         let (known_ms, patience) = (self.clock.ms(self.horizon.known_until()), self.timeouts.patience());
-        let silent = self.clients.iter().filter(|(_, client)| {
+        let silent = self.connections.iter().filter(|(_, client)| {
             client.place == Place::Nowhere
                 && client.connection.memory_bytes(&self.protocol) > client.connection.pending_bytes()
                 && Duration::from_millis(known_ms.saturating_sub(client.active_ms)) > patience
         });
         for key in silent.map(|(key, _)| key).collect::<Vec<_>>() {
-            self.forget(key, Reason::Memory);
+            self.remove(key, Reason::Memory);
         }
     }
 
     /// Gives the memory of a peak back to the system: the C library keeps what was freed between two pieces that are still in use.
     #[cold]
     pub(super) fn trim_memory(&mut self) {
-        self.gates.is_trim_set = false;
-        if self.gates.is_past_peak(self.statistics.pending_bytes) {
-            self.gates.peak_bytes = self.statistics.pending_bytes;
+        self.pressure.is_trim_set = false;
+        if self.pressure.is_past_peak(self.statistics.pending_bytes) {
+            self.pressure.peak_bytes = self.statistics.pending_bytes;
             crate::sys::memory::trim();
         }
     }

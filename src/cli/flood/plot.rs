@@ -1,23 +1,23 @@
-//! Two plots in one SVG: latency by percentile, and what came back over time.
+//! Draws `--plot`: latency by percentile and rate over time, in one SVG.
 
 use std::io::Write;
 
+use edgecho::client::flood::report::describe;
+use edgecho::client::flood::{Load, Options, Outcome};
 use hdrhistogram::Histogram;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::describe;
-use crate::client::flood::{Load, Options, Outcome};
-
+/// Width and height in pixels.
 const SIZE: (u32, u32) = (960, 840);
 const RED: RGBColor = RGBColor(0xc4, 0x3c, 0x2c);
 const BLUE: RGBColor = RGBColor(0x2b, 0x6c, 0xb0);
 const GREY: RGBColor = RGBColor(0x88, 0x88, 0x88);
 
-/// Why there is no plot.
+/// An error that kept the plot from being drawn or written.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct PlotError(String);
+pub(super) struct PlotError(String);
 
 impl<E: std::error::Error + Send + Sync> From<DrawingAreaErrorKind<E>> for PlotError {
     fn from(error: DrawingAreaErrorKind<E>) -> Self {
@@ -28,11 +28,8 @@ impl<E: std::error::Error + Send + Sync> From<DrawingAreaErrorKind<E>> for PlotE
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Result<T> = std::result::Result<T, PlotError>;
 
-/// Writes the plots.
-///
-/// # Errors
-/// The errors of `out`.
-pub fn write(out: &mut dyn Write, options: &Options, outcome: &Outcome) -> Result<()> {
+/// Writes the SVG to `out`. Without any latency it holds the rate alone.
+pub(super) fn write(out: &mut dyn Write, options: &Options, outcome: &Outcome) -> Result<()> {
     let mut text = String::new();
     {
         let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
@@ -51,18 +48,19 @@ pub fn write(out: &mut dyn Write, options: &Options, outcome: &Outcome) -> Resul
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| PlotError(error.to_string()))
 }
 
-/// How many nines a quantile has: 0.9 has one, 0.99 two.
+/// Returns the number of nines of a quantile: 1 for 0.9, 2 for 0.99. It is the x axis of the latency curve.
 fn nines(quantile: f64) -> f64 {
     -(1.0 - quantile).log10()
 }
 
-/// The percentile that so many nines are.
+/// Formats a number of nines as a percentile: `99.9` for 3.
 fn percentile(nines: f64) -> String {
     let text = format!("{:.6}", 100.0 - 100.0 * 10_f64.powf(-nines));
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// The points of a latency curve, from the median's side to the last that a single value makes.
+/// Returns the points of a latency curve as (nines, milliseconds). The curve ends where a single value makes up what remains, because
+/// higher percentiles say nothing.
 fn curve(times: &Histogram<u64>) -> Vec<(f64, f64)> {
     let last = nines(1.0 - 1.0 / times.len().max(2) as f64);
     let points = 400;
@@ -158,7 +156,7 @@ fn draw_rate(area: &Area<'_>, options: &Options, outcome: &Outcome) -> Result<()
     Ok(())
 }
 
-/// A number as it stands at an axis.
+/// Formats a number as the label of an axis: `0.05`, `2.5`, `150`, `50 k`.
 fn number(value: f64) -> String {
     let text = match value.abs() {
         10_000.0.. => return format!("{} k", number(value / 1_000.0)),
@@ -172,7 +170,6 @@ fn number(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::latency::latencies;
 
     #[test]
     fn percentiles_are_what_they_are_called() {
@@ -184,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_curve_rises_from_the_least_to_the_most() {
-        let mut times = latencies();
+        let mut times = Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds");
         (1..=1_000).for_each(|value| times.saturating_record(value * 1_000_000));
         let curve = curve(&times);
         assert!(curve.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1));

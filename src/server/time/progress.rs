@@ -13,7 +13,7 @@ use crate::stream::Acknowledged;
 
 /// The progress of the peers that had bytes outstanding when they were last looked at.
 #[derive(Debug, Default)]
-pub(super) struct PeerProgress {
+pub(in crate::server) struct PeerProgress {
     /// The keys are the server's own, so that hashing needs no secret, and no call of getrandom(2) for one.
     seen: SparseSecondaryMap<SessionId, Seen, BuildHasherDefault<DefaultHasher>>,
 }
@@ -33,13 +33,13 @@ struct Seen {
 
 impl PeerProgress {
     /// Counts the time without progress from `now_ms` on, for a connection that has sent `sent_bytes`.
-    pub(super) fn begin(&mut self, key: SessionId, sent_bytes: u64, now_ms: u64) {
+    pub(in crate::server) fn begin(&mut self, key: SessionId, sent_bytes: u64, now_ms: u64) {
         let seen = Seen { acknowledged_bytes: None, sent_bytes, since_ms: now_ms, looked_at_ms: now_ms, is_owed: true };
         self.seen.insert(key, seen);
     }
 
     /// Forgets a connection that owes its peer nothing, or is closed.
-    pub(super) fn forget(&mut self, key: SessionId) {
+    pub(in crate::server) fn forget(&mut self, key: SessionId) {
         if !self.seen.is_empty() {
             self.seen.remove(key);
             if self.seen.is_empty() {
@@ -49,24 +49,30 @@ impl PeerProgress {
     }
 
     /// Returns whether the time without progress is counted for a connection.
-    pub(super) fn is_counted(&self, key: SessionId) -> bool {
+    pub(in crate::server) fn is_counted(&self, key: SessionId) -> bool {
         self.seen.get(key).is_some_and(|seen| seen.is_owed)
     }
 
     /// Returns the time of the last known progress, and that of the last look.
-    pub(super) fn of(&self, key: SessionId) -> Option<(u64, u64)> {
+    pub(in crate::server) fn of(&self, key: SessionId) -> Option<(u64, u64)> {
         self.seen.get(key).map(|seen| (seen.since_ms, seen.looked_at_ms))
     }
 
     /// Returns the number of bytes that the peer's kernel had acknowledged at the last look; 0 before the first.
-    pub(super) fn acknowledged_bytes(&self, key: SessionId) -> u64 {
+    pub(in crate::server) fn acknowledged_bytes(&self, key: SessionId) -> u64 {
         self.seen.get(key).and_then(|seen| seen.acknowledged_bytes).unwrap_or_default()
     }
 
     /// Notes what the peer's kernel has acknowledged at `now_ms`, and how many bytes ours has taken. Returns the time of the last
     /// acknowledgement if there was one since the look before. That is never earlier than it was, and late by no more than the time
     /// between two looks.
-    pub(super) fn look(&mut self, key: SessionId, acknowledged: Acknowledged, sent_bytes: u64, now_ms: u64) -> Option<u64> {
+    pub(in crate::server) fn look(
+        &mut self,
+        key: SessionId,
+        acknowledged: Acknowledged,
+        sent_bytes: u64,
+        now_ms: u64,
+    ) -> Option<u64> {
         // A segment of the peer need not have acknowledged anything new, but nothing new was acknowledged after the last one.
         let last_ms = now_ms.saturating_sub(acknowledged.last_ago.as_millis() as u64);
         let bytes = Some(acknowledged.bytes);

@@ -2,12 +2,7 @@
 
 use std::time::Duration;
 
-use super::Server;
-use super::address::ListenAddress;
-use super::config::{Config, Limits, SocketOptions, Timeouts};
-use super::error::Error;
-use super::kernel::Linux;
-use crate::protocol::Protocol;
+use super::{Config, Limits, ListenAddress, SocketOptions, Timeouts};
 
 /// A [`Config`] in the making.
 ///
@@ -29,14 +24,6 @@ use crate::protocol::Protocol;
 pub struct Builder {
     config: Config,
     listens: bool,
-}
-
-impl Server<crate::protocol::Echo, Linux> {
-    /// Begins with the defaults of [`Config`]. The protocol is named at the end, by [`Builder::bind`].
-    #[must_use]
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
 }
 
 impl Builder {
@@ -103,13 +90,5 @@ impl Builder {
     #[must_use]
     pub fn config(self) -> Config {
         self.config
-    }
-
-    /// Listens, and serves `protocol` from [`Server::run`] on.
-    ///
-    /// # Errors
-    /// As those of [`Server::bind`].
-    pub fn bind<P: Protocol>(self, protocol: P) -> Result<Server<P, Linux>, Error> {
-        Server::bind(protocol, &self.config)
     }
 }

@@ -2,7 +2,7 @@
 
 /// What one connection may still read. A token is a byte; a tenth of a second's worth may be saved up.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bucket {
+pub(in crate::server) struct Bucket {
     tokens: f64,
     filled_at_ms: u64,
     /// How much the connection had read when it was last looked at.
@@ -14,12 +14,12 @@ const BURSTS_A_SECOND: f64 = 10.0;
 
 impl Bucket {
     /// A full bucket.
-    pub(super) fn full(rate: u64, now_ms: u64) -> Self {
+    pub(in crate::server) fn full(rate: u64, now_ms: u64) -> Self {
         Self { tokens: rate as f64 / BURSTS_A_SECOND, filled_at_ms: now_ms, received_bytes: 0 }
     }
 
     /// How many bytes more may be read at `now_ms` by a connection that has read so many in all.
-    pub(super) fn available(&mut self, rate: u64, received_bytes: u64, now_ms: u64) -> usize {
+    pub(in crate::server) fn available(&mut self, rate: u64, received_bytes: u64, now_ms: u64) -> usize {
         let passed_ms = now_ms.saturating_sub(self.filled_at_ms);
         self.filled_at_ms = now_ms.max(self.filled_at_ms);
         self.tokens -= (received_bytes - self.received_bytes) as f64;
@@ -29,7 +29,7 @@ impl Bucket {
     }
 
     /// When to look again, after a look at `now_ms` that found too little: when half of what may be saved up is there.
-    pub(super) fn refilled_at_ms(&self, rate: u64, now_ms: u64) -> u64 {
+    pub(in crate::server) fn refilled_at_ms(&self, rate: u64, now_ms: u64) -> u64 {
         let missing = rate as f64 / BURSTS_A_SECOND / 2.0 - self.tokens;
         now_ms + (missing * 1e3 / rate as f64).ceil().max(1.0) as u64
     }

@@ -1,9 +1,13 @@
 //! What a server can be told, with the bounds of each, and which combinations make no sense.
 
+mod address;
+mod builder;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::address::ListenAddress;
+pub use address::{AddressError, ListenAddress};
+pub use builder::Builder;
 
 /// How a server is to behave.
 ///
@@ -40,7 +44,7 @@ pub struct Config {
     /// was echoed but not yet read.
     pub copy: bool,
     /// Whether SIGINT, SIGTERM, SIGHUP and SIGUSR1 are read by the loop, as they are by default. Without, a program that has its own way with
-    /// signals uses a [`Handle`](super::Handle).
+    /// signals uses a [`Handle`](crate::server::Handle).
     pub signals: bool,
 }
 

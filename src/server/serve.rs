@@ -1,54 +1,31 @@
 //! Giving a connection its turn, and closing it.
 
-use std::fmt::Display;
+use tracing::warn;
 
-use tracing::{debug, warn};
-
+use super::accept::SHORTEST_PAUSE;
 use super::connection::{Ending, Progress, Turn};
+use super::connections::{INTEREST, Place};
 use super::fault::Fault;
 use super::kernel::Kernel;
-use super::listener::SHORTEST_PAUSE;
+use super::run::Server;
 use super::statistics::Reason;
-use super::{Client, Place, READ_BUFFER_BYTES, Server};
+use super::turn::{EVENT_BUDGET_BYTES, Input, MIN_ROOM_BYTES, READ_BUFFER_BYTES};
 use crate::event::Token;
 use crate::protocol::{Protocol, SessionId};
-use crate::stream::Stream;
 use crate::sys::epoll::EpollFlags;
-
-/// What one connection may read at an event; it reads at most one buffer more. With this, a turn of 8 that have much to say
-/// takes well under a millisecond.
-pub(super) const BYTES_A_TURN: usize = 64 * 1024;
-
-/// What those for whom that was not enough may then read, all together, before the kernel is asked again who is ready. The first in the
-/// queue may have all of it: who is served until nothing is left wakes up less often, and its bytes are still in the cache.
-pub(super) const LEFTOVER_BYTES_A_TURN: usize = 512 * 1024;
-
-/// With less room than this left in the read buffer, what it holds is answered, so that it is free again.
-const LEAST_ROOM_BYTES: usize = 4 * 1024;
-
-/// Input that was read in this turn of the loop, and is still to be answered.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Input {
-    key: SessionId,
-    /// Where it ends in the read buffer. It begins where that in front of it ends.
-    end: u32,
-}
-
-/// What every connection is watched for from the start. `RDHUP` makes the FIN an edge of its own, `PRI` the urgent byte.
-pub(super) const INTEREST: EpollFlags = EpollFlags::IN.union(EpollFlags::RDHUP).union(EpollFlags::PRI);
 
 impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Tells a connection what has happened to it, and gives it its turn. Where that begins with a read, as it nearly always does, only
     /// the read is done now, and what came is answered when all of this turn have been read: the kernel's code for the one and for
     /// the other takes turns in the CPU's cache once for all of them, and not once for each.
     #[inline]
-    pub(super) fn on_client_event(&mut self, key: SessionId, flags: EpollFlags) {
+    pub(super) fn on_connection_event(&mut self, key: SessionId, flags: EpollFlags) {
         // An event of this turn may be for a connection that this turn has closed; its key finds nothing.
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.connections.get_mut(key) else { return };
         client.connection.on_event(flags);
         client.active_ms = self.clock.last_read_ms();
-        let is_to_be_read = client.place == Place::Nowhere && client.connection.is_to_be_read();
-        if !P::ONLY_ANSWERS || self.gates.are_there() || !is_to_be_read {
+        let needs_only_read = client.place == Place::Nowhere && client.connection.needs_only_read();
+        if !P::ONLY_ANSWERS || self.pressure.are_there() || !needs_only_read {
             return self.on_other_event(key, flags);
         }
         match client.connection.read(&mut self.read_buffer.0[self.input_bytes..]) {
@@ -56,29 +33,29 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             Ok(count) => {
                 self.input_bytes += count;
                 self.inputs.push(Input { key, end: self.input_bytes as u32 });
-                if self.input_bytes > READ_BUFFER_BYTES - LEAST_ROOM_BYTES {
-                    self.respond_to_all();
+                if self.input_bytes > READ_BUFFER_BYTES - MIN_ROOM_BYTES {
+                    self.answer_inputs();
                 }
             }
-            Err(progress) => self.go_on(key, progress),
+            Err(progress) => self.after_turn(key, progress),
         }
     }
 
     /// Answers all that was read in this turn of the loop, in the order in which it was.
     #[inline]
-    pub(super) fn respond_to_all(&mut self) {
+    pub(super) fn answer_inputs(&mut self) {
         let mut start = 0;
         for index in 0..self.inputs.len() {
             let Input { key, end } = self.inputs[index];
             let input = start..end as usize;
             start = input.end;
-            let Some(client) = self.clients.get_mut(key) else { continue };
+            let Some(client) = self.connections.get_mut(key) else { continue };
             let mut turn = Turn { id: key, peer: &client.peer, post: &mut self.post, pipe: None };
             let count = input.len();
             match client.connection.respond(&mut self.protocol, &self.read_buffer.0[input], &mut turn) {
-                Ok(()) if client.connection.is_at_rest() => {}
+                Ok(()) if client.connection.is_quiet() => {}
                 // The read buffer is free for the last of them; whoever else has more to do has to wait for that.
-                Ok(()) if index + 1 == self.inputs.len() => self.serve(key, BYTES_A_TURN.saturating_sub(count)),
+                Ok(()) if index + 1 == self.inputs.len() => self.serve(key, EVENT_BUDGET_BYTES.saturating_sub(count)),
                 Ok(()) => self.serve(key, 0),
                 Err(error) => self.close(key, &Ending::Failed(error)),
             }
@@ -90,10 +67,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Gives a connection its turn at an event where that does not begin with a read, or when the protocol does more than answer.
     #[inline(never)] // or its calls would take registers from the path of a message
     fn on_other_event(&mut self, key: SessionId, flags: EpollFlags) {
-        let place = self.clients.get(key).map(|client| client.place);
+        let place = self.connections.get(key).map(|client| client.place);
         if place == Some(Place::Nowhere) {
-            self.respond_to_all();
-            self.serve(key, BYTES_A_TURN);
+            self.answer_inputs();
+            self.serve(key, EVENT_BUDGET_BYTES);
         }
         if place != Some(Place::Ready) {
             self.close_if_broken(key, flags);
@@ -106,7 +83,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         if !flags.contains(EpollFlags::ERR) {
             return;
         }
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.connections.get_mut(key) else { return };
         let is_held_back = client.place == Place::HeldBack || client.connection.has_unread_input();
         if is_held_back && let Ok(Some(error)) = client.connection.take_error() {
             self.close(key, &Ending::Failed(error));
@@ -116,8 +93,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Gives a connection its turn.
     pub(super) fn serve(&mut self, key: SessionId, budget_bytes: usize) {
         let (budget_bytes, buffer_bytes) =
-            if self.gates.are_there() { self.allowance(key, budget_bytes) } else { (budget_bytes, READ_BUFFER_BYTES) };
-        let Some(client) = self.clients.get_mut(key) else { return };
+            if self.pressure.are_there() { self.read_budget(key, budget_bytes) } else { (budget_bytes, READ_BUFFER_BYTES) };
+        let Some(client) = self.connections.get_mut(key) else { return };
         let buffer = &mut self.read_buffer.0[..buffer_bytes];
         let mut turn = Turn { id: key, peer: &client.peer, post: &mut self.post, pipe: self.pipe.as_mut() };
         let progress = client.connection.advance(&mut self.protocol, buffer, budget_bytes, &mut turn);
@@ -127,32 +104,30 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         } else if connection.needs_room() && !connection.is_watched_for_room() {
             self.watch_for_room(key);
         }
-        self.go_on(key, progress);
-        if !P::ONLY_ANSWERS && !self.post.is_empty() {
-            self.do_requests();
-        }
+        self.after_turn(key, progress);
+        self.do_requests();
     }
 
     /// Does what follows from how a turn ended.
-    fn go_on(&mut self, key: SessionId, progress: Progress) {
+    fn after_turn(&mut self, key: SessionId, progress: Progress) {
         match progress {
             Progress::Waiting => {}
-            Progress::More if self.gates.are_there() => self.hold_back(key),
-            Progress::More => self.queue_client(key),
+            Progress::More if self.pressure.are_there() => self.hold_back(key),
+            Progress::More => self.queue_connection(key),
             Progress::Ended(ending) => self.close(key, &ending),
         }
     }
 
     /// Resumes a connection from the ready queue, and returns what is left of the budget. A connection that no longer waits has had its turn.
-    pub(super) fn resume_queued(&mut self, key: SessionId, budget_bytes: usize) -> usize {
-        match self.clients.get(key) {
+    pub(super) fn resume_if_queued(&mut self, key: SessionId, budget_bytes: usize) -> usize {
+        match self.connections.get(key) {
             Some(client) if client.place != Place::Nowhere => self.resume(key, budget_bytes),
             _ => budget_bytes,
         }
     }
 
     fn resume(&mut self, key: SessionId, budget_bytes: usize) -> usize {
-        let Some(client) = self.clients.get_mut(key) else { return budget_bytes };
+        let Some(client) = self.connections.get_mut(key) else { return budget_bytes };
         client.place = Place::Nowhere;
         client.active_ms = self.clock.last_read_ms();
         if client.connection.needs_room() && !client.connection.is_watched_for_room() {
@@ -161,7 +136,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let before = client.connection.received_bytes();
         self.serve(key, budget_bytes);
         // Whoever has ended may have used all of it.
-        let client = self.clients.get(key);
+        let client = self.connections.get(key);
         let spent = client.map_or(u64::MAX, |client| client.connection.received_bytes() - before);
         // An event may have told of an error while it stood in the queue, and now it is held back.
         if client.is_some_and(|client| client.connection.may_be_broken()) {
@@ -171,13 +146,13 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     /// Gives a connection a turn of which the kernel has not told.
-    pub(super) fn resume_client(&mut self, key: SessionId) {
-        self.resume(key, BYTES_A_TURN);
+    pub(super) fn resume_now(&mut self, key: SessionId) {
+        self.resume(key, EVENT_BUDGET_BYTES);
     }
 
     /// Puts a connection behind the others.
-    pub(super) fn queue_client(&mut self, key: SessionId) {
-        if let Some(client) = self.clients.get_mut(key)
+    pub(super) fn queue_connection(&mut self, key: SessionId) {
+        if let Some(client) = self.connections.get_mut(key)
             && client.place == Place::Nowhere
         {
             client.place = Place::Ready;
@@ -189,7 +164,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     #[cold]
     pub(super) fn count_pending(&mut self, key: SessionId) {
         let now_ms = self.clock.read(&self.kernel);
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.connections.get_mut(key) else { return };
         let (before, after) = (client.counted_bytes as usize, client.connection.memory_bytes(&self.protocol));
         client.counted_bytes = u32::try_from(after).unwrap_or(u32::MAX);
         self.statistics.count_pending(before, client.counted_bytes as usize);
@@ -197,7 +172,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         if self.timeouts.write.is_some() && client.closing.is_none() && needs_room != self.peer_progress.is_counted(key) {
             if needs_room {
                 self.peer_progress.begin(key, client.connection.sent_bytes(), now_ms);
-                self.set_timer(key);
+                self.schedule_check(key);
             } else {
                 self.peer_progress.forget(key);
             }
@@ -211,7 +186,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Asks to be told when there is room to write. Most connections never run out of it, and save themselves a wake-up: a
     /// connection that is watched for it from the start is told so as soon as it is open.
     fn watch_for_room(&mut self, key: SessionId) {
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.connections.get_mut(key) else { return };
         if client.connection.is_watched_for_room() {
             return;
         }
@@ -234,7 +209,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     /// Closes a connection that has come to its end.
     pub(super) fn close(&mut self, key: SessionId, ending: &Ending) {
-        let Some(client) = self.clients.get(key) else { return };
+        let Some(client) = self.connections.get(key) else { return };
         let reason = match (ending, client.closing) {
             (Ending::Failed(error), None) => {
                 client.log_closed(self.clock.read(&self.kernel), format_args!("{error}: {}", Fault::of(error)));
@@ -243,12 +218,12 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             (_, Some(reason)) => reason,
             (Ending::ByPeer | Ending::InOrder, None) => Reason::Peer,
         };
-        self.forget(key, reason);
+        self.remove(key, reason);
     }
 
     /// Closes a connection as it is, and counts why.
-    pub(super) fn forget(&mut self, key: SessionId, mut reason: Reason) {
-        let Some(client) = self.clients.remove(key) else { return };
+    pub(super) fn remove(&mut self, key: SessionId, mut reason: Reason) {
+        let Some(client) = self.connections.remove(key) else { return };
         if self.resets_on_close && reason != Reason::Reset && client.connection.unsettled_bytes() > 0 {
             reason = Reason::Aborted;
         }
@@ -259,10 +234,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         self.statistics.count_pending(client.counted_bytes as usize, 0);
         self.statistics.received_bytes += client.connection.received_bytes();
         self.statistics.sent_bytes += client.connection.sent_bytes();
-        if let Some(per_ip) = &mut self.per_ip {
+        if let Some(per_ip) = &mut self.per_source {
             per_ip.release(client.peer.into());
         }
-        self.gates.forget(key);
+        self.pressure.forget(key);
         // close(2): before the listeners ask for its descriptor.
         let session = client.connection.into_session();
         if !P::ONLY_ANSWERS {
@@ -273,17 +248,5 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         self.peer_progress.forget(key);
         self.on_memory_changed();
         self.resume_listeners();
-    }
-}
-
-impl<S: Stream, T> Client<S, T> {
-    fn log_closed(&self, now_ms: u64, reason: impl Display) {
-        debug!(
-            peer = %self.peer,
-            received_bytes = self.connection.received_bytes(),
-            sent_bytes = self.connection.sent_bytes(),
-            lasted_ms = now_ms - self.since_ms.get(),
-            "closed: {reason}"
-        );
     }
 }

@@ -4,13 +4,14 @@ use std::time::Instant;
 
 use tracing::{info, warn};
 
+use super::accept::Accepted;
 use super::drain::Due;
 use super::error::Error;
 use super::kernel::Kernel;
-use super::listener::Accepted;
-use super::serving::BYTES_A_TURN;
+use super::run::Server;
 use super::statistics::Reason;
-use super::{DRAIN, Server};
+use super::tokens::DRAIN;
+use super::turn::EVENT_BUDGET_BYTES;
 use crate::event::Token;
 use crate::protocol::{Protocol, SessionId};
 use crate::sys::epoll::EpollFlags;
@@ -25,7 +26,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             }
             let name = signal::name(number);
             if self.drain.has_begun() {
-                warn!(open = self.clients.len(), "{name} again: ending at once");
+                warn!(open = self.connections.len(), "{name} again: ending at once");
                 self.interrupted_by = Some(number);
             } else {
                 self.begin_drain(name);
@@ -37,7 +38,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Begins the drain: clients that are in an accept queue are served, and then the listeners close.
     pub(super) fn begin_drain(&mut self, why: &str) {
         let Some(deadline) = self.drain.on_signal(self.kernel.now()) else { return };
-        info!(open = self.clients.len(), "{why}: draining; a second signal ends at once");
+        info!(open = self.connections.len(), "{why}: draining; a second signal ends at once");
         self.deadlines.set(deadline, Token::fixed(DRAIN));
         // The kernel has accepted them for us. The last of them closes the listener.
         for index in 0..self.listeners.len() {
@@ -49,7 +50,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// the protocol has nothing left to do.
     pub(super) fn finish_drain(&mut self) -> bool {
         self.drain.has_begun()
-            && self.clients.is_empty()
+            && self.connections.is_empty()
             && self.listeners.iter().all(Option::is_none)
             && (P::ONLY_ANSWERS || self.drain.is_closing() || self.drain.is_over() || self.protocol.finish_work())
     }
@@ -57,11 +58,11 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     pub(super) fn on_drain_deadline(&mut self, now: Instant) {
         match self.drain.on_deadline(now) {
             Due::CloseAll(until) => {
-                info!(open = self.clients.len(), "the drain's time is up: closing those that are left");
+                info!(open = self.connections.len(), "the drain's time is up: closing those that are left");
                 self.deadlines.set(until, Token::fixed(DRAIN));
-                for key in self.clients.keys().collect::<Vec<_>>() {
+                for key in self.connections.keys().collect::<Vec<_>>() {
                     self.begin_close(key, Reason::Drained);
-                    self.queue_client(key);
+                    self.queue_connection(key);
                 }
                 // A listener that is still open had no descriptors for its queue. Each connection that ends leaves one.
                 for index in 0..self.listeners.len() {
@@ -81,11 +82,11 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Serves a client that had to wait in an accept queue until the drain's time was up: what it has sent is returned, and then it is
     /// closed in order.
     pub(super) fn serve_last(&mut self, key: SessionId) {
-        if let Some(client) = self.clients.get_mut(key) {
+        if let Some(client) = self.connections.get_mut(key) {
             client.connection.on_event(EpollFlags::IN);
-            self.serve(key, BYTES_A_TURN);
+            self.serve(key, EVENT_BUDGET_BYTES);
             self.begin_close(key, Reason::Drained);
-            self.queue_client(key);
+            self.queue_connection(key);
         }
     }
 
@@ -106,15 +107,15 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     /// Closes all connections that are left, as they are.
     pub(super) fn cut_off(&mut self) {
-        for key in self.clients.keys().collect::<Vec<_>>() {
+        for key in self.connections.keys().collect::<Vec<_>>() {
             self.cut(key, Reason::Drained);
         }
     }
 
     /// Closes a connection as it is. It is aborted if that destroys bytes, and otherwise closed for `reason`.
     pub(super) fn cut(&mut self, key: SessionId, reason: Reason) {
-        let Some(client) = self.clients.get(key) else { return };
+        let Some(client) = self.connections.get(key) else { return };
         let loses_bytes = client.connection.unsettled_bytes() > 0;
-        self.forget(key, if loses_bytes { Reason::Aborted } else { reason });
+        self.remove(key, if loses_bytes { Reason::Aborted } else { reason });
     }
 }

@@ -5,19 +5,18 @@ use std::time::{Duration, Instant};
 use slotmap::SecondaryMap;
 use tracing::info;
 
-use super::clock::Ms48;
-use super::config::Timeouts;
-use super::kernel::Kernel;
-use super::progress::PeerProgress;
-use super::statistics::Reason;
 use super::timers::next_in_schedule;
-use super::{Client, DRAIN, MEMORY, Place, STATISTICS, STATUS, Server, TRIM, listener_index};
+use super::{Ms48, PeerProgress};
 use crate::event::{Name, Token};
 use crate::protocol::{Protocol, SessionId};
+use crate::server::config::Timeouts;
+use crate::server::connections::{Place, Slot};
+use crate::server::drain::LINGER;
+use crate::server::kernel::Kernel;
+use crate::server::run::Server;
+use crate::server::statistics::Reason;
+use crate::server::tokens::{DRAIN, MEMORY, STATISTICS, STATUS, TRIM, listener_index};
 use crate::stream::Stream;
-
-/// The time that the peer of a connection that we close has to send its FIN, once it has acknowledged all that it is owed.
-pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// Looks at a peer's progress within one timeout. A peer is closed by this part of the timeout late at the most.
 const LOOKS_A_TIMEOUT: u32 = 8;
@@ -48,7 +47,7 @@ const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The step of the wheel: a sixteenth of the shortest timeout, so that none is late by more, and at most a second. A stalled peer is closed
 /// late by two steps and the time between two looks: half as much again as the write timeout is never passed. A second is also
 /// the longest step where no timeout asks for less, so that the loop wakes for its timers no more than once a second.
-pub(super) fn wheel_step_ms(timeouts: &Timeouts, heartbeat: Option<Duration>) -> u64 {
+pub(in crate::server) fn wheel_step_ms(timeouts: &Timeouts, heartbeat: Option<Duration>) -> u64 {
     let shortest = [timeouts.idle, timeouts.write, timeouts.lifetime, heartbeat].into_iter().flatten().min();
     shortest.map_or(1_000, |shortest| (shortest.as_millis() as u64 / 16).clamp(1, 1_000))
 }
@@ -66,7 +65,7 @@ enum Due {
 
 impl Timeouts {
     /// Returns the time without progress after which the server gives up what it wants to end.
-    pub(super) fn patience(&self) -> Duration {
+    pub(in crate::server) fn patience(&self) -> Duration {
         stall_time(self.write.unwrap_or(DEFAULT_WRITE_TIMEOUT))
     }
 
@@ -79,7 +78,7 @@ impl Timeouts {
     /// last look at it, `heartbeat` that of the last heartbeat.
     fn next_due<S: Stream, T>(
         &self,
-        client: &Client<S, T>,
+        client: &Slot<S, T>,
         progress: Option<(u64, u64)>,
         acknowledged_bytes: u64,
         heartbeat: Option<(Duration, u64)>,
@@ -109,28 +108,28 @@ impl Timeouts {
 
 /// When connections that are quiet were last sent a heartbeat; nothing if none are sent.
 #[derive(Debug, Default)]
-pub(super) struct Heartbeats {
+pub(in crate::server) struct Heartbeats {
     every: Option<Duration>,
     last_ms: SecondaryMap<SessionId, u64>,
 }
 
 impl Heartbeats {
-    pub(super) fn new(every: Option<Duration>) -> Self {
+    pub(in crate::server) fn new(every: Option<Duration>) -> Self {
         Self { every, last_ms: SecondaryMap::new() }
     }
 
-    pub(super) fn are_there(&self) -> bool {
+    pub(in crate::server) fn are_there(&self) -> bool {
         self.every.is_some()
     }
 
     /// A connection has come, or was sent one.
-    pub(super) fn open(&mut self, id: SessionId, now_ms: u64) {
+    pub(in crate::server) fn open(&mut self, id: SessionId, now_ms: u64) {
         if self.are_there() {
             self.last_ms.insert(id, now_ms);
         }
     }
 
-    pub(super) fn forget(&mut self, id: SessionId) {
+    pub(in crate::server) fn forget(&mut self, id: SessionId) {
         if self.are_there() {
             self.last_ms.remove(id);
         }
@@ -144,7 +143,7 @@ impl Heartbeats {
 impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Returns the next moment at which something may be due.
     #[inline]
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
+    pub(in crate::server) fn next_deadline(&self) -> Option<Instant> {
         let wheel = self.wheel.next_ms().map(|at_ms| self.clock.instant(at_ms));
         let timers = if P::ONLY_ANSWERS { None } else { self.timers.next() };
         [self.deadlines.next(), wheel, timers].into_iter().flatten().min()
@@ -153,7 +152,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Does what was due at the moment up to which all events have been processed.
     #[cold]
     #[inline(never)]
-    pub(super) fn keep_deadlines(&mut self) {
+    pub(in crate::server) fn keep_time(&mut self) {
         let known_until = self.horizon.known_until();
         if self.next_deadline().is_none_or(|at| at > known_until) {
             return;
@@ -162,7 +161,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         while let Some(due) = self.wheel.take_due(self.clock.ms(known_until)) {
             for token in due {
                 if let Name::Key(key) = token.name() {
-                    self.on_timer(key);
+                    self.check_timeouts(key);
                 }
             }
         }
@@ -175,18 +174,18 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 Name::Fixed(MEMORY) => self.retry_for_memory(),
                 Name::Fixed(TRIM) => self.trim_memory(),
                 Name::Fixed(name) => self.queue_listener(listener_index(name)),
-                Name::Key(key) => self.resume_client(key),
+                Name::Key(key) => self.resume_now(key),
             }
         }
         if !P::ONLY_ANSWERS {
-            self.keep_timers(known_until);
+            self.run_protocol_timers(known_until);
         }
     }
 
     /// Counts the connections that were served in the turn that ends at `now` as active at its end, if it was long: their clients were not
     /// answered before, however early in the turn the clock was read.
     #[inline]
-    pub(super) fn credit_long_turn(&mut self, now: Instant) {
+    pub(in crate::server) fn credit_long_turn(&mut self, now: Instant) {
         if let Some((start_ms, end_ms)) = self.clock.long_turn(now, self.wheel.step_ms()) {
             self.count_active_since(start_ms, end_ms);
         }
@@ -194,7 +193,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     #[cold]
     fn count_active_since(&mut self, start_ms: u64, end_ms: u64) {
-        for client in self.clients.values_mut().filter(|client| client.active_ms >= start_ms) {
+        for client in self.connections.values_mut().filter(|client| client.active_ms >= start_ms) {
             client.active_ms = end_ms;
         }
         for last_ms in self.heartbeats.last_ms.values_mut().filter(|last_ms| **last_ms >= start_ms) {
@@ -203,8 +202,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     /// Sets the timer of a connection to the moment at which something is due for it next, unless it is set to an earlier one.
-    pub(super) fn set_timer(&mut self, key: SessionId) {
-        let Some(client) = self.clients.get_mut(key) else { return };
+    pub(in crate::server) fn schedule_check(&mut self, key: SessionId) {
+        let Some(client) = self.connections.get_mut(key) else { return };
         let acknowledged_bytes = self.peer_progress.acknowledged_bytes(key);
         let next = self.timeouts.next_due(client, self.peer_progress.of(key), acknowledged_bytes, self.heartbeats.of(key));
         let Some((at_ms, _)) = next else { return };
@@ -216,9 +215,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     /// The wheel has come back for a connection.
-    fn on_timer(&mut self, key: SessionId) {
+    fn check_timeouts(&mut self, key: SessionId) {
         let known_ms = self.clock.ms(self.horizon.known_until());
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.connections.get_mut(key) else { return };
         // A sooner timer was set after this one, and has been kept.
         if client.timer_ms > Ms48::new(known_ms) {
             return;
@@ -228,28 +227,28 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             None | Some(Due::Look) => {}
             Some(Due::Heartbeat) => {
                 self.heartbeats.open(key, self.clock.last_read_ms());
-                self.say_heartbeat(key);
+                self.send_heartbeat(key);
             }
-            Some(Due::Close(reason @ (Reason::Idle | Reason::Lifetime))) if self.clients[key].closing.is_none() => {
+            Some(Due::Close(reason @ (Reason::Idle | Reason::Lifetime))) if self.connections[key].closing.is_none() => {
                 self.begin_close(key, reason);
-                self.set_timer(key);
-                return self.resume_client(key);
+                self.schedule_check(key);
+                return self.resume_now(key);
             }
             // Nothing that is owed can reach it. In a drain this is an abort: the exit status says that bytes were lost.
             Some(Due::Close(Reason::WriteStalled)) if !self.drain.has_begun() => {
-                return self.forget(key, Reason::WriteStalled);
+                return self.remove(key, Reason::WriteStalled);
             }
             Some(Due::Close(reason)) => {
                 self.cut(key, reason);
                 return;
             }
         }
-        self.set_timer(key);
+        self.schedule_check(key);
     }
 
     /// Returns what is due for a connection at `known_ms`, by what the kernel knows of it.
     fn due_for(&mut self, key: SessionId, known_ms: u64) -> Option<Due> {
-        let client = self.clients.get_mut(key)?;
+        let client = self.connections.get_mut(key)?;
         let due = |client: &_, progress: &PeerProgress, heartbeat| {
             let next: Option<(u64, Due)> =
                 self.timeouts.next_due(client, progress.of(key), progress.acknowledged_bytes(key), heartbeat);
@@ -284,9 +283,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     /// Begins to close a connection, in order, for a reason. The caller gives it a turn or queues it.
-    pub(super) fn begin_close(&mut self, key: SessionId, reason: Reason) {
+    pub(in crate::server) fn begin_close(&mut self, key: SessionId, reason: Reason) {
         let now_ms = self.clock.last_read_ms();
-        if let Some(client) = self.clients.get_mut(key) {
+        if let Some(client) = self.connections.get_mut(key) {
             // Input that came in time and is discarded from now on is lost: the drain has not kept its promise.
             let loses_input = reason == Reason::Drained && client.closing.is_none() && client.connection.has_input_left();
             client.connection.close();
@@ -306,7 +305,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             *at = next;
             self.deadlines.set(next, Token::fixed(STATUS));
         }
-        self.say_status();
+        self.send_status();
     }
 
     fn log_statistics(&mut self, now: Instant) {

@@ -14,7 +14,7 @@ type Place = (Instant, u64);
 
 /// A set of timers. Setting, cancelling and taking cost O(log n); an empty set costs a look at a length.
 #[derive(Debug, Default)]
-pub(super) struct Timers {
+pub(in crate::server) struct Timers {
     due: BTreeMap<Place, (Owner, Timer)>,
     places: BTreeMap<(Owner, u32), Place>,
     set: u64,
@@ -22,7 +22,7 @@ pub(super) struct Timers {
 
 impl Timers {
     /// Sets a timer from `now` on, instead of one of the same owner and number. A time that is too far away for the clock never comes.
-    pub(super) fn set(&mut self, owner: Owner, timer: Timer, now: Instant) {
+    pub(in crate::server) fn set(&mut self, owner: Owner, timer: Timer, now: Instant) {
         self.cancel(owner, timer.number);
         if let Some(at) = now.checked_add(timer.after) {
             self.insert(owner, timer, at);
@@ -37,14 +37,14 @@ impl Timers {
     }
 
     /// Takes a timer back, if it is set.
-    pub(super) fn cancel(&mut self, owner: Owner, number: u32) {
+    pub(in crate::server) fn cancel(&mut self, owner: Owner, number: u32) {
         if let Some(place) = self.places.remove(&(owner, number)) {
             self.due.remove(&place);
         }
     }
 
     /// Takes back all timers of a connection that has gone.
-    pub(super) fn forget(&mut self, owner: SessionId) {
+    pub(in crate::server) fn forget(&mut self, owner: SessionId) {
         while let Some((&key, _)) = self.places.range((Some(owner), 0)..=(Some(owner), u32::MAX)).next() {
             self.cancel(key.0, key.1);
         }
@@ -52,13 +52,13 @@ impl Timers {
 
     /// When the next comes.
     #[inline]
-    pub(super) fn next(&self) -> Option<Instant> {
+    pub(in crate::server) fn next(&self) -> Option<Instant> {
         self.due.first_key_value().map(|(&(at, _), _)| at)
     }
 
     /// Takes the earliest that is due at `now`. One that repeats is set again, by its schedule and not by the clock, so that being
     /// late does not add up.
-    pub(super) fn take_due(&mut self, now: Instant) -> Option<(Owner, u32)> {
+    pub(in crate::server) fn take_due(&mut self, now: Instant) -> Option<(Owner, u32)> {
         if self.next()? > now {
             return None;
         }
@@ -73,7 +73,7 @@ impl Timers {
 
 /// Returns the first moment after `now` of a schedule that has one at `at` and then one `every` so often; none if it is too far away
 /// for the clock.
-pub(super) fn next_in_schedule(at: Instant, every: Duration, now: Instant) -> Option<Instant> {
+pub(in crate::server) fn next_in_schedule(at: Instant, every: Duration, now: Instant) -> Option<Instant> {
     let passed = now.saturating_duration_since(at);
     let into_interval = passed.as_nanos() % every.as_nanos();
     let left = every - Duration::from_nanos(u64::try_from(into_interval).ok()?);

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::config::{Keepalive, SocketOptions};
-use super::error::Error;
-use super::kernel::Kernel;
+use crate::server::config::{Keepalive, SocketOptions};
+use crate::server::error::Error;
+use crate::server::kernel::Kernel;
 use crate::sys::socket::{self, Domain, SocketFlags, SocketOption};
 
 /// How long accepting pauses at the first error that asks for it; each one that follows doubles the pause, up to the longest.
-pub(super) const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+pub(in crate::server) const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What to do about an error of accept4(2).
@@ -66,7 +66,7 @@ fn remedy(error: &io::Error) -> Remedy {
 
 /// What one try to accept has brought.
 #[derive(Debug)]
-pub(super) enum Accepted<S> {
+pub(in crate::server) enum Accepted<S> {
     /// A connection, and its peer's address.
     Connection(S, SocketAddr),
     /// Nothing: the queue is empty.
@@ -79,7 +79,7 @@ pub(super) enum Accepted<S> {
 
 /// A listening socket, whose connections are streams of type `S`.
 #[derive(Debug)]
-pub(super) struct Listener<L, S> {
+pub(in crate::server) struct Listener<L, S> {
     socket: L,
     /// A connection that was accepted and could not be watched. It is the next one to be accepted.
     kept: Option<(S, SocketAddr)>,
@@ -87,7 +87,7 @@ pub(super) struct Listener<L, S> {
     pause: Duration,
     held_back: Option<HeldBack>,
     /// It stands in the ready queue, so that an edge need not put it there again.
-    pub(super) is_queued: bool,
+    pub(in crate::server) is_queued: bool,
 }
 
 /// Why a listener does not accept, though there may be somebody to accept.
@@ -101,7 +101,7 @@ enum HeldBack {
 
 impl Listener<OwnedFd, OwnedFd> {
     /// Listens on `address`. What is set on this socket is inherited by all that it accepts, which saves a call for each.
-    pub(super) fn bind(address: &SocketAddr, options: &SocketOptions) -> Result<Self, Error> {
+    pub(in crate::server) fn bind(address: &SocketAddr, options: &SocketOptions) -> Result<Self, Error> {
         let listen_error = |source| Error::Listen { address: *address, source };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = socket::socket(Domain::from(address), flags).map_err(listen_error)?;
@@ -115,27 +115,27 @@ impl Listener<OwnedFd, OwnedFd> {
 
 impl<L, S> Listener<L, S> {
     /// A socket that listens on `address`.
-    pub(super) fn new(socket: L, address: SocketAddr) -> Self {
+    pub(in crate::server) fn new(socket: L, address: SocketAddr) -> Self {
         Self { socket, kept: None, address, pause: Duration::ZERO, held_back: None, is_queued: false }
     }
 
     /// The address, with the port that the kernel chose where 0 was asked for.
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(in crate::server) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Whether it is not to accept for now.
-    pub(super) fn is_held_back(&self) -> bool {
+    pub(in crate::server) fn is_held_back(&self) -> bool {
         self.held_back.is_some()
     }
 
     /// There is no place: nobody is accepted until somebody leaves.
-    pub(super) fn hold_back(&mut self) {
+    pub(in crate::server) fn hold_back(&mut self) {
         self.held_back = Some(HeldBack::ForAPlace);
     }
 
     /// It may accept again: the time is up, or somebody has left. Gives the end of the pause that is cut short, if it is one.
-    pub(super) fn resume(&mut self) -> Option<Instant> {
+    pub(in crate::server) fn resume(&mut self) -> Option<Instant> {
         match self.held_back.take() {
             Some(HeldBack::Until(until)) => Some(until),
             Some(HeldBack::ForAPlace) | None => None,
@@ -143,7 +143,7 @@ impl<L, S> Listener<L, S> {
     }
 
     /// Keeps a connection that could not be watched, to be accepted again.
-    pub(super) fn keep(&mut self, stream: S, peer: SocketAddr) {
+    pub(in crate::server) fn keep(&mut self, stream: S, peer: SocketAddr) {
         self.kept = Some((stream, peer));
     }
 
@@ -151,7 +151,7 @@ impl<L, S> Listener<L, S> {
     ///
     /// # Errors
     /// Those of listen(2).
-    pub(super) fn stop_queueing<K: Kernel<Listener = L>>(&mut self, kernel: &mut K) -> io::Result<()> {
+    pub(in crate::server) fn stop_queueing<K: Kernel<Listener = L>>(&mut self, kernel: &mut K) -> io::Result<()> {
         kernel.stop_queueing(&self.socket)
     }
 
@@ -159,7 +159,10 @@ impl<L, S> Listener<L, S> {
     ///
     /// # Errors
     /// What no further try can mend.
-    pub(super) fn accept<K: Kernel<Listener = L, Stream = S>>(&mut self, kernel: &mut K) -> io::Result<Accepted<S>> {
+    pub(in crate::server) fn accept<K: Kernel<Listener = L, Stream = S>>(
+        &mut self,
+        kernel: &mut K,
+    ) -> io::Result<Accepted<S>> {
         if let Some((stream, peer)) = self.kept.take() {
             return Ok(Accepted::Connection(stream, peer));
         }
@@ -175,12 +178,12 @@ impl<L, S> Listener<L, S> {
     }
 
     /// Notes that a connection has been taken in: whatever had run out is there again.
-    pub(super) fn on_success(&mut self) {
+    pub(in crate::server) fn on_success(&mut self) {
         self.pause = Duration::ZERO;
     }
 
     /// Starts a pause at `now`, twice as long as the last one in a row, and gives its end.
-    pub(super) fn pause(&mut self, now: Instant) -> Instant {
+    pub(in crate::server) fn pause(&mut self, now: Instant) -> Instant {
         self.pause = (self.pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         let until = now + self.pause;
         self.held_back = Some(HeldBack::Until(until));
@@ -249,9 +252,9 @@ impl AsFd for Listener<OwnedFd, OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::kernel::Linux;
     use super::*;
     use crate::event::EventLoop;
+    use crate::server::kernel::Linux;
 
     fn kernel() -> Linux {
         Linux { event_loop: EventLoop::new().expect("epoll"), signals: None }
