@@ -1,4 +1,4 @@
-//! The log: its flags, and how its lines look.
+//! The log: its flags, and the format of its lines.
 
 use std::fmt::Debug;
 use std::io::{self, IsTerminal, Write};
@@ -12,25 +12,28 @@ use tracing_subscriber::prelude::*;
 
 use super::stderr;
 
-/// The target of the statistics that a SIGUSR1 asks for. Being asked for, they are shown whatever the level.
+/// The target of the statistics that SIGUSR1 requests. No log level hides them.
 const STATISTICS: &str = "edgecho::statistics";
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Logging (to stderr)")]
 pub(super) struct Logging {
-    /// Say more: each connection (-v), each detail (-vv)
+    /// Log more: each connection (-v), each detail (-vv)
     #[arg(short, long, action = ArgAction::Count, env = "EDGECHO_VERBOSE", global = true)]
     verbose: u8,
 
-    /// Say less: trouble only (-q), failures only (-qq)
+    /// Log less: warnings and errors (-q), errors only (-qq)
     #[arg(short, long, action = ArgAction::Count, env = "EDGECHO_QUIET", global = true)]
     quiet: u8,
 
-    /// Log filter, by level or by module, such as 'debug' or 'warn,edgecho::server=debug'; -v and -q no longer count
+    /// Log filter by level or module, such as 'debug' or 'warn,edgecho::server=debug'
+    ///
+    /// Levels: off, error, warn, info, debug, trace. The filter replaces -v and -q.
     #[arg(long, value_name = "FILTER", env = "EDGECHO_LOG", global = true)]
     log: Option<Targets>,
 }
 
+/// Installs the log for the rest of the program.
 pub(super) fn start(options: Logging) {
     let level = match i16::from(options.verbose) - i16::from(options.quiet) {
         ..=-2 => LevelFilter::ERROR,
@@ -50,13 +53,13 @@ pub(super) fn start(options: Logging) {
     tracing_subscriber::registry().with(lines).with(statistics).init();
 }
 
-/// Returns whether what is written to stderr is coloured.
+/// Returns whether output to stderr is coloured: on a terminal, unless `NO_COLOR` is set.
 pub(super) fn has_colours() -> bool {
     let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     io::stderr().is_terminal() && !is_plain
 }
 
-/// Takes log lines, each in one piece.
+/// Queues log lines, each in one call.
 struct Lines;
 
 impl Write for Lines {
@@ -70,7 +73,7 @@ impl Write for Lines {
     }
 }
 
-/// Writes the messages of events as they are, without time or level.
+/// Queues the message of an event without time or level.
 struct Plain;
 
 impl<S: Subscriber> Layer<S> for Plain {

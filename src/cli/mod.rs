@@ -1,11 +1,16 @@
-//! The command line: what can be asked for, and what is said when it cannot be done. A file a command; `values` reads what is given
-//! for flags, `log` and `stderr` say what happens, and `terminal` guards a terminal.
+//! The command line: one file or folder per command. Each reads its flags, calls the library, and returns an exit status.
+//!
+//! `values` parses the values of flags, `connecting` holds the flags of `ping` and `flood`, and `log` those of the log. `stderr` and
+//! `stdout` write without blocking the event loop, and `terminal` escapes what a peer sends.
 
+mod connecting;
 mod flood;
 mod log;
 mod ping;
 mod send;
 mod serve;
+mod signals;
+mod status;
 mod stderr;
 mod stdout;
 mod terminal;
@@ -13,21 +18,26 @@ mod values;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 use edgecho::sys::signal::{self, Signal};
 
-/// The status of a run that ended in other than good order: something could not be done, or somebody was cut off.
-const FAILURE: u8 = 1;
+use status::WRONG_FLAG;
 
-/// The status for flags that make no sense, as clap has it for those that it cannot read.
-const WRONG_FLAG: u8 = 2;
+const AFTER_HELP: &str = "\
+'edgecho COMMAND -h' lists the options of a command, and 'edgecho COMMAND --help' explains them.
 
-/// The status of `ping` and `flood` for trouble other than what the far end did to the bytes, as ping(8) has it.
-const TROUBLE: u8 = 2;
+Examples:
+  edgecho serve
+  edgecho ping 127.0.0.1
+  edgecho flood 127.0.0.1 --rate 20k --assert 'p99<5ms'
+  echo hello | edgecho send 127.0.0.1";
 
-/// A TCP echo service on raw epoll, to be used as ground truth, and the tools to use it with
+/// A TCP echo server on raw epoll, and tools that check any echo service
+///
+/// The server returns every byte in order, and makes no avoidable system call. 'ping' measures round trips, 'flood' puts a service under
+/// load and accounts for every byte, and 'send' sends lines or frames.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, max_term_width = 100)]
+#[command(version, propagate_version = true, max_term_width = 100, after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -38,24 +48,31 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Echo every byte back to each client, until SIGINT, SIGTERM or SIGHUP
+    /// Echo every byte back to its sender
+    ///
+    /// Runs until SIGINT, SIGTERM or SIGHUP. Each option can be given in the environment: --idle-timeout as EDGECHO_IDLE_TIMEOUT.
     Serve(serve::Serve),
 
-    /// Ask an echo service for one echo after the other, and show how long each takes
+    /// Measure the round trips of an echo service
+    ///
+    /// Sends a message, waits for its echo, compares every byte, and prints the time. Each message begins after --interval.
     Ping(ping::Ping),
 
     /// Load an echo service with many connections, and account for every byte
+    ///
+    /// Sends a pattern in which any 16 bytes identify their connection and position. A wrong echo is reported with its place: dropped,
+    /// duplicated, changed, reordered or foreign bytes, and late or lost messages.
     Flood(flood::Flood),
 
-    /// Send stdin by lines or frames, and write what comes back
+    /// Send stdin as lines or frames, and write the replies to stdout
     Send(send::Send),
 }
 
-/// Reads the command line and does what it asks for.
+/// Reads the command line and runs the command.
 pub(crate) fn run() -> ExitCode {
-    // A file that is as large as `ulimit -f` allows is then an error like any other (setrlimit(2), RLIMIT_FSIZE).
+    // Without this, a file that reaches `ulimit -f` kills the process; ignored, it is an error of write(2) (setrlimit(2), RLIMIT_FSIZE).
     let _ = signal::ignore(Signal::SIGXFSZ);
-    let status = match Cli::try_parse() {
+    let status = match command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => {
             log::start(cli.logging);
             match cli.command {
@@ -77,19 +94,31 @@ pub(crate) fn run() -> ExitCode {
     status
 }
 
+/// Returns the command line. `-h` leaves out the environment variables, and `--help` names them.
+fn command() -> clap::Command {
+    let describe = |arg: Arg| match arg.get_env() {
+        Some(variable) => {
+            let help = arg.get_long_help().or_else(|| arg.get_help()).map(ToString::to_string).unwrap_or_default();
+            let help = format!("{help}\n\n[env: {}]", variable.display());
+            arg.long_help(help).hide_env(true)
+        }
+        None => arg,
+    };
+    Cli::command().mut_args(describe).mut_subcommands(|command| command.mut_args(describe))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
     use edgecho::server::Config;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     proptest::proptest! {
-        /// Whatever is given for a flag, it is read or refused: never a panic.
+        /// Any value of a flag is read or refused, without a panic.
         #[test]
         fn no_argument_makes_it_panic(flag in 0_usize..9, value in "[-+0-9a-zA-Z.,:%\\[\\] ]{0,24}|\\PC{0,12}") {
             const FLAGS: [&str; 9] = [

@@ -1,51 +1,76 @@
-//! `edgecho ping`: its flags, and what its end means.
+//! `edgecho ping`: its flags, and its exit status.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{ArgAction, Args};
+use edgecho::client::Target;
 use edgecho::client::ping::{self, Error, Format, Options};
-use edgecho::client::{Framing, Target, Timeouts};
 
+use super::connecting::{Connecting, Wire};
+use super::status::{FAILURE, TROUBLE};
 use super::values::{message_size, seconds};
-use super::{FAILURE, TROUBLE, stderr, stdout};
+use super::{stderr, stdout};
+
+const AFTER_HELP: &str = "\
+Signals:
+  SIGINT, SIGTERM, SIGHUP  End with the summary.
+  SIGQUIT, SIGUSR1         Print the summary so far, and continue.
+
+An echo that exceeds --timeout is reported as lost. If it arrives later, it counts as received and
+late.
+
+Exit status:
+  0  Every echo came back unchanged.
+  1  An echo was lost or changed.
+  2  Other trouble, such as a refused connection or a wrong flag.
+
+Examples:
+  edgecho ping 192.0.2.1
+      Measure one round trip per second to port 7777 until Ctrl-C.
+  edgecho ping -c 1000 -i 0 -q example.org:7
+      Measure 1,000 round trips back to back, and print only the summary.
+  edgecho ping --json 192.0.2.1 | jq .
+      Write one JSON object per line.";
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Ctrl-C and SIGHUP end with the summary; Ctrl-\\ and SIGUSR1 show it and go on. An echo that is not back in time is reported as lost, \
-    and counts as received, and late, when it comes all the same. Exit status, as ping's: 0 when every echo came back unchanged, 1 \
-    when some did not, 2 for other trouble."
-)]
+#[command(after_long_help = AFTER_HELP)]
 pub(super) struct Ping {
-    /// The echo service: HOST or HOST:PORT, where the port is 7777 if none is given
+    /// Echo service: HOST or HOST:PORT; the default port is 7777
     #[arg(value_name = "HOST[:PORT]")]
     target: Target,
 
-    /// How many echoes to ask for; 0 goes on until stopped
+    /// Number of echoes to request; 0 continues until stopped
     #[arg(short, long, value_name = "COUNT", default_value_t = 0)]
     count: u64,
 
-    /// How long from one to the next, in seconds or with a unit; 0 sends the next when the last has come back
+    /// Time from one request to the next
+    ///
+    /// In seconds, or with a unit such as 200ms. 0 sends the next request when the echo has come back.
     #[arg(short, long, value_name = "INTERVAL", value_parser = seconds, default_value = "1s")]
     interval: Duration,
 
-    /// Bytes of each, from 1 to 16MiB
+    /// Bytes per message
+    ///
+    /// From 1 to 16MiB, such as 4KiB; without the line end or the length that --protocol adds.
     #[arg(short, long, value_name = "SIZE", value_parser = message_size, default_value = "64")]
     size: usize,
 
-    /// What the far end takes as one message, where that is not just bytes
+    /// Protocol of the far end
     #[arg(long, value_name = "NAME", value_enum, default_value_t = Wire::Bytes)]
     protocol: Wire,
 
-    /// How long to wait for an echo, in seconds or with a unit
+    /// Time to wait for an echo
+    ///
+    /// In seconds, or with a unit such as 500ms.
     #[arg(short = 'W', long, value_name = "TIMEOUT", value_parser = seconds, default_value = "3s")]
     timeout: Duration,
 
-    /// Print one JSON object a line
+    /// Write one JSON object per line
     #[arg(long)]
     json: bool,
 
-    /// Print the time of day in front of each line, in seconds since 1970
+    /// Start each line with the time of day, in seconds since 1970
     #[arg(short = 'D', long, conflicts_with = "json")]
     timestamps: bool,
 
@@ -53,60 +78,14 @@ pub(super) struct Ping {
     #[arg(short, long, action = ArgAction::Count, env = "EDGECHO_QUIET")]
     quiet: u8,
 
-    /// Look for the echo again and again for so long before sleeping: shorter round trips, for a busy CPU
+    /// Busy-poll for this long before blocking
+    ///
+    /// In seconds, or with a unit such as 50us. Round trips become shorter, and a CPU stays busy.
     #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = "0s")]
     busy_poll: Duration,
 
     #[command(flatten)]
     connecting: Connecting,
-}
-
-/// What the far end takes as one message.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum Wire {
-    /// Bytes, however they are cut
-    Bytes,
-    /// Lines, which end with LF
-    Line,
-    /// Frames: a length in 4 bytes, the most significant first, and as many bytes
-    Frame,
-}
-
-impl From<Wire> for Framing {
-    fn from(wire: Wire) -> Self {
-        match wire {
-            Wire::Bytes => Self::Bytes,
-            Wire::Line => Self::Line,
-            Wire::Frame => Self::Frame,
-        }
-    }
-}
-
-/// The flags that `ping` and `flood` share.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Connecting")]
-pub(super) struct Connecting {
-    /// Do not ask for 16 random bytes back first, to make sure that this is an echo service
-    #[arg(long)]
-    pub(super) no_handshake: bool,
-
-    /// How long connecting may take
-    #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = "3s")]
-    connect_timeout: Duration,
-
-    /// How long the handshake may take
-    #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = "3s")]
-    handshake_timeout: Duration,
-
-    /// Try again so often when a connection is refused, after pauses that double from 100 ms to 5 s
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(super) retry: u32,
-}
-
-impl Connecting {
-    pub(super) fn timeouts(&self) -> Timeouts {
-        Timeouts { connect: self.connect_timeout, handshake: self.handshake_timeout }
-    }
 }
 
 impl From<Ping> for Options {
@@ -128,11 +107,12 @@ impl From<Ping> for Options {
     }
 }
 
+/// Pings until the end, and returns the exit status.
 pub(super) fn ping(flags: Ping) -> ExitCode {
     match ping::run(&flags.into(), &mut stdout::lines()) {
         Ok(summary) if summary.lost() == 0 && summary.corrupt == 0 => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(FAILURE),
-        // Who closes the pipe has seen enough: `edgecho ping | head`.
+        // The reader of a pipe has seen enough: `edgecho ping | head`.
         Err(Error::Report(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             stderr::say(format_args!("error: {error}"));

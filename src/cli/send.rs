@@ -1,4 +1,4 @@
-//! `edgecho send`: its flags, and what its end means.
+//! `edgecho send`: its flags, and its exit status.
 
 use std::io::{ErrorKind, IsTerminal};
 use std::process::ExitCode;
@@ -9,44 +9,66 @@ use edgecho::client::Target;
 use edgecho::client::send::{self, Error, Form, Options};
 use edgecho::protocol::Frame;
 
+use super::status::{FAILURE, TROUBLE, WRONG_FLAG};
+use super::stderr;
 use super::terminal::Escaped;
 use super::values::{piece_size, seconds};
-use super::{FAILURE, TROUBLE, WRONG_FLAG, stderr};
+
+const AFTER_HELP: &str = "\
+At the end of stdin, send shuts down its side of the connection (FIN), and writes what still comes
+back until the far end closes. A terminal shows control characters escaped, such as \\x1b; files and
+pipes receive every byte unchanged.
+
+Exit status:
+  0  The far end closed the connection in order.
+  1  The connection was lost.
+  2  Other trouble, such as a refused connection or a wrong flag.
+
+Examples:
+  echo hello | edgecho send 127.0.0.1
+      Send a line, and print its echo.
+  printf 'one\\ntwo\\n' | edgecho send 127.0.0.1 --protocol frame
+      Send two frames, and print each frame that comes back as a line.";
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "At the end of stdin a FIN is sent, and what still comes back is written. A terminal is shown control characters as \
-    \\x1b; files and pipes get every byte as it came. Exit status: 0 when the far end closed in \
-    order, 1 when the connection was lost, 2 for other trouble."
-)]
+#[command(after_long_help = AFTER_HELP)]
 pub(super) struct Send {
-    /// The far end: HOST or HOST:PORT, where the port is 7777 if none is given
+    /// Far end: HOST or HOST:PORT; the default port is 7777
     #[arg(value_name = "HOST[:PORT]")]
     target: Target,
 
-    /// What goes over the wire: each line as it is, or each as a frame, without its line end
+    /// Protocol of the connection
     #[arg(long, value_name = "NAME", value_enum, default_value_t = Wire::Line)]
     protocol: Wire,
 
-    /// Stdin holds frames already, with their lengths, and stdout is to
+    /// Read frames from stdin and write frames to stdout, each with its length
+    ///
+    /// For --protocol frame. Without --raw, each line of stdin is one frame, and each frame that comes back is one line.
     #[arg(long)]
     raw: bool,
 
-    /// The largest frame that is taken back, up to 1GiB [default: 64KiB]
+    /// Largest frame to receive, for --protocol frame
+    ///
+    /// In bytes, such as 4KiB; at most 1GiB. The default is 64KiB.
     #[arg(long, value_name = "BYTES", value_parser = piece_size)]
     max_frame: Option<usize>,
 
-    /// How long connecting may take
+    /// Maximum time to connect
+    ///
+    /// In seconds, or with a unit such as 500ms.
     #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = "3s")]
     connect_timeout: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Wire {
+    /// Lines, sent as they are
     Line,
+    /// Frames: a length (4 bytes, big-endian), then a line without its end
     Frame,
 }
 
+/// Sends until both sides have closed, and returns the exit status.
 pub(super) fn send(flags: Send) -> ExitCode {
     if flags.protocol != Wire::Frame {
         for (flag, is_given) in [("--raw", flags.raw), ("--max-frame", flags.max_frame.is_some())] {
@@ -74,7 +96,7 @@ pub(super) fn send(flags: Send) -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // Who closes the pipe has seen enough.
+        // The reader of a pipe has seen enough: `edgecho send | head`.
         Err(Error::Local { error, .. }) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             stderr::say(format_args!("error: {error}"));

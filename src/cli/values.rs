@@ -1,6 +1,7 @@
-//! Values as they are written on the command line.
+//! Parsers for the values of flags.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -8,11 +9,12 @@ use edgecho::client::flood;
 use edgecho::client::ping::Options;
 use edgecho::server::Keepalive;
 
-use super::flood::Sources;
-
 /// A duration that may be `off`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OrOff(pub(super) Option<Duration>);
+
+/// The addresses of a range. The `Arc` keeps clap from taking a `Vec` for a flag with several values.
+pub(super) type Sources = Arc<[IpAddr]>;
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; expected a duration such as 5s or 500ms"))
@@ -26,7 +28,8 @@ pub(super) fn linger(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Ok(Duration::ZERO),
         _ => {
-            Err("only 0s: for any other time close(2) would block, and all other connections with it (socket(7))".to_owned())
+            Err("the only value is 0s: with any other, close(2) blocks, and every other connection waits (socket(7))"
+                .to_owned())
         }
     }
 }
@@ -52,8 +55,8 @@ pub(super) fn buffer_size(text: &str) -> Result<u32, String> {
         .ok_or("expected a size from 1KiB to 1GiB".to_owned())
 }
 
-/// The name of a network interface: at most 15 bytes (netdevice(7), `IFNAMSIZ`). The kernel would cut a longer one, and take none at all
-/// for all interfaces.
+/// Reads the name of a network interface: 1 to 15 bytes (netdevice(7), `IFNAMSIZ`). The kernel cuts a longer name, and takes an empty
+/// one for all interfaces.
 pub(super) fn interface(text: &str) -> Result<String, String> {
     match text.len() {
         1..=15 => Ok(text.to_owned()),
@@ -61,13 +64,13 @@ pub(super) fn interface(text: &str) -> Result<String, String> {
     }
 }
 
-/// The largest size of a line or a frame.
+/// Reads the length limit of a line or a frame, at most 1 GiB.
 pub(super) fn piece_size(text: &str) -> Result<usize, String> {
     let size: ByteSize = text.parse().map_err(|error| format!("{error}; expected a size such as 64KiB"))?;
     usize::try_from(size.as_u64()).ok().filter(|&size| size <= 1 << 30).ok_or("expected a size up to 1GiB".to_owned())
 }
 
-/// A duration, or a bare number of seconds, as ping(8) takes it.
+/// Reads a duration, or a bare number of seconds as ping(8) does.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) => {
@@ -77,7 +80,7 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The size of a message.
+/// Reads the size of a message, from 1 byte to 16 MiB.
 pub(super) fn message_size(text: &str) -> Result<usize, String> {
     let size: ByteSize = text.parse().map_err(|error| format!("{error}; expected a size such as 64 or 4KiB"))?;
     usize::try_from(size.as_u64())
@@ -86,22 +89,22 @@ pub(super) fn message_size(text: &str) -> Result<usize, String> {
         .ok_or("expected a size from 1 to 16MiB".to_owned())
 }
 
-/// Messages a second, with or without a unit such as k.
+/// Reads messages per second: `50000`, `50k` or `1.5M`.
 pub(super) fn rate(text: &str) -> Result<f64, String> {
     let (digits, factor) = match text.trim_end_matches(['k', 'K', 'M']) {
         digits if digits.len() == text.len() => (digits, 1.0),
         digits if text.ends_with('M') && digits.len() + 1 == text.len() => (digits, 1e6),
         digits if digits.len() + 1 == text.len() => (digits, 1e3),
-        _ => return Err("expected messages a second, such as 50000 or 50k".to_owned()),
+        _ => return Err("expected messages per second, such as 50000 or 50k".to_owned()),
     };
     let rate = digits.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
-    rate.map(|rate| rate * factor).ok_or("expected messages a second, such as 50000 or 50k".to_owned())
+    rate.map(|rate| rate * factor).ok_or("expected messages per second, such as 50000 or 50k".to_owned())
 }
 
-/// One address, or all from one to another.
+/// Reads one address, or all from one to another.
 pub(super) fn sources(text: &str) -> Result<Sources, String> {
     const EXPECTED: &str = "expected ADDR or ADDR-ADDR, such as 127.0.0.1-127.0.0.8";
-    let address = |text: &str| text.parse::<IpAddr>().map_err(|_| format!("'{text}' is no address; {EXPECTED}"));
+    let address = |text: &str| text.parse::<IpAddr>().map_err(|_| format!("'{text}' is not an address; {EXPECTED}"));
     let Some((first, last)) = text.split_once('-') else { return Ok([address(text)?].into()) };
     let (first, last) = (address(first)?, address(last)?);
     let too_many = || format!("more than {} addresses", flood::Options::MAX_SOURCES);

@@ -73,21 +73,22 @@ pub fn default_action(number: i32) -> io::Result<()> {
     raise(signal)
 }
 
-/// sigaction(2): has each of `signals` raise `flag`, and, once it is raised, do what it does without a handler.
+/// sigaction(2): has `signal` raise `flag`, after the handlers that it already has.
 ///
 /// # Errors
 /// `EINVAL`: a signal that cannot be caught.
-pub fn raise_flag(signals: &[Signal], flag: &Arc<AtomicBool>) -> io::Result<()> {
-    for &signal in signals {
-        // In this order: the first signal finds the flag lowered, and then raises it.
-        end_once_raised(signal as i32, Arc::clone(flag))?;
-        signal_hook::flag::register(signal as i32, Arc::clone(flag))?;
-    }
+pub fn raise_flag(signal: Signal, flag: &Arc<AtomicBool>) -> io::Result<()> {
+    signal_hook::flag::register(signal as i32, Arc::clone(flag))?;
     Ok(())
 }
 
-/// sigaction(2): has a signal end the process once `flag` is raised, process 1 of a PID namespace included.
-fn end_once_raised(number: i32, flag: Arc<AtomicBool>) -> io::Result<()> {
+/// sigaction(2): has `signal` end the process if `flag` is raised when it arrives. Process 1 of a PID namespace survives the default
+/// action; it exits with status 128 plus the number of the signal.
+///
+/// # Errors
+/// `EINVAL`: a signal that cannot be caught.
+pub fn end_if_raised(signal: Signal, flag: &Arc<AtomicBool>) -> io::Result<()> {
+    let (number, flag) = (signal as i32, Arc::clone(flag));
     let end = move || {
         if flag.load(Ordering::SeqCst) {
             let _ = default_action(number);
@@ -162,15 +163,4 @@ pub fn set_mask(mask: &Mask) -> io::Result<()> {
 
 fn set(signals: &[Signal]) -> SigSet {
     signals.iter().copied().collect()
-}
-
-/// sigaction(2): has each of `signals` raise `flag` whenever it comes, and do nothing else.
-///
-/// # Errors
-/// `EINVAL`: a signal that cannot be caught.
-pub fn raise_flag_always(signals: &[Signal], flag: &Arc<AtomicBool>) -> io::Result<()> {
-    for &signal in signals {
-        signal_hook::flag::register(signal as i32, Arc::clone(flag))?;
-    }
-    Ok(())
 }

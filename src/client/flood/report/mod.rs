@@ -1,16 +1,14 @@
-//! What is said of a flood: a table for people, JSON for programs, a log for HdrHistogram's tools, a plot.
+//! What is said of a flood: a table for people, JSON for programs, a log for HdrHistogram's tools.
 
 mod assertion;
 mod json;
 mod log;
-mod plot;
 mod text;
 
 pub use assertion::{Assertion, AssertionError, Verdict};
 pub use json::write as write_json;
 pub use log::{HdrLog, HdrLogFile};
-pub use plot::{PlotError, write as write_plot};
-pub use text::{Bar, write as write_text, write_interim, write_summary};
+pub use text::{millis, write as write_text, write_interim, write_summary};
 
 use std::time::Duration;
 
@@ -26,8 +24,9 @@ fn short(duration: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(duration)
 }
 
-/// What was done, in a line.
-fn describe(options: &Options) -> String {
+/// Describes a load in one line, for a headline: `50 connections, 1 thread, closed loop, 64 bytes, verify full`.
+#[must_use]
+pub fn describe(options: &Options) -> String {
     let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
     let depth = |pipeline| if pipeline == 1 { String::new() } else { format!(", {pipeline} in flight on each") };
     let load = match options.load {

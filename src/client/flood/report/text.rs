@@ -1,10 +1,9 @@
-//! The table that people read, and the bar that shows how far a flood has come.
+//! The table that people read.
 
 use std::io::{self, Write};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{QUANTILES, describe, short};
 use crate::client::flood::{Counts, Load, Options, Outcome, Progress};
@@ -159,8 +158,9 @@ fn row(out: &mut dyn Write, name: &str, times: Option<&Histogram<u64>>) -> io::R
     writeln!(out, "{:>9}", millis(times.max() as f64))
 }
 
-/// Milliseconds in four digits.
-fn millis(nanoseconds: f64) -> String {
+/// Formats a time in nanoseconds as milliseconds, with four digits where they fit: `0.081`, `12.35`, `123.5`.
+#[must_use]
+pub fn millis(nanoseconds: f64) -> String {
     let millis = nanoseconds / 1e6;
     let decimals = match millis {
         ..10.0 => 3,
@@ -191,59 +191,6 @@ fn draw(out: &mut dyn Write, times: &Histogram<u64>) -> io::Result<()> {
         writeln!(out, "{:>9} ms |{bar:width$}| {count}", format!("≤ {}", millis(bound(row))), width = WIDTH as usize)?;
     }
     Ok(())
-}
-
-/// A bar on stderr, if that is a terminal.
-#[derive(Debug)]
-pub struct Bar {
-    bar: ProgressBar,
-    load: Load,
-}
-
-impl Bar {
-    /// How many steps it has.
-    const STEPS: u64 = 1_000;
-
-    /// A bar for a flood; an invisible one unless `is_wanted`.
-    ///
-    /// # Panics
-    /// Never: its template is a constant.
-    #[must_use]
-    pub fn new(options: &Options, is_wanted: bool) -> Self {
-        let bar = if is_wanted { ProgressBar::new(Self::STEPS) } else { ProgressBar::hidden() };
-        let style = ProgressStyle::with_template("{elapsed:>4} [{bar:32}] {msg}").expect("a template");
-        bar.set_style(style.progress_chars("=> "));
-        Self { bar, load: options.load }
-    }
-
-    /// Shows how far it has come.
-    pub fn show(&self, progress: &Progress<'_>) {
-        if self.bar.is_hidden() {
-            return;
-        }
-        self.bar.set_position((progress.fraction.unwrap_or(0.0) * Self::STEPS as f64) as u64);
-        let p99 = if progress.latency.is_empty() {
-            "–".to_owned()
-        } else {
-            millis(progress.latency.value_at_quantile(0.99) as f64)
-        };
-        self.bar.set_message(match (progress.fraction, self.load) {
-            (None, _) => format!("{} connections", progress.opened),
-            (_, Load::Bulk) => format!("{:.1} MB/s", progress.rate / 1e6),
-            (_, Load::Churn) => format!("{:.0} connections/s, p99 {p99} ms", progress.rate),
-            _ => format!("{:.0} messages/s, p99 {p99} ms", progress.rate),
-        });
-    }
-
-    /// Takes it away while `print` prints.
-    pub fn suspend(&self, print: impl FnOnce()) {
-        self.bar.suspend(print);
-    }
-
-    /// Takes it away.
-    pub fn end(&self) {
-        self.bar.finish_and_clear();
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,59 @@
+//! The flags that `ping` and `flood` share: how to connect, and the protocol of the far end.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use edgecho::client::{Framing, Timeouts};
+
+use super::values::seconds;
+
+/// The protocol of the far end.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Wire {
+    /// Bytes, without boundaries
+    Bytes,
+    /// Lines, each ended by LF
+    Line,
+    /// Frames: a length (4 bytes, big-endian), then that many bytes
+    Frame,
+}
+
+impl From<Wire> for Framing {
+    fn from(wire: Wire) -> Self {
+        match wire {
+            Wire::Bytes => Self::Bytes,
+            Wire::Line => Self::Line,
+            Wire::Frame => Self::Frame,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connecting")]
+pub(super) struct Connecting {
+    /// Do not check first that the far end is an echo service
+    ///
+    /// By default a handshake sends 16 random bytes and waits for them to come back.
+    #[arg(long)]
+    pub(super) no_handshake: bool,
+
+    /// Maximum time to connect
+    #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = "3s")]
+    connect_timeout: Duration,
+
+    /// Maximum time for the handshake
+    #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = "3s")]
+    handshake_timeout: Duration,
+
+    /// Number of retries when a connection is refused
+    ///
+    /// The pauses between attempts double from 100ms to 5s. Each is shortened by up to a half at random.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) retry: u32,
+}
+
+impl Connecting {
+    pub(super) fn timeouts(&self) -> Timeouts {
+        Timeouts { connect: self.connect_timeout, handshake: self.handshake_timeout }
+    }
+}

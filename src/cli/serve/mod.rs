@@ -1,0 +1,144 @@
+//! `edgecho serve`: starts a server from the flags, and turns its end into an exit status.
+
+mod flags;
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+
+use edgecho::protocol::{Collect, Echo, Frame, Line, Protocol};
+use edgecho::server::{Config, Error, Limits, Server, SocketOptions, Timeouts};
+use edgecho::sys::signal;
+use tracing::warn;
+
+use super::status::{FAILURE, WRONG_FLAG};
+use super::{stderr, stdout};
+pub(super) use flags::Serve;
+use flags::{Name, ProtocolFlags};
+
+impl From<Serve> for Config {
+    fn from(Serve { listen, protocol: _, limits, times, sockets }: Serve) -> Self {
+        Self {
+            listen,
+            limits: Limits {
+                max_connections: limits.max_connections,
+                max_per_ip: limits.max_per_ip,
+                rate_limit: limits.rate_limit.map(|rate| rate.as_u64()),
+                memory_limit: limits.memory_limit.map(|bytes| bytes.as_u64()),
+                outbox_limit: usize::try_from(limits.outbox_limit.as_u64()).unwrap_or(usize::MAX),
+            },
+            timeouts: Timeouts {
+                idle: times.idle_timeout,
+                write: times.write_timeout.0,
+                lifetime: times.max_lifetime,
+                drain: times.drain_timeout,
+            },
+            sockets: SocketOptions {
+                backlog: limits.backlog,
+                nodelay: !sockets.no_nodelay,
+                keepalive: sockets.keepalive,
+                reset_on_close: sockets.linger.is_some(),
+                recv_buffer: sockets.recv_buffer,
+                send_buffer: sockets.send_buffer,
+                reuse_port: sockets.reuse_port,
+                defer_accept: sockets.defer_accept,
+                user_timeout: sockets.user_timeout,
+                ipv6_only: sockets.ipv6_only,
+                bind_device: sockets.bind_device,
+            },
+            busy_poll: times.busy_poll,
+            stats_interval: times.stats_interval,
+            status_interval: times.status_interval,
+            heartbeat: times.heartbeat,
+            copy: sockets.copy,
+            signals: true,
+        }
+    }
+}
+
+/// Serves until a signal ends the server, and returns the exit status.
+pub(super) fn serve(options: Serve) -> ExitCode {
+    if let Err(reason) = options.protocol.check(options.limits.memory_limit) {
+        stderr::say(format_args!("error: {reason}"));
+        return ExitCode::from(WRONG_FLAG);
+    }
+    let ProtocolFlags { protocol, max_line, max_frame, queue, output } = &options.protocol;
+    let (protocol, max_line, max_frame, queue) = (*protocol, *max_line, *max_frame, *queue);
+    let output = output.clone().filter(|path| path.as_os_str() != "-");
+    let max_frame = max_frame.unwrap_or(Frame::MAX);
+    let collect = (protocol == Name::Collect)
+        .then(|| Collect::new(output.as_deref(), queue.map_or(Collect::QUEUE, NonZeroUsize::get), max_frame))
+        .transpose();
+    let collect = match collect {
+        Ok(collect) => collect,
+        Err(failure) => {
+            let name = output.as_deref().map_or("stdout".to_owned(), |path| path.display().to_string());
+            stderr::say(format_args!("error: cannot write to {name}: {failure}"));
+            return ExitCode::from(FAILURE);
+        }
+    };
+    // Stdout holds collected lines only.
+    let announcement = if collect.is_some() && output.is_none() { Announcement::ToStderr } else { Announcement::ToStdout };
+    let config = options.into();
+    if let Some(collect) = collect {
+        return serve_protocol(collect, &config, announcement);
+    }
+    match protocol {
+        Name::Echo | Name::Collect => serve_protocol(Echo, &config, announcement),
+        Name::Line => serve_protocol(Line::new(max_line.unwrap_or(Line::MAX)), &config, announcement),
+        Name::Frame => serve_protocol(Frame::new(max_frame), &config, announcement),
+    }
+}
+
+fn serve_protocol(protocol: impl Protocol, config: &Config, announcement: Announcement) -> ExitCode {
+    let result = Server::bind(protocol, config).and_then(|server| {
+        announce(&server, announcement);
+        server.run()
+    });
+    match result {
+        Ok(summary) => {
+            if tracing::enabled!(tracing::Level::DEBUG) {
+                stderr::say(&summary.statistics);
+            }
+            if let Some(number) = summary.interrupted_by {
+                stderr::finish();
+                // The parent process then sees which signal ended this one (wait(2)).
+                let _ = signal::default_action(number);
+                // Process 1 of a container survives the default action. It exits with the status that a shell would report.
+                return ExitCode::from(u8::try_from(128 + number).unwrap_or(FAILURE));
+            }
+            if summary.aborted == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) }
+        }
+        Err(failure) => {
+            // Not a log line: -q must not hide the reason for the exit.
+            stderr::say(format_args!("error: {failure}"));
+            ExitCode::from(if matches!(failure, Error::Config(_)) { WRONG_FLAG } else { FAILURE })
+        }
+    }
+}
+
+/// The output for 'listening on ADDR'.
+#[derive(Debug, Clone, Copy)]
+enum Announcement {
+    ToStdout,
+    ToStderr,
+}
+
+/// Prints each address that the server listens on. The line tells the parent process that the server is ready.
+fn announce(server: &Server<impl Protocol>, announcement: Announcement) {
+    for address in server.local_addresses() {
+        let result = match announcement {
+            Announcement::ToStderr => {
+                stderr::say(format_args!("listening on {address}"));
+                Ok(())
+            }
+            Announcement::ToStdout => {
+                let mut out = stdout::lines();
+                writeln!(out, "listening on {address}").and_then(|()| out.flush())
+            }
+        };
+        if let Err(failure) = result {
+            warn!("listening on {address}, but cannot say so: {failure}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What the C reference promises beyond what it shares with the Rust server in `echo.rs`, `drain.rs` and `faults.rs`.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::support::client::{connect, echo, pattern};
+use crate::support::{Killed, Process, Server, eventually, run, run_test, skip};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+macro_rules! for_the_c_reference {
+    ($($test:ident),* $(,)?) => {
+        mod c_reference {
+            use super::{Server, run_test};
+            $( #[test] fn $test() { run_test(Server::C, stringify!($test), super::$test); } )*
+        }
+    };
+}
+
+for_the_c_reference!(
+    addresses_and_durations_out_of_bounds_are_refused_with_what_is_expected,
+    statistics_that_nobody_reads_do_not_stop_the_server,
+    a_limit_on_file_sizes_does_not_end_the_server,
+    as_process_1_a_second_signal_shows_in_the_exit_status,
+    without_memory_for_a_connection_the_client_waits_and_is_then_served,
+    without_memory_for_an_outbox_one_connection_is_reset_and_the_others_are_served,
+);
+
+fn program() -> &'static str {
+    Server::C.program().expect("it was built").0
+}
+
+#[test]
+fn the_header_says_what_is_left_out() {
+    let source = std::fs::read_to_string("c_reference/edgecho.c").expect("the source");
+    let header = source.split("*/").next().expect("a comment").replace("\n *", "");
+    for word in ["no write timeout", "no idle timeout", "IPv6", "every limit", "logs", "keeps its connection", "--copy"] {
+        assert!(header.contains(word), "{word}");
+    }
+}
+
+fn addresses_and_durations_out_of_bounds_are_refused_with_what_is_expected(_: Server) {
+    let refused = |option: &str, value: &str, expected: &str| {
+        let (status, stdout, stderr) = run(Command::new(program()).args([option, value]));
+        assert_eq!((status.code(), stdout.as_str()), (Some(2), ""), "{option} {value}: {stderr}");
+        assert!(stderr.starts_with("error: ") && stderr.contains(expected), "{option} {value}: {stderr}");
+    };
+    for port in [":99999", ":65536", ":abc", ":", ":-1", ":80x", ":+80", ": 80", ":0x50", ":99999999999999999999", ""] {
+        refused("--listen", &format!("127.0.0.1{port}"), "expected IPV4:PORT, with a port from 0 to 65535");
+    }
+    for address in ["", ":80", "localhost:80", "[::1]:80", "300.0.0.1:80", "127.0.0.1.127.0.0.1:80", "255.255.255.2550:80"] {
+        refused("--listen", address, "expected IPV4:PORT");
+    }
+    for value in ["86401s", "86400001ms", "99999999999999999999s", "9223372036854775807s", "18446744073709551617ms"] {
+        refused("--drain-timeout", value, "expected a duration from 0s to 86400s");
+    }
+    for value in ["", "5", "s", "-1s", " 5s", "5sec", "soon"] {
+        refused("--drain-timeout", value, "expected a duration");
+    }
+    refused("--no-such-option", "", "expected [--listen IPV4:PORT]");
+}
+
+/// Stderr is a socket, as under systemd, and it is full.
+fn statistics_that_nobody_reads_do_not_stop_the_server(_: Server) {
+    let (near, far) = UnixStream::pair().expect("a pair of sockets");
+    near.set_nonblocking(true).expect("a flag");
+    while (&near).write(&[b'.'; 4096]).is_ok() {}
+    while (&near).write(b".").is_ok() {}
+    near.set_nonblocking(false).expect("a flag");
+
+    let mut command = Command::new(program());
+    command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::from(OwnedFd::from(near)));
+    let mut child = Killed(command.spawn().expect("the program"));
+    let stream = connect(announced(&mut child));
+    for _ in 0..3 {
+        kill(Pid::from_raw(child.0.id() as i32), Signal::SIGUSR1).expect("the server is running");
+        echo(&stream, b"still there?");
+    }
+    // When there is room again, there is a report again.
+    far.set_nonblocking(true).expect("a flag");
+    let mut log = Vec::new();
+    eventually("a report", || {
+        let _ = (&far).read_to_end(&mut log);
+        let _ = kill(Pid::from_raw(child.0.id() as i32), Signal::SIGUSR1);
+        log.ends_with(b"accepted 1\nopen 1\n").then_some(())
+    });
+}
+
+fn announced(child: &mut Killed) -> std::net::SocketAddr {
+    use std::io::BufRead;
+    let mut line = String::new();
+    let stdout = child.0.stdout.as_mut().expect("stdout is piped");
+    std::io::BufReader::new(stdout).read_line(&mut line).expect("a line");
+    line.trim().strip_prefix("listening on ").expect("an announcement").parse().expect("an address")
+}
+
+/// A write(2) to a file at its limit raises SIGXFSZ (setrlimit(2), `RLIMIT_FSIZE`).
+fn a_limit_on_file_sizes_does_not_end_the_server(server: Server) {
+    let path = std::env::temp_dir().join(format!("edgecho-stderr-{}", std::process::id()));
+    let preparation = format!("exec 2>'{}'; ulimit -f 0", path.display());
+    let process = Process::start_after(server, &preparation, &[]).expect("it was built");
+    std::fs::remove_file(&path).expect("our own file");
+    let stream = connect(process.address);
+    process.signal(Signal::SIGUSR1);
+    echo(&stream, b"still there?");
+    drop(stream);
+    process.terminate();
+}
+
+/// The kernel lets no signal without a handler end process 1 of a PID namespace (pid_namespaces(7)).
+fn as_process_1_a_second_signal_shows_in_the_exit_status(_: Server) {
+    let unshare: &[&str] = if nix::unistd::geteuid().is_root() {
+        &["--pid", "--fork"]
+    } else {
+        &["--user", "--map-root-user", "--pid", "--fork"]
+    };
+    if !Command::new("unshare").args(unshare).arg("true").status().is_ok_and(|status| status.success()) {
+        return skip("as_process_1_a_second_signal_shows_in_the_exit_status", "unshare(1) may not make a PID namespace");
+    }
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut command = Command::new("unshare");
+        command.args(unshare).arg(program()).args(["--listen", "127.0.0.1:0"]);
+        let mut process = Process::spawn(&mut command);
+        let parent = process.pid();
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("proc(5)");
+        let server = Pid::from_raw(children.trim().parse().expect("one child"));
+        let stream = connect(process.address);
+        echo(&stream, b"here to stay");
+        kill(server, Signal::SIGTERM).expect("the server is running");
+        eventually("the drain begins", || TcpStream::connect(process.address).is_err().then_some(()));
+        kill(server, signal).expect("the server is running");
+        assert_eq!(process.wait().code(), Some(128 + signal as i32), "{signal}");
+    }
+}
+
+/// Sets the limit on the address space of a server, in bytes or `unlimited`, with prlimit(1).
+fn limit_address_space(process: &Process, limit: &str) {
+    let mut command = Command::new("prlimit");
+    command.args(["--pid", &process.pid().to_string(), &format!("--as={limit}:unlimited")]);
+    assert!(command.status().expect("prlimit").success());
+}
+
+/// Lets a server have no more memory than it has.
+fn take_memory_from(process: &Process) {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).expect("proc(5)");
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("proc(5)");
+    let kilobytes: u64 = size.trim().trim_end_matches(" kB").parse().expect("a number");
+    limit_address_space(process, &(kilobytes * 1024).to_string());
+}
+
+fn without_memory_for_a_connection_the_client_waits_and_is_then_served(server: Server) {
+    let process = Process::start(server, &[]).expect("it was built");
+    take_memory_from(&process);
+    let mut stream = connect(process.address);
+    stream.write_all(b"patience").expect("send");
+    stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
+    let error = stream.read(&mut [0; 8]).expect_err("there is no memory for it");
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    limit_address_space(&process, "unlimited");
+    stream.set_read_timeout(Some(crate::support::PATIENCE)).expect("a timeout");
+    let mut back = [0; 8];
+    stream.read_exact(&mut back).expect("the echo");
+    assert_eq!(&back, b"patience");
+    drop(stream);
+    process.terminate();
+}
+
+fn without_memory_for_an_outbox_one_connection_is_reset_and_the_others_are_served(server: Server) {
+    // The C library has 132 KiB for the first connections, and an outbox takes up to 32 KiB of that.
+    const CLIENTS: usize = 40;
+    let mut process = Process::start(server, &["--drain-timeout", "0s"]).expect("it was built");
+    let other = connect(process.address);
+    echo(&other, b"here");
+    let streams: Vec<_> = (0..CLIENTS).map(|_| connect(process.address)).collect();
+    for stream in &streams {
+        echo(stream, b"here, too");
+    }
+    take_memory_from(&process);
+    // One after the other stalls with an outbox, until there is no memory for one more.
+    let bytes = pattern(1, 32 << 20);
+    let is_reset = |mut stream: &TcpStream| {
+        stream.set_write_timeout(Some(Duration::from_millis(100))).expect("a timeout");
+        let error = stream.write_all(&bytes).expect_err("it does not read");
+        matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+    };
+    let first_reset = streams.iter().position(is_reset).expect("memory does not last for all of them");
+    assert!(first_reset > 0, "there was memory for some");
+    assert!(!process.has_ended());
+    echo(&other, b"unharmed");
+    limit_address_space(&process, "unlimited");
+    drop((streams, other));
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.wait().code(), Some(1), "bytes were lost");
+}

@@ -1,0 +1,320 @@
+//! `edgecho ping`, as its users meet it: against services that echo, and against those that do something else.
+
+use std::io::{BufRead, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::for_both_servers;
+use crate::support::faulty::{Wrong, serve};
+use crate::support::{Killed, Process, Server, assert_valid, eventually, run};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_edgecho");
+
+for_both_servers!(every_echo_comes_back_and_the_summary_says_so, the_servers_own_counters_agree);
+
+/// Pings, and gives the status, stdout and stderr.
+fn ping(target: SocketAddr, arguments: &[&str]) -> (ExitStatus, String, String) {
+    run(Command::new(PROGRAM).args(["ping", &target.to_string()]).args(arguments))
+}
+
+/// The same, for a service that does something wrong; gives the status and everything that was said.
+fn ping_wrong(wrong: Wrong, arguments: &[&str]) -> (Option<i32>, String) {
+    let (status, stdout, stderr) = ping(serve(wrong), arguments);
+    (status.code(), stdout + &stderr)
+}
+
+fn every_echo_comes_back_and_the_summary_says_so(server: Server) {
+    let process = Process::start(server, &[]).expect("it was built");
+    for (size, interval) in [("1", "0"), ("11", "0.001"), ("64", "5ms"), ("1MiB", "0")] {
+        let (status, stdout, stderr) = ping(process.address, &["-c", "5", "-i", interval, "-s", size]);
+        assert_eq!(status.code(), Some(0), "{stdout}{stderr}");
+        let lines: Vec<&str> = stdout.lines().collect();
+        assert!(lines[0].starts_with(&format!("PING {}", process.address)), "{stdout}");
+        assert!(lines[1].contains(&format!(" bytes from {}: seq=1 time=", process.address)), "{stdout}");
+        assert!(lines[1].contains("(connected in ") && !lines[2].contains("connected"), "{stdout}");
+        assert!(lines[5].contains("seq=5"), "{stdout}");
+        assert!(stdout.contains("5 sent, 5 received, 0 lost (0 %)"), "{stdout}");
+        assert!(stdout.contains("rtt min/avg/max/mdev = ") && stdout.contains("rtt p50/p90/p99 = "), "{stdout}");
+    }
+    process.terminate();
+}
+
+fn the_servers_own_counters_agree(server: Server) {
+    if server == Server::C {
+        return; // it counts nothing
+    }
+    let mut process = Process::start(server, &["-v"]).expect("it was built");
+    ping(process.address, &["-c", "7", "-i", "0", "-s", "100"]);
+    process.signal(Signal::SIGTERM);
+    assert!(process.wait().success());
+    // 16 bytes of handshake, 7 echoes.
+    assert!(process.stderr().contains("received_bytes=716 sent_bytes=716"), "{}", process.stderr());
+}
+
+#[test]
+fn what_happened_to_the_bytes_is_named_with_its_place() {
+    // The third of 64 bytes each.
+    for (wrong, place, words) in [
+        (Wrong::Flips { at: 145 }, "seq=3 corrupt at byte 17", "one bit flipped"),
+        (Wrong::Drops { at: 145, count: 1 }, "seq=3 corrupt at byte 17", "1 byte dropped"),
+        (Wrong::Repeats { at: 192, count: 64 }, "seq=4 corrupt at byte 0", "duplicated"),
+        (Wrong::Reorders { at: 140, count: 10 }, "seq=3 corrupt at byte 12", "reordered"),
+    ] {
+        let (status, said) = ping_wrong(wrong, &["-c", "5", "-i", "10ms", "-W", "1"]);
+        assert_eq!(status, Some(1), "{said}");
+        assert!(said.contains(place) && said.contains(words), "{wrong:?}: {said}");
+        assert!(said.contains("seq=2 time=") && said.contains("seq=5 time="), "it goes on: {said}");
+    }
+}
+
+#[test]
+fn what_comes_late_is_told_from_what_never_comes() {
+    let (status, said) = ping_wrong(Wrong::Delays { at: 128, millis: 300 }, &["-c", "12", "-i", "50ms", "-W", "0.1"]);
+    assert_eq!(status, Some(0), "late is not lost: {said}");
+    assert!(said.contains("seq=3 lost: not back within 100ms") && said.contains(" ms (late)"), "{said}");
+    let (status, said) = ping_wrong(Wrong::Swallows { at: 128 }, &["-c", "4", "-i", "50ms", "-W", "0.1"]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("4 sent, 2 received, 2 lost (50 %)"), "{said}");
+}
+
+#[test]
+fn a_peer_that_closes_costs_what_was_on_its_way_and_is_called_again() {
+    let (status, said) = ping_wrong(Wrong::Closes { at: 64 }, &["-c", "3", "-i", "20ms"]);
+    assert_eq!(status, Some(0), "nothing was on its way: {said}");
+    assert_eq!(said.matches("connected in").count(), 3, "{said}");
+}
+
+#[test]
+fn who_is_no_echo_service_is_named() {
+    for (wrong, words) in [
+        (Wrong::Greets(b"220 mail.example ESMTP ready\r\n"), "an SMTP or FTP server"),
+        (Wrong::Greets(b"SSH-2.0-OpenSSH_9.2p1\r\n"), "an SSH server"),
+        (Wrong::Greets(b"Welcome!\r\n"), "it said \"Welcome!"),
+        (Wrong::Answers(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"), "an HTTP server"),
+        (Wrong::Answers(b""), "closed the connection without returning anything"),
+        (Wrong::IsSilent, "returned nothing of the handshake within 200ms"),
+    ] {
+        let (status, said) = ping_wrong(wrong, &["-c", "1", "--handshake-timeout", "200ms"]);
+        assert_eq!(status, Some(2), "{said}");
+        assert!(said.contains(words) && said.contains("error: cannot ping 127.0.0.1:"), "{said}");
+    }
+    let (status, said) = ping_wrong(Wrong::Shouts, &["-c", "1", "-W", "0.5", "--no-handshake"]);
+    assert_eq!(status, Some(1), "without a handshake it is measured all the same: {said}");
+}
+
+#[test]
+fn nobody_there_is_an_error_and_may_be_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+    let (status, _, stderr) = ping(address, &["-c", "1"]);
+    assert_eq!(status.code(), Some(2));
+    assert!(stderr.contains("connection refused: nobody listens there"), "{stderr}");
+
+    let mut command = Command::new(PROGRAM);
+    command.args(["ping", &address.to_string(), "-c", "2", "-i", "0", "--retry", "20"]);
+    let mut child = Killed(command.stdout(Stdio::piped()).spawn().expect("the program"));
+    let mut said = String::new();
+    let mut stdout = std::io::BufReader::new(child.0.stdout.take().expect("piped"));
+    while !said.contains("trying again") {
+        assert!(stdout.read_line(&mut said).expect("a line") > 0, "{said}");
+    }
+    let process = Process::spawn(Command::new(PROGRAM).args(["serve", "--listen", &address.to_string()]));
+    let status = eventually("it ends", || child.0.try_wait().expect("our own child"));
+    stdout.read_to_string(&mut said).expect("text");
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(said.contains("2 sent, 2 received"), "{said}");
+    process.terminate();
+}
+
+#[test]
+fn ctrl_c_ends_with_the_summary_and_sigquit_shows_it_on_the_way() {
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    let mut command = Command::new(PROGRAM);
+    command.args(["ping", &process.address.to_string(), "-i", "10ms"]);
+    let mut child = Killed(command.stdout(Stdio::piped()).spawn().expect("the program"));
+    let mut stdout = std::io::BufReader::new(child.0.stdout.take().expect("piped"));
+    let mut said = String::new();
+    let mut until = |words: &str, said: &mut String| {
+        while !said.contains(words) {
+            assert!(stdout.read_line(said).expect("a line") > 0, "{said}");
+        }
+    };
+    let pid = Pid::from_raw(child.0.id() as i32);
+    until("seq=3", &mut said);
+    kill(pid, Signal::SIGQUIT).expect("it is running");
+    until("rtt p50", &mut said);
+    said.clear();
+    kill(pid, Signal::SIGINT).expect("it is running");
+    until("ping statistics", &mut said);
+    let status = eventually("it ends", || child.0.try_wait().expect("our own child"));
+    assert_eq!(status.code(), Some(0));
+    process.terminate();
+}
+
+#[test]
+fn pings_keep_their_interval() {
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    let start = Instant::now();
+    let (status, _, _) = ping(process.address, &["-c", "11", "-i", "20ms"]);
+    assert_eq!(status.code(), Some(0));
+    assert!(start.elapsed() >= Duration::from_millis(200), "never sooner");
+    process.terminate();
+}
+
+#[test]
+fn timestamps_and_sizes_are_checked() {
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    let (_, stdout, _) = ping(process.address, &["-c", "1", "-D"]);
+    assert!(stdout.lines().take(2).all(|line| line.starts_with('[')), "{stdout}");
+    for arguments in
+        [&["-s", "0"] as &[_], &["-s", "17MiB"], &["-i", "-1"], &["-W", "soon"], &["-D", "--json"], &["-c", "x"]]
+    {
+        let (status, _, stderr) = ping(process.address, arguments);
+        assert_eq!(status.code(), Some(2), "{arguments:?}");
+        assert!(stderr.starts_with("error: "), "{stderr}");
+    }
+    process.terminate();
+}
+
+#[test]
+fn each_line_of_json_is_what_the_readme_says() {
+    let mut seen = Vec::new();
+    for wrong in [Wrong::Nothing, Wrong::Flips { at: 70 }, Wrong::Swallows { at: 64 }, Wrong::Closes { at: 96 }] {
+        let (_, stdout, _) = ping(serve(wrong), &["-c", "3", "-i", "10ms", "-W", "0.1", "--json"]);
+        for line in stdout.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            assert_valid(&line, "ping-line");
+            seen.push(line["type"].as_str().expect("a type").to_owned());
+        }
+        assert_eq!(seen.last().expect("a line"), "summary");
+    }
+    assert!(["echo", "lost", "corrupt"].iter().all(|kind| seen.iter().any(|seen| seen == kind)), "{seen:?}");
+}
+
+#[test]
+fn a_reader_who_has_seen_enough_is_no_error() {
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    let script = format!("\"$0\" ping {} -i 1ms -c 200 | head -n 2; exit \"${{PIPESTATUS:-0}}\"", process.address);
+    let (status, stdout, stderr) = run(Command::new("bash").args(["-c", &script, PROGRAM]));
+    assert!(status.success(), "{stdout}{stderr}");
+    assert!(!stderr.contains("panicked") && stderr.is_empty(), "{stderr}");
+    process.terminate();
+}
+
+/// A ping without end, and its stdout.
+fn endless_ping(process: &Process, arguments: &[&str]) -> (Killed, std::io::BufReader<ChildStdout>) {
+    let mut command = Command::new(PROGRAM);
+    command.args(["ping", &process.address.to_string(), "-i", "10ms"]).args(arguments);
+    let mut child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program"));
+    let stdout = std::io::BufReader::new(child.0.stdout.take().expect("piped"));
+    (child, stdout)
+}
+
+/// Reads lines up to one with `words`, and gives them all.
+fn read_until(words: &str, stdout: &mut impl BufRead) -> String {
+    let mut said = String::new();
+    while !said.contains(words) {
+        assert!(stdout.read_line(&mut said).expect("a line") > 0, "{words} was not said: {said}");
+    }
+    said
+}
+
+#[test]
+fn sigusr1_shows_the_summary_on_the_way_and_sighup_ends_with_it() {
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    let (mut child, mut stdout) = endless_ping(&process, &[]);
+    let pid = Pid::from_raw(child.0.id() as i32);
+    read_until("seq=3", &mut stdout);
+    kill(pid, Signal::SIGUSR1).expect("it is running");
+    read_until("rtt p50", &mut stdout);
+    read_until("seq=", &mut stdout);
+    kill(pid, Signal::SIGHUP).expect("it is running");
+    read_until("ping statistics", &mut stdout);
+    let status = eventually("it ends", || child.0.try_wait().expect("our own child"));
+    assert_eq!(status.code(), Some(0));
+    process.terminate();
+}
+
+#[test]
+fn sighup_that_is_ignored_stays_ignored() {
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    let mut command = Command::new("nohup");
+    command.args([PROGRAM, "ping", &process.address.to_string(), "-i", "10ms"]);
+    let mut child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("nohup"));
+    let mut stdout = std::io::BufReader::new(child.0.stdout.take().expect("piped"));
+    let pid = Pid::from_raw(child.0.id() as i32);
+    read_until("seq=3 ", &mut stdout);
+    kill(pid, Signal::SIGHUP).expect("it is running");
+    read_until("seq=20 ", &mut stdout);
+    kill(pid, Signal::SIGINT).expect("it is running");
+    read_until("ping statistics", &mut stdout);
+    assert_eq!(eventually("it ends", || child.0.try_wait().expect("our own child")).code(), Some(0));
+    process.terminate();
+}
+
+#[test]
+fn quiet_prints_only_the_header_and_the_summary() {
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    for arguments in [["ping", "-q"], ["-q", "ping"]] {
+        let address = process.address.to_string();
+        let (status, stdout, stderr) = run(Command::new(PROGRAM).args(arguments).args([&address, "-c", "3", "-i", "0"]));
+        assert_eq!((status.code(), &stderr[..]), (Some(0), ""), "{stdout}");
+        let lines: Vec<&str> = stdout.lines().collect();
+        assert!(lines[0].starts_with("PING ") && lines[1].is_empty() && lines[2].starts_with("--- "), "{stdout}");
+        assert!(lines.len() == 6 && stdout.contains("3 sent, 3 received"), "{stdout}");
+    }
+    let (status, stdout, _) =
+        ping(serve(Wrong::Swallows { at: 64 }), &["-q", "-c", "2", "-i", "10ms", "-W", "0.1", "--json"]);
+    assert_eq!(status.code(), Some(1), "{stdout}");
+    assert!(stdout.lines().count() == 1 && stdout.contains("\"type\":\"summary\""), "{stdout}");
+    // What is asked for is shown.
+    let (mut child, mut stdout) = endless_ping(&process, &["-q"]);
+    let pid = Pid::from_raw(child.0.id() as i32);
+    read_until("PING", &mut stdout);
+    let mut figures = String::new();
+    while !figures.contains("sent, ") || figures.contains(" 0 received") {
+        kill(pid, Signal::SIGQUIT).expect("it is running");
+        figures = read_until("sent, ", &mut stdout);
+    }
+    kill(pid, Signal::SIGINT).expect("it is running");
+    read_until("ping statistics", &mut stdout);
+    assert_eq!(eventually("it ends", || child.0.try_wait().expect("our own child")).code(), Some(0));
+    process.terminate();
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_an_error() {
+    let process = Process::start(Server::Rust, &[]).expect("the program");
+    for arguments in [&[] as &[_], &["--json"], &["-q"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+        let mut command = Command::new(PROGRAM);
+        command.args(["ping", &process.address.to_string(), "-c", "3", "-i", "0"]).args(arguments).stdout(full);
+        let output = command.output().expect("the program");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+        assert!(stderr.contains("error: cannot write the report: No space left on device"), "{stderr}");
+    }
+    process.terminate();
+}
+
+#[test]
+fn a_ping_that_was_stopped_reads_what_has_come_before_it_calls_it_lost() {
+    let mut command = Command::new(PROGRAM);
+    let target = serve(Wrong::IsSlow { micros: 20_000 }).to_string();
+    command.args(["ping", &target, "-i", "0", "-c", "20", "-W", "100ms"]);
+    let mut child = Killed(command.stdout(Stdio::piped()).spawn().expect("the program"));
+    let mut stdout = std::io::BufReader::new(child.0.stdout.take().expect("piped"));
+    read_until("seq=3 ", &mut stdout);
+    let pid = Pid::from_raw(child.0.id() as i32);
+    kill(pid, Signal::SIGSTOP).expect("it is running");
+    eventually("it stands", || (crate::support::proc::state(child.0.id()) == 'T').then_some(()));
+    std::thread::park_timeout(Duration::from_millis(200)); // longer than the timeout
+    kill(pid, Signal::SIGCONT).expect("it stands");
+    let said = read_until("ping statistics", &mut stdout);
+    assert!(!said.contains("lost: not back") && said.contains("seq=20 "), "{said}");
+    assert_eq!(eventually("it ends", || child.0.try_wait().expect("our own child")).code(), Some(0), "{said}");
+}
