@@ -10,6 +10,7 @@ use slotmap::SlotMap;
 use tracing::warn;
 
 use super::accept::{Listener, PerSource};
+use super::connection::Host;
 use super::config::{Builder, Config, ConfigError, ListenAddress, SocketOptions};
 use super::drain::Drain;
 use super::error::Error;
@@ -115,7 +116,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             deadlines.set(at, Token::fixed(STATUS));
         }
         Self {
-            protocol,
+            protocol: Host::new(protocol),
             connections: SlotMap::with_capacity_and_key(max_connections.min(CONNECTIONS_WITHOUT_GROWTH)),
             max_connections,
             per_source: config.limits.max_per_ip.map(PerSource::new),

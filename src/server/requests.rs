@@ -1,4 +1,4 @@
-//! Doing what a protocol has asked for: bytes to others, timers, closing. And the lines that the server itself has to say.
+//! The requests of a protocol: bytes for other connections, timers, closing. Also the server's own lines: statuses and heartbeats.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use super::statistics::Reason;
 use crate::protocol::{Mail, Protocol, Recipients, Request, SessionId};
 
 impl<P: Protocol, K: Kernel> Server<P, K> {
-    /// Does what the protocol has asked for, until nothing is left. A protocol that only answers asks for nothing.
+    /// Carries out the requests of the protocol, until none is left. A protocol that only answers makes none.
     #[inline]
     pub(super) fn do_requests(&mut self) {
         if !P::ONLY_ANSWERS && !self.post.is_empty() {
@@ -17,8 +17,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
+    /// Carries out all requests.
     #[cold]
-    fn do_all_requests(&mut self) {
+    pub(super) fn do_all_requests(&mut self) {
         while !self.post.is_empty() {
             self.clock.read(&self.kernel);
             let now = self.clock.last_read();
@@ -56,7 +57,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
-    /// Sends bytes to a connection, if it is there and takes what it is sent.
+    /// Sends bytes to a connection, if it is open and has room for them.
     pub(super) fn deliver_to(&mut self, id: SessionId, bytes: &[u8]) {
         let Some(slot) = self.connections.get_mut(id) else { return };
         match slot.connection.deliver(bytes, self.outbox_limit) {
@@ -66,11 +67,12 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
-    /// Counts what is now pending for a connection that was sent something outside of its turn. If that was interrupted, it gets a turn.
+    /// Counts the pending bytes of a connection that was sent bytes outside of its turn. If the send was interrupted, the connection gets
+    /// a turn.
     fn after_saying(&mut self, id: SessionId) {
         let Some(slot) = self.connections.get(id) else { return };
         let can_flush = slot.connection.can_flush();
-        if slot.connection.memory_bytes(&self.protocol) != slot.counted_bytes as usize {
+        if slot.connection.memory_bytes(id, &self.protocol) != slot.counted_bytes as usize {
             self.count_pending(id);
         }
         if can_flush {
@@ -78,7 +80,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
-    /// Tells the protocol of the timers that have come, at the moment up to which all events have been processed.
+    /// Runs the protocol's timers that were due when the last events were processed.
     pub(super) fn run_protocol_timers(&mut self, known_until: Instant) {
         while let Some((owner, number)) = self.timers.take_due(known_until) {
             match owner {
@@ -98,14 +100,14 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
-    /// Tells every connection how many there are.
+    /// Sends every connection the number of connections.
     pub(super) fn send_status(&mut self) {
         let text = format!("Server status: {} active connections\n", self.connections.len());
         let bytes = self.protocol.notice(&text).into();
         self.deliver(&Mail { to: Recipients::All, bytes });
     }
 
-    /// Shows a quiet connection that the server is still there.
+    /// Sends a quiet connection a heartbeat.
     pub(super) fn send_heartbeat(&mut self, id: SessionId) {
         let bytes = self.protocol.notice("HEARTBEAT\n");
         self.deliver_to(id, &bytes);

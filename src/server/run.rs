@@ -14,6 +14,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
@@ -21,6 +22,7 @@ use tracing::{error, info, warn};
 
 use super::accept::{Listener, PerSource};
 use super::config::Timeouts;
+use super::connection::Host;
 use super::connections::Slot;
 use super::drain::Drain;
 use super::error::Error;
@@ -79,7 +81,7 @@ pub struct Summary {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Server<P: Protocol, K: Kernel = Linux> {
-    pub(super) protocol: P,
+    pub(super) protocol: Host<P>,
     pub(super) connections: SlotMap<SessionId, Slot<K::Stream, P::Session>>,
     pub(super) max_connections: usize,
     pub(super) per_source: Option<PerSource>,
@@ -152,8 +154,14 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// `tracing` event at level `INFO`, with the target `edgecho::statistics`.
     ///
     /// # Errors
-    /// [`Error::System`] when a call fails that the loop cannot do without. No peer can bring that about.
+    /// - [`Error::System`] when a call fails that the loop cannot do without. No peer can bring that about.
+    /// - [`Error::Protocol`] when the protocol fails or panics. After a panic all connections are closed at once.
     pub fn run(mut self) -> Result<Summary, Error> {
+        // Once for the whole run: a message pays nothing for it. Nothing of the server is used after a panic, it is only dropped.
+        catch_unwind(AssertUnwindSafe(|| self.run_to_end())).unwrap_or_else(|panic| Err(Error::panicked(&*panic)))
+    }
+
+    fn run_to_end(&mut self) -> Result<Summary, Error> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut busy_until = None;
         self.begin()?;
@@ -197,8 +205,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// What comes before the first turn.
     fn begin(&mut self) -> Result<(), Error> {
         self.clock.read(&self.kernel);
-        if let Some(source) = self.protocol.source() {
-            let watch = Error::system("watch what the protocol writes to (epoll_ctl)");
+        if let Some(source) = self.protocol.background().and_then(|background| background.descriptor()) {
+            let watch = Error::system("watch the descriptor of the protocol (epoll_ctl)");
             self.kernel.watch_source(source, Token::fixed(PROTOCOL)).map_err(watch)?;
         }
         self.protocol.start(&mut self.post);
@@ -206,7 +214,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     fn on_protocol_event(&mut self, flags: EpollFlags) {
-        self.protocol.on_source(flags, &mut self.post);
+        if let Some(background) = self.protocol.background() {
+            background.on_event(flags, &mut self.post);
+        }
         self.do_requests();
     }
 
@@ -250,10 +260,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     /// Ends a run: connections that are still open are cut off.
-    fn end(mut self) -> Result<Summary, Error> {
+    fn end(&mut self) -> Result<Summary, Error> {
         self.cut_off();
         let aborted = self.statistics.closed_for(Reason::Aborted);
-        let ended = self.protocol.end();
+        let ended = self.protocol.background().map_or(Ok(()), |background| background.end());
         if let Some(reason) = self.failure.take().or(ended.err()) {
             if self.interrupted_by.is_none() {
                 return Err(Error::Protocol { reason });

@@ -99,7 +99,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let mut turn = Turn { id: key, peer: &client.peer, post: &mut self.post, pipe: self.pipe.as_mut() };
         let progress = client.connection.advance(&mut self.protocol, buffer, budget_bytes, &mut turn);
         let connection = &client.connection;
-        if connection.memory_bytes(&self.protocol) != client.counted_bytes as usize {
+        if connection.memory_bytes(key, &self.protocol) != client.counted_bytes as usize {
             self.count_pending(key);
         } else if connection.needs_room() && !connection.is_watched_for_room() {
             self.watch_for_room(key);
@@ -165,7 +165,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     pub(super) fn count_pending(&mut self, key: SessionId) {
         let now_ms = self.clock.read(&self.kernel);
         let Some(client) = self.connections.get_mut(key) else { return };
-        let (before, after) = (client.counted_bytes as usize, client.connection.memory_bytes(&self.protocol));
+        let (before, after) = (client.counted_bytes as usize, client.connection.memory_bytes(key, &self.protocol));
         client.counted_bytes = u32::try_from(after).unwrap_or(u32::MAX);
         self.statistics.count_pending(before, client.counted_bytes as usize);
         let needs_room = client.connection.needs_room();

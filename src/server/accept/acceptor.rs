@@ -151,7 +151,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             self.schedule_check(key);
         }
         // What the protocol has said of its own accord may not have found room.
-        if !P::ONLY_ANSWERS && self.connections[key].connection.memory_bytes(&self.protocol) > 0 {
+        if !P::ONLY_ANSWERS && self.connections[key].connection.memory_bytes(key, &self.protocol) > 0 {
             self.count_pending(key);
         }
         debug!(%peer, "opened");

@@ -120,7 +120,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             budget_bytes = budget_bytes.min(bucket.available(rate, client.connection.received_bytes(), now_ms));
         }
         if self.is_memory_full() {
-            let held_bytes = client.connection.memory_bytes(&self.protocol) - client.connection.pending_bytes();
+            let held_bytes = client.connection.piece_bytes(&self.protocol);
             // A connection that owes its peer bytes is not read, and cannot make a piece whole.
             let can_read = !client.connection.needs_room();
             let needs_none = can_read && held_bytes < SMALL_PIECE_BYTES && client.connection.is_acknowledged();
@@ -207,8 +207,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     fn check_holder(&mut self) {
         let Some((key, since_ms)) = self.pressure.holder else { return };
         let Some(client) = self.connections.get(key) else { return };
-        if client.connection.memory_bytes(&self.protocol) == client.connection.pending_bytes()
-            || client.connection.needs_room()
+        if client.connection.piece_bytes(&self.protocol) == 0 || client.connection.needs_room()
         {
             self.pressure.holder = None;
         } else if client.place == Place::Nowhere {
@@ -229,7 +228,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let (known_ms, patience) = (self.clock.ms(self.horizon.known_until()), self.timeouts.patience());
         let silent = self.connections.iter().filter(|(_, client)| {
             client.place == Place::Nowhere
-                && client.connection.memory_bytes(&self.protocol) > client.connection.pending_bytes()
+                && client.connection.piece_bytes(&self.protocol) > 0
                 && Duration::from_millis(known_ms.saturating_sub(client.active_ms)) > patience
         });
         for key in silent.map(|(key, _)| key).collect::<Vec<_>>() {
