@@ -218,8 +218,8 @@ mod tests {
             pieces += usize::from(piece.len() > 100);
             true
         };
-        assert_eq!(count(&mut |stream| Lines::new(100).decode(stream, &mut take).map_or(0, |()| 1), Framing::Line), 1);
-        assert_eq!(count(&mut |stream| Frames::new(100).decode(stream, &mut take).map_or(0, |()| 1), Framing::Frame), 1);
+        assert_eq!(count(&mut |stream| Lines::new(100).decode(stream, &mut take).map_or(0, |_| 1), Framing::Line), 1);
+        assert_eq!(count(&mut |stream| Frames::new(100).decode(stream, &mut take).map_or(0, |_| 1), Framing::Frame), 1);
         assert_eq!(pieces, 100);
     }
 }

@@ -4,12 +4,14 @@ use std::time::Instant;
 
 use tracing::{debug, warn};
 
-use super::decode::echo_whole;
-use super::{DecodeError, Decoder, Frames, Protocol, Reply, memory};
+use super::decode::{DecodeError, Decoder, Frames, echo_whole};
+use super::interface::Protocol;
+use super::memory;
+use super::reply::Reply;
 use crate::throttle::Throttle;
 
-/// Returns whole frames: a length, as an unsigned number of 4 bytes with the most significant first, and as many bytes. A length that
-/// is too large is a warning, and the connection is closed.
+/// Returns whole frames: a length, as an unsigned number of 4 bytes with the most significant byte first, and as many bytes. A length
+/// above the limit closes the connection with a warning.
 ///
 /// ```
 /// use edgecho::protocol::Frame;
@@ -26,10 +28,10 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// How long a frame may be by default, in bytes without its length.
+    /// The default of the longest frame, in bytes without its length.
     pub const MAX: usize = 64 * 1024;
 
-    /// With frames of up to `max` bytes, not counting their lengths.
+    /// Returns the protocol for frames of up to `max` bytes, without their lengths.
     #[must_use]
     pub fn new(max: usize) -> Self {
         Self { max, complaints: Throttle::default() }
@@ -39,7 +41,8 @@ impl Frame {
     pub(super) fn close(&mut self, error: DecodeError, reply: &mut impl Reply) {
         match error {
             DecodeError::OutOfMemory { length } => memory::warn(Some(reply.peer()), length),
-            // Any peer can cause it, as often as it likes.
+            DecodeError::Malformed { .. } => {}
+            // Any peer can cause this, at any rate.
             DecodeError::TooLong { length } => {
                 if let Some(suppressed) = self.complaints.admit(Instant::now()) {
                     warn!(peer = %reply.peer(), length, suppressed, "closed for a frame longer than {} bytes", self.max);

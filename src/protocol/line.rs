@@ -1,11 +1,14 @@
 //! Echo line by line.
 
-use super::decode::echo_whole;
-use super::{DecodeError, Decoder, Lines, Protocol, Reply, memory};
+use super::decode::{DecodeError, Decoder, Lines, echo_whole};
+use super::interface::Protocol;
+use super::memory;
+use super::reply::Reply;
 
-/// Returns whole lines, as they came, with LF or CRLF; what stands behind the last line end is returned when the peer sends its
-/// FIN. `quit` alone on a line is returned, and then the connection is closed; so it is after a line that is too long, which is
-/// answered by a line that says so.
+/// Returns whole lines as they came, with LF or CRLF. The bytes behind the last line end are returned when the peer sends its FIN.
+///
+/// A line `quit` is returned, and ends the connection. A line that is too long is answered with
+/// `error: line longer than 65536 bytes`, and ends the connection, too.
 ///
 /// ```
 /// use edgecho::protocol::Line;
@@ -21,10 +24,10 @@ pub struct Line {
 }
 
 impl Line {
-    /// How long a line may be by default, in bytes without its end.
+    /// The default of the longest line, in bytes without its end.
     pub const MAX: usize = 64 * 1024;
 
-    /// With lines of up to `max` bytes, not counting their ends.
+    /// Returns the protocol for lines of up to `max` bytes, without their ends.
     #[must_use]
     pub fn new(max: usize) -> Self {
         Self { max }
@@ -51,11 +54,9 @@ impl Protocol for Line {
             !has_quit
         });
         match result {
-            Ok(()) => {}
-            Err(DecodeError::TooLong { .. }) => {
-                reply.send(format!("error: line longer than {} bytes\n", self.max).as_bytes());
-            }
+            Ok(_) => {}
             Err(DecodeError::OutOfMemory { length }) => memory::warn(Some(reply.peer()), length),
+            Err(_) => reply.send(format!("error: line longer than {} bytes\n", self.max).as_bytes()),
         }
         if has_quit || result.is_err() {
             reply.close();

@@ -1,4 +1,4 @@
-//! Memory that cannot be had, for a connection that needs it.
+//! A warning about memory that a connection needs and the system does not have.
 
 use std::net::SocketAddr;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -8,10 +8,10 @@ use tracing::warn;
 
 use crate::throttle::Throttle;
 
-/// Memory belongs to the whole process, and so does the limit on warnings about it. Any peer can cause them.
+/// Limit on the warnings. Memory belongs to the whole process, and any peer can cause them.
 static WARNINGS: LazyLock<Mutex<Throttle>> = LazyLock::new(Mutex::default);
 
-/// Warns that a connection, of this peer if it is known, is closed because the memory for `length` bytes cannot be had.
+/// Warns that the server closes a connection because it cannot hold `length` bytes for it.
 #[cold]
 pub(crate) fn warn(peer: Option<SocketAddr>, length: u64) {
     if let Some(suppressed) = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now()) {

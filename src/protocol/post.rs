@@ -1,18 +1,21 @@
-//! What a protocol sends to others than the one who has just spoken, and what it wants to be reminded of. It is collected while a
-//! connection has its turn, and done right afterwards.
+//! Requests of a protocol to the server: bytes for other connections, timers, closing. They are collected during a call of the protocol,
+//! and the server carries them out right after it.
 
 use std::time::Duration;
 
-use super::SessionId;
+slotmap::new_key_type! {
+    /// The name of a connection. No other connection ever gets the same name: what is sent to a closed connection goes nowhere.
+    pub struct SessionId;
+}
 
-/// A timer: when it is to come, and under what number.
+/// A timer, told by its number.
 ///
 /// ```
 /// use std::time::Duration;
 ///
 /// use edgecho::protocol::{Protocol, Reply, Timer};
 ///
-/// /// Closes each connection after a minute, and says so ten seconds before.
+/// /// Closes each connection after a minute, and warns ten seconds before.
 /// struct Minute;
 ///
 /// impl Protocol for Minute {
@@ -37,26 +40,26 @@ use super::SessionId;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timer {
-    /// The number that it is told by.
+    /// Number that the protocol tells its timers by.
     pub number: u32,
-    /// How long from now. It comes never sooner, and as much later as the loop takes to come to it.
+    /// Time from now on. A timer never comes early. It comes late while the loop is busy.
     pub after: Duration,
-    /// How long from one to the next, if it is to come again and again. They follow a schedule: one that comes late does not
-    /// delay the next, and those that were missed altogether are left out. At least a millisecond.
+    /// Interval of a timer that repeats, at least a millisecond. The timer follows a schedule: a late one does not delay the next, and
+    /// missed ones are left out.
     pub every: Option<Duration>,
 }
 
 impl Timer {
-    /// The shortest interval of a timer that repeats: a shorter one is taken for it.
+    /// The shortest interval of a timer that repeats. A shorter one is raised to this.
     pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 
-    /// A timer that comes once. One that the clock cannot reach, such as [`Duration::MAX`], never comes.
+    /// Returns a timer that comes once. One that the clock cannot reach, such as [`Duration::MAX`], never comes.
     #[must_use]
     pub fn once(number: u32, after: Duration) -> Self {
         Self { number, after, every: None }
     }
 
-    /// A timer that comes over and over.
+    /// Returns a timer that repeats.
     #[must_use]
     pub fn every(number: u32, interval: Duration) -> Self {
         let interval = interval.max(Self::SHORTEST_INTERVAL);
@@ -64,12 +67,12 @@ impl Timer {
     }
 }
 
-/// Who is to be sent something.
+/// The connections that something is sent to.
 ///
 /// ```
 /// use edgecho::protocol::{Protocol, Recipients, Reply};
 ///
-/// /// What one sends, the others receive.
+/// /// Passes the input of each connection on to all others.
 /// struct Relay;
 ///
 /// impl Protocol for Relay {
@@ -84,16 +87,17 @@ impl Timer {
 /// }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Recipients {
     /// One connection.
     One(SessionId),
-    /// All but one.
+    /// All connections but one.
     Others(SessionId),
-    /// All.
+    /// All connections.
     All,
 }
 
-/// Bytes on their way to somebody.
+/// Bytes on their way to one or more connections.
 ///
 /// ```
 /// use edgecho::protocol::{Mail, Recipients};
@@ -103,36 +107,38 @@ pub enum Recipients {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mail {
-    /// To whom.
+    /// The recipients.
     pub to: Recipients,
-    /// What.
+    /// The bytes.
     pub bytes: Box<[u8]>,
 }
 
-/// What was asked for, in the order in which it was.
+/// A request to the server.
 #[derive(Debug)]
 pub(crate) enum Request {
     Deliver(Mail),
-    /// For a connection, or for the server.
+    /// Of a connection, or of the server.
     SetTimer(Option<SessionId>, Timer),
     CancelTimer(Option<SessionId>, u32),
     Resume(SessionId),
-    /// To be closed in order.
+    /// Closes the connection in order.
     Close(SessionId),
-    /// The server cannot go on.
+    /// Ends the server with an error.
     Fail(String),
 }
 
-/// What a protocol asks of the server. What is sent to a connection follows what was sent there before, in order. A connection that
-/// takes nothing is not sent more than fits into `outbox_limit` (see [`Limits`](crate::server::Limits)): what does not is skipped as a
-/// whole, and counted.
+/// Requests to the server, carried out in order right after the call of the protocol.
+///
+/// Bytes for a connection follow what it was sent before. A connection that reads nothing is sent at most
+/// [`outbox_limit`](crate::server::Limits::outbox_limit) bytes: a piece that does not fit is skipped as a whole, and counted in
+/// [`Statistics`](crate::server::Statistics).
 ///
 /// ```
 /// use std::time::Duration;
 ///
 /// use edgecho::protocol::{Post, Protocol, Recipients, Reply, Timer};
 ///
-/// /// Tells everybody the time that has passed.
+/// /// Tells every client the seconds that have passed.
 /// #[derive(Default)]
 /// struct Clock {
 ///     seconds: u64,
@@ -161,32 +167,34 @@ pub struct Post {
 }
 
 impl Post {
-    /// Sends `bytes` to one connection, to all, or to all but one.
+    /// Sends `bytes` to one connection, to all, or to all but one. The bytes are copied.
     pub fn send(&mut self, to: Recipients, bytes: &[u8]) {
         self.requests.push(Request::Deliver(Mail { to, bytes: bytes.into() }));
     }
 
-    /// Closes a connection in order: what was sent before still goes out, then our FIN.
+    /// Closes a connection in order: the peer is sent all pending bytes, then our FIN.
     pub fn close(&mut self, id: SessionId) {
         self.requests.push(Request::Close(id));
     }
 
-    /// Has a timer of the server come, which replaces one that it has under the same number.
+    /// Sets a timer of the server. It replaces the timer with the same number.
     pub fn set_timer(&mut self, timer: Timer) {
         self.set(None, timer);
     }
 
-    /// Takes a timer of the server back.
+    /// Cancels a timer of the server.
     pub fn cancel_timer(&mut self, timer: u32) {
         self.cancel(None, timer);
     }
 
-    /// Reads on from a connection for which [`can_receive`](super::Protocol::can_receive) has said no.
+    /// Resumes a connection: the server offers input that was [left](super::Reply::leave) again, or reads a connection that
+    /// [`Background::can_receive`](super::Background::can_receive) has stopped.
     pub fn resume(&mut self, id: SessionId) {
         self.requests.push(Request::Resume(id));
     }
 
-    /// Ends the server, for a reason in words: the protocol cannot go on.
+    /// Ends the server: [`Server::run`](crate::server::Server::run) returns [`Error::Protocol`](crate::server::Error::Protocol) with this
+    /// reason.
     pub fn fail(&mut self, reason: String) {
         self.requests.push(Request::Fail(reason));
     }
@@ -204,7 +212,7 @@ impl Post {
         self.requests.is_empty()
     }
 
-    /// Takes what was asked for; what is asked for meanwhile comes in the next turn.
+    /// Takes the requests. Requests made while they are carried out come in the next round.
     pub(crate) fn take(&mut self) -> Vec<Request> {
         std::mem::take(&mut self.requests)
     }

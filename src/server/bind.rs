@@ -1,7 +1,7 @@
 //! How a server comes to listen. Apart from `mod.rs`, which is about what it does from then on.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -9,17 +9,18 @@ use tracing::warn;
 
 use super::accept::{Acceptor, Listener};
 use super::config::{Builder, Config, ConfigError, ListenAddress, SocketOptions};
+use super::connection::Host;
 use super::connections::Connections;
 use super::drain::Drain;
 use super::error::Error;
 use super::fault::Fault;
-use super::handle::HandleEnd;
+use super::handle::{Handle, HandleEnd};
 use super::kernel::{Kernel, Linux};
 use super::pressure::Pressure;
 use super::run::{EVENTS_PER_TURN, Options, Server};
 use super::statistics::Statistics;
 use super::time::Time;
-use super::tokens::{self, SIGNALS};
+use super::tokens::{self, HANDLE, SIGNALS};
 use super::turn::TurnBuffers;
 use crate::event::{EventLoop, Signals, Token};
 use crate::protocol::{Post, Protocol};
@@ -57,6 +58,19 @@ impl<P: Protocol> Server<P, Linux> {
         }
         let max_connections = max_connections(config.limits.max_connections, limit, &listeners)?;
         Ok(Self::assemble(protocol, config, Linux { event_loop, signals }, pipe, listeners, max_connections))
+    }
+
+    /// Returns a handle to this server, for use in other threads.
+    ///
+    /// # Errors
+    /// Returns the errors of eventfd(2) and epoll_ctl(2).
+    pub fn handle(&mut self) -> io::Result<Handle> {
+        if let Some(handle) = self.handle_end.handle() {
+            return Ok(handle);
+        }
+        let event_loop = &self.kernel.event_loop;
+        let watch = |eventfd: &OwnedFd| event_loop.watch(eventfd, Token::fixed(HANDLE), EpollFlags::IN);
+        self.handle_end.create(self.acceptor.addresses().collect(), watch)
     }
 }
 
@@ -99,7 +113,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         max_connections: usize,
     ) -> Self {
         Self {
-            protocol,
+            protocol: Host::new(protocol),
             connections: Connections::new(max_connections),
             acceptor: Acceptor::new(listeners, max_connections, &config.limits),
             pressure: Pressure::new(&config.limits),

@@ -9,7 +9,7 @@ use std::time::Instant;
 use slotmap::SlotMap;
 use tracing::{debug, warn};
 
-use super::connection::{Connection, Peer, Turn};
+use super::connection::{Connection, Host, Peer, Turn};
 use super::kernel::Kernel;
 use super::pressure::Demand;
 use super::statistics::{Reason, Statistics};
@@ -63,13 +63,16 @@ impl<S: Stream, T> Slot<S, T> {
 
     /// Returns whether the memory that the connection holds is not what was counted.
     #[inline]
-    pub(super) fn has_uncounted<P: Protocol<Session = T>>(&self, protocol: &P) -> bool {
-        self.connection.memory_bytes(protocol) != self.counted_bytes as usize
+    pub(super) fn has_uncounted<P: Protocol<Session = T>>(&self, key: SessionId, host: &Host<P>) -> bool {
+        self.connection.memory_bytes(key, host) != self.counted_bytes as usize
     }
 
     /// Counts the memory that the connection holds.
-    pub(super) fn count<P: Protocol<Session = T>>(&mut self, protocol: &P, statistics: &mut Statistics) {
-        let counted = u32::try_from(self.connection.memory_bytes(protocol)).unwrap_or(u32::MAX);
+    pub(super) fn count<P>(&mut self, key: SessionId, host: &Host<P>, statistics: &mut Statistics)
+    where
+        P: Protocol<Session = T>,
+    {
+        let counted = u32::try_from(self.connection.memory_bytes(key, host)).unwrap_or(u32::MAX);
         statistics.count_pending(self.counted_bytes as usize, counted as usize);
         self.counted_bytes = counted;
     }
@@ -114,17 +117,12 @@ impl<S: Stream, T> Slot<S, T> {
     }
 
     /// Returns the facts that the read budget of the connection depends on.
-    pub(super) fn demand<P: Protocol<Session = T>>(&self, protocol: &P) -> Demand {
+    pub(super) fn demand<P: Protocol<Session = T>>(&self, host: &Host<P>) -> Demand {
         Demand {
             received_bytes: self.connection.received_bytes(),
-            held_bytes: self.held_bytes(protocol),
+            piece_bytes: self.connection.piece_bytes(host),
             needs_room: self.connection.needs_room(),
         }
-    }
-
-    /// Returns the bytes that the protocol holds of a piece (a line, a frame) that is not whole yet.
-    pub(super) fn held_bytes<P: Protocol<Session = T>>(&self, protocol: &P) -> usize {
-        self.connection.memory_bytes(protocol) - self.connection.pending_bytes()
     }
 
     /// Logs the end of the connection.
@@ -198,7 +196,7 @@ impl<S: Stream, T> Connections<S, T> {
         &mut self,
         (stream, peer): (S, SocketAddr),
         now_ms: u64,
-        protocol: &mut P,
+        host: &mut Host<P>,
         post: &mut Post,
         kernel: &mut K,
     ) -> Result<SessionId, (S, io::Error)>
@@ -210,7 +208,7 @@ impl<S: Stream, T> Connections<S, T> {
         self.slots.try_insert_with_key(|id| match kernel.watch(&stream, Token::of_key(id), INTEREST) {
             Err(error) => Err((stream, error)),
             Ok(()) => Ok(Slot {
-                connection: Connection::open(stream, protocol, &mut Turn { id, peer: &peer, post, pipe: None }),
+                connection: Connection::open(stream, host, &mut Turn { id, peer: &peer, post, pipe: None }),
                 times: Times::new(now_ms),
                 peer,
                 counted_bytes: 0,

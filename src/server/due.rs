@@ -134,7 +134,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// time, or if its piece is not whole after that time while others wait: bytes that trickle in do not keep the place.
     fn check_holder(&mut self, key: SessionId, since_ms: u64) {
         let Some(slot) = self.connections.get(key) else { return };
-        if slot.held_bytes(&self.protocol) == 0 || slot.connection.needs_room() {
+        if slot.connection.piece_bytes(&self.protocol) == 0 || slot.connection.needs_room() {
             self.pressure.release_holder();
         } else if slot.queue() == Queue::None {
             if self.time.is_past_patience(slot.times.active_ms()) {
@@ -151,7 +151,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     fn close_silent_holders(&mut self) {
         let silent = self.connections.iter().filter(|(_, slot)| {
             slot.queue() == Queue::None
-                && slot.held_bytes(&self.protocol) > 0
+                && slot.connection.piece_bytes(&self.protocol) > 0
                 && self.time.is_past_patience(slot.times.active_ms())
         });
         for key in silent.map(|(key, _)| key).collect::<Vec<_>>() {

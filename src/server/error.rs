@@ -1,5 +1,6 @@
 //! What can go wrong for the server as a whole, in words that say what to do.
 
+use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
 
@@ -8,6 +9,7 @@ use super::fault::Fault;
 
 /// Why a server could not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The configuration makes no sense.
     #[error(transparent)]
@@ -33,7 +35,7 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// The protocol could not go on, or could not finish.
+    /// The protocol could not go on or could not finish, or has panicked.
     #[error("{reason}")]
     Protocol {
         /// Why.
@@ -51,6 +53,13 @@ pub enum Error {
 }
 
 impl Error {
+    /// Returns the error of a protocol that has panicked.
+    pub(super) fn panicked(panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+        Self::Protocol { reason: format!("the protocol panicked: {text}") }
+    }
+
     /// For `map_err`: names what was being done.
     pub(super) fn system(action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { action, source }

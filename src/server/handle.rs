@@ -1,4 +1,4 @@
-//! Speaking to a running server from another thread: through an eventfd(2) in the same epoll set as everything else.
+//! Handles: requests to a running server from other threads, through an eventfd(2) in the server's epoll set.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,38 +7,55 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::error::Error;
-use super::kernel::{Kernel, Linux};
-use super::run::{End, Server};
 use super::statistics::Statistics;
-use super::tokens::HANDLE;
-use crate::event::Token;
-use crate::protocol::Protocol;
-use crate::sys::epoll::EpollFlags;
+use crate::protocol::Post;
 use crate::sys::eventfd::{self, EventFdFlags};
 
-/// What a server may be asked from outside.
-enum Ask {
+/// The most [posts](Handle::post) that wait for the server at a time.
+const MAX_WAITING_POSTS: usize = 1024;
+
+/// A request from another thread.
+pub(super) enum Ask {
     Drain,
     Stop,
     Statistics(Sender<Statistics>),
+    Post(Box<dyn FnOnce(&mut Post) + Send>),
+}
+
+/// The reason why a [`Handle::post`] was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PostError {
+    /// The server has ended.
+    #[error("the server has ended")]
+    Ended,
+    /// 1024 posts wait for the server already.
+    #[error("{MAX_WAITING_POSTS} posts wait for the server")]
+    Full,
+}
+
+/// Requests that the server has not taken yet.
+#[derive(Default)]
+struct Asks {
+    waiting: Vec<Ask>,
+    posts: usize,
 }
 
 struct Shared {
     eventfd: OwnedFd,
-    asks: Mutex<Vec<Ask>>,
+    asks: Mutex<Asks>,
     has_ended: AtomicBool,
     addresses: Vec<SocketAddr>,
 }
 
 impl Shared {
-    /// What is left by a thread that has panicked is as good as what any other has left.
-    fn asks(&self) -> MutexGuard<'_, Vec<Ask>> {
+    /// A thread that panics leaves the requests intact: each change is a single push or take.
+    fn asks(&self) -> MutexGuard<'_, Asks> {
         self.asks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A way to speak to a server that runs in another thread. Clones speak to the same server.
+/// A handle to a server that runs in another thread. Clones are handles to the same server.
 ///
 /// ```
 /// use edgecho::protocol::Echo;
@@ -58,39 +75,80 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Has the server do what it does at a first SIGTERM: close its listeners, serve those who are connected until they leave or the
-    /// drain's time is up, and end. Does nothing to one that drains already, or has ended.
+    /// Begins a drain, as a first SIGTERM does: the server closes its listeners, serves open connections until they end or the drain
+    /// timeout is up, and ends. Does nothing if the server drains already, or has ended.
     pub fn drain(&self) {
-        self.ask(Ask::Drain);
+        let _ = self.ask(Ask::Drain);
     }
 
-    /// Has the server do what it does at a second SIGTERM: end at once.
+    /// Ends the server at once, as a second SIGTERM does.
     pub fn stop(&self) {
-        self.ask(Ask::Stop);
+        let _ = self.ask(Ask::Stop);
     }
 
-    /// The statistics, as of now; none of a server that has ended. Waits until the server has come to it, which takes no longer than
-    /// one of its turns. To be called from another thread than the server's, which would wait for itself.
+    /// Returns the current statistics, or `None` if the server has ended. Waits for the server, for one turn of its loop at most. The
+    /// thread of the server must not call this: it would wait for itself.
     #[must_use]
     pub fn statistics(&self) -> Option<Statistics> {
         let (sender, receiver) = mpsc::channel();
-        self.ask(Ask::Statistics(sender));
+        self.ask(Ask::Statistics(sender)).ok()?;
         receiver.recv().ok()
     }
 
-    /// Where the server listens, with the ports that the kernel chose where 0 was asked for.
+    /// Lets the server's thread make requests: send bytes to connections, close them, set timers of the server. Returns at once; `make`
+    /// runs within one turn of the loop. Any thread may call this.
+    ///
+    /// Timers come only if the protocol is not [`ONLY_ANSWERS`](crate::protocol::Protocol::ONLY_ANSWERS). If the server ends first,
+    /// `make` is dropped. If `make` panics, the server ends as after a panic of its protocol.
+    ///
+    /// ```
+    /// use edgecho::protocol::{Echo, Recipients};
+    /// use edgecho::server::Server;
+    ///
+    /// let mut server = Server::builder().listen("127.0.0.1:0".parse()?).signals(false).bind(Echo)?;
+    /// let handle = server.handle()?;
+    /// let thread = std::thread::spawn(move || server.run());
+    ///
+    /// let client = std::net::TcpStream::connect(handle.local_addresses()[0])?;
+    /// std::io::Write::write_all(&mut &client, b"?")?;
+    /// let mut answer = [0; 1];
+    /// std::io::Read::read_exact(&mut &client, &mut answer)?; // now the connection is open
+    /// handle.post(|post| post.send(Recipients::All, b"the server goes down in a minute\n"))?;
+    /// handle.drain();
+    /// client.shutdown(std::net::Shutdown::Write)?;
+    /// assert_eq!(std::io::read_to_string(&client)?, "the server goes down in a minute\n");
+    /// thread.join().expect("no panic")?;
+    /// assert!(handle.post(|_| {}).is_err(), "it has ended");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`PostError::Ended`] if the server has ended, and [`PostError::Full`] if 1024 posts wait for it.
+    pub fn post(&self, make: impl FnOnce(&mut Post) + Send + 'static) -> Result<(), PostError> {
+        self.ask(Ask::Post(Box::new(make)))
+    }
+
+    /// Returns the addresses that the server listens on, with the ports that the kernel chose for port 0.
     #[must_use]
     pub fn local_addresses(&self) -> &[SocketAddr] {
         &self.shared.addresses
     }
 
-    fn ask(&self, ask: Ask) {
+    fn ask(&self, ask: Ask) -> Result<(), PostError> {
         let mut asks = self.shared.asks();
-        if !self.shared.has_ended.load(Ordering::Relaxed) {
-            asks.push(ask);
-            // Fails only where the server has not yet heard of 2^64 others.
-            let _ = eventfd::raise(self.shared.eventfd.as_fd());
+        if self.shared.has_ended.load(Ordering::Relaxed) {
+            return Err(PostError::Ended);
         }
+        if matches!(ask, Ask::Post(_)) {
+            if asks.posts == MAX_WAITING_POSTS {
+                return Err(PostError::Full);
+            }
+            asks.posts += 1;
+        }
+        asks.waiting.push(ask);
+        // Fails only when the counter is full (eventfd(2)), and then the server wakes up anyway.
+        let _ = eventfd::raise(self.shared.eventfd.as_fd());
+        Ok(())
     }
 }
 
@@ -105,59 +163,50 @@ impl std::fmt::Debug for Handle {
 pub(super) struct HandleEnd(Option<Arc<Shared>>);
 
 impl Drop for HandleEnd {
-    /// Nobody waits for the answer of a server that has gone.
+    /// Drops the requests that were not taken: a thread that waits for an answer learns that the server has ended.
     fn drop(&mut self) {
         if let Some(shared) = &self.0 {
             let mut asks = shared.asks();
             shared.has_ended.store(true, Ordering::Relaxed);
-            asks.clear();
+            let dropped = std::mem::take(&mut *asks);
+            drop(asks); // dropping a request may run foreign code, which may use a handle
+            drop(dropped);
         }
     }
 }
 
-impl<P: Protocol> Server<P, Linux> {
-    /// A handle to this server, to be sent to another thread.
+impl HandleEnd {
+    /// Returns the handle, if there is one.
+    pub(super) fn handle(&self) -> Option<Handle> {
+        self.0.as_ref().map(|shared| Handle { shared: Arc::clone(shared) })
+    }
+
+    /// Makes the handle to a server that listens on `addresses`. `watch` puts its eventfd into the epoll set.
     ///
     /// # Errors
-    /// Those of eventfd(2) and epoll_ctl(2).
-    pub fn handle(&mut self) -> io::Result<Handle> {
-        if let Some(shared) = &self.handle_end.0 {
-            return Ok(Handle { shared: Arc::clone(shared) });
-        }
+    /// Returns the errors of eventfd(2) and of `watch`.
+    pub(super) fn create(
+        &mut self,
+        addresses: Vec<SocketAddr>,
+        watch: impl FnOnce(&OwnedFd) -> io::Result<()>,
+    ) -> io::Result<Handle> {
         let eventfd = eventfd::create(EventFdFlags::NONBLOCK | EventFdFlags::CLOEXEC)?;
-        self.kernel.event_loop.watch(&eventfd, Token::fixed(HANDLE), EpollFlags::IN)?;
-        let shared = Arc::new(Shared {
-            eventfd,
-            asks: Mutex::default(),
-            has_ended: AtomicBool::new(false),
-            addresses: self.local_addresses().collect(),
-        });
-        self.handle_end = HandleEnd(Some(Arc::clone(&shared)));
+        watch(&eventfd)?;
+        let shared = Arc::new(Shared { eventfd, asks: Mutex::default(), has_ended: AtomicBool::new(false), addresses });
+        self.0 = Some(Arc::clone(&shared));
         Ok(Handle { shared })
     }
-}
 
-impl<P: Protocol, K: Kernel> Server<P, K> {
-    /// Somebody asks for something through a handle.
-    #[cold]
-    pub(super) fn on_handle(&mut self) -> Result<(), Error> {
-        let Some(shared) = &self.handle_end.0 else { return Ok(()) };
+    /// Takes the requests of the handles.
+    ///
+    /// # Errors
+    /// Returns the error of read(2).
+    pub(super) fn take(&self) -> io::Result<Vec<Ask>> {
+        let Some(shared) = &self.0 else { return Ok(Vec::new()) };
         match eventfd::take(shared.eventfd.as_fd()) {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                return Err(Error::system("hear from a handle (read)")(error));
-            }
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
             _ => {}
         }
-        let asks = std::mem::take(&mut *shared.asks());
-        for ask in asks {
-            match ask {
-                Ask::Drain if self.drain.has_begun() => {}
-                Ask::Drain => self.begin_drain("asked by a handle"),
-                Ask::Stop => self.end_with(End::Stopped),
-                // Who no longer waits for it does not get it.
-                Ask::Statistics(sender) => drop(sender.send(self.statistics())),
-            }
-        }
-        Ok(())
+        Ok(std::mem::take(&mut *shared.asks()).waiting)
     }
 }

@@ -21,10 +21,10 @@ mod tokens;
 mod turn;
 
 pub use config::{AddressError, Builder, Config, ConfigError, Keepalive, Limits, ListenAddress, SocketOptions, Timeouts};
-pub use connection::{Connection, Ending, Peer, Progress, Turn};
+pub use connection::{Connection, Ending, Host, Peer, Progress, Turn};
 pub use error::Error;
 pub use fault::Fault;
-pub use handle::Handle;
+pub use handle::{Handle, PostError};
 pub use kernel::{Kernel, Linux};
 pub use run::{Server, Summary};
 pub use statistics::{Reason, Statistics};

@@ -1,13 +1,16 @@
-//! Doing what a protocol has asked for: bytes to others, timers, closing. And the lines that the server itself has to say.
+//! The requests of a protocol (bytes for other connections, timers, closing) and of handles, and the server's own lines: statuses and
+//! heartbeats.
 
 use super::connection::{Ending, Turn};
+use super::error::Error;
+use super::handle::Ask;
 use super::kernel::Kernel;
 use super::run::{End, Server};
 use super::statistics::Reason;
 use crate::protocol::{Mail, Protocol, Recipients, Request, SessionId};
 
 impl<P: Protocol, K: Kernel> Server<P, K> {
-    /// Does what the protocol has asked for, until nothing is left. A protocol that only answers asks for nothing.
+    /// Carries out the requests of the protocol, until none is left. A protocol that only answers makes none.
     #[inline]
     pub(super) fn do_requests(&mut self) {
         if !P::ONLY_ANSWERS && !self.post.is_empty() {
@@ -15,6 +18,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
+    /// Carries out all requests.
     #[cold]
     fn do_all_requests(&mut self) {
         while !self.post.is_empty() {
@@ -40,6 +44,25 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
+    /// Carries out the requests of handles.
+    #[cold]
+    pub(super) fn on_handle(&mut self) -> Result<(), Error> {
+        for ask in self.handle_end.take().map_err(Error::system("read the requests of a handle (read)"))? {
+            match ask {
+                Ask::Drain if self.drain.has_begun() => {}
+                Ask::Drain => self.begin_drain("asked by a handle"),
+                Ask::Stop => self.end_with(End::Stopped),
+                // The sender fails if the thread no longer waits.
+                Ask::Statistics(sender) => drop(sender.send(self.statistics())),
+                Ask::Post(make) => {
+                    make(&mut self.post);
+                    self.do_all_requests(); // of a protocol that only answers, too
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn deliver(&mut self, mail: &Mail) {
         let but = match mail.to {
             Recipients::One(id) => return self.deliver_to(id, &mail.bytes),
@@ -53,7 +76,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
-    /// Sends bytes to a connection, if it is there and takes what it is sent.
+    /// Sends bytes to a connection, if it is open and has room for them.
     pub(super) fn deliver_to(&mut self, id: SessionId, bytes: &[u8]) {
         let Some(slot) = self.connections.get_mut(id) else { return };
         match slot.connection.deliver(bytes, self.options.outbox_limit) {
@@ -63,7 +86,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
-    /// Counts what is now pending for a connection that was sent something outside of its turn. If that was interrupted, it gets a turn.
+    /// Counts the pending bytes of a connection that was sent bytes outside of its turn. If the send was interrupted, the connection gets
+    /// a turn.
     fn after_saying(&mut self, id: SessionId) {
         let Some(slot) = self.connections.get(id) else { return };
         let can_flush = slot.connection.can_flush();
@@ -74,7 +98,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
-    /// Tells the protocol of the timers that have come, at the moment up to which all events have been processed.
+    /// Runs the protocol's timers that were due when the last events were processed.
     pub(super) fn run_protocol_timers(&mut self) {
         while let Some((owner, number)) = self.time.take_due_timer() {
             match owner {
@@ -94,14 +118,14 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
-    /// Tells every connection how many there are.
+    /// Sends every connection the number of connections.
     pub(super) fn send_status(&mut self) {
         let text = format!("Server status: {} active connections\n", self.connections.len());
         let bytes = self.protocol.notice(&text).into();
         self.deliver(&Mail { to: Recipients::All, bytes });
     }
 
-    /// Shows a quiet connection that the server is still there.
+    /// Sends a quiet connection a heartbeat.
     pub(super) fn send_heartbeat(&mut self, id: SessionId) {
         let bytes = self.protocol.notice("HEARTBEAT\n");
         self.deliver_to(id, &bytes);

@@ -1,10 +1,12 @@
 //! The loop: resume queued work, wait, dispatch each event, answer, keep time.
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tracing::{debug, error, info, warn};
 
 use super::accept::{ACCEPTS_PER_TURN, Acceptor, Arrival};
+use super::connection::Host;
 use super::connections::Connections;
 use super::drain::Drain;
 use super::error::Error;
@@ -60,7 +62,7 @@ pub struct Summary {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Server<P: Protocol, K: Kernel = Linux> {
-    pub(super) protocol: P,
+    pub(super) protocol: Host<P>,
     pub(super) kernel: K,
     pub(super) connections: Connections<K::Stream, P::Session>,
     pub(super) acceptor: Acceptor<K::Listener, K::Stream>,
@@ -115,9 +117,14 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// `tracing` event at level `INFO`, with the target `edgecho::statistics`.
     ///
     /// # Errors
-    /// Returns [`Error::System`] when a call fails that the loop cannot do without. No peer can bring that about. Returns [`Error::Protocol`]
-    /// when the protocol cannot go on, or cannot finish.
+    /// - [`Error::System`] when a call fails that the loop cannot do without. No peer can bring that about.
+    /// - [`Error::Protocol`] when the protocol fails or panics. After a panic all connections are closed at once.
     pub fn run(mut self) -> Result<Summary, Error> {
+        // Once for the whole run: a message pays nothing for it. Nothing of the server is used after a panic, it is only dropped.
+        catch_unwind(AssertUnwindSafe(|| self.run_to_end())).unwrap_or_else(|panic| Err(Error::panicked(&*panic)))
+    }
+
+    fn run_to_end(&mut self) -> Result<Summary, Error> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         self.begin()?;
         loop {
@@ -139,7 +146,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     fn begin(&mut self) -> Result<(), Error> {
         self.time.read(&self.kernel);
-        if let Some(source) = self.protocol.source() {
+        if let Some(source) = self.protocol.background().and_then(|background| background.descriptor()) {
             let watch = Error::system("watch the descriptor of the protocol (epoll_ctl)");
             self.kernel.watch_source(source, Token::fixed(PROTOCOL)).map_err(watch)?;
         }
@@ -203,7 +210,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     fn on_protocol_event(&mut self, flags: EpollFlags) {
-        self.protocol.on_source(flags, &mut self.post);
+        if let Some(background) = self.protocol.background() {
+            background.on_event(flags, &mut self.post);
+        }
         self.do_requests();
     }
 
@@ -303,7 +312,11 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         self.drain.has_begun()
             && self.connections.len() == 0
             && self.acceptor.is_closed()
-            && (P::ONLY_ANSWERS || self.drain.is_closing() || self.drain.is_over() || self.protocol.finish_work())
+            && (P::ONLY_ANSWERS || self.drain.is_closing() || self.drain.is_over() || self.finish_work())
+    }
+
+    fn finish_work(&mut self) -> bool {
+        self.protocol.background().is_none_or(|background| background.finish_work())
     }
 
     /// Has the server end after this turn. A signal prevails over a failure of the protocol, which is then logged, and both over a handle.
@@ -320,9 +333,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     /// Ends a run: connections that are still open are cut off.
-    fn end(mut self) -> Result<Summary, Error> {
+    fn end(&mut self) -> Result<Summary, Error> {
         self.cut_off();
-        if let Err(reason) = self.protocol.end()
+        if let Some(Err(reason)) = self.protocol.background().map(|background| background.end())
             && !matches!(self.end, Some(End::Failed(_)))
         {
             self.end_with(End::Failed(reason));

@@ -71,24 +71,36 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Answers all that was read in this turn of the loop, in the order in which it was read.
     #[inline]
     pub(super) fn answer_inputs(&mut self) {
-        let (mut start, count) = (0, self.buffers.len());
-        for index in 0..count {
-            let (key, input, end) = self.buffers.input(index, start);
-            start = end;
+        // Taken out, so that the compiler need not read it again after each call.
+        let inputs = self.buffers.take();
+        let mut start = 0;
+        for input in &inputs {
+            let (key, bytes) = (input.key, self.buffers.bytes(start, input));
+            start = input.end as usize;
             let Some(slot) = self.connections.get_mut(key) else { continue };
             let mut turn = Turn { id: key, peer: &slot.peer, post: &mut self.post, pipe: None };
-            match slot.connection.respond(&mut self.protocol, input, &mut turn) {
+            match slot.connection.respond(&mut self.protocol, bytes, &mut turn) {
                 Ok(()) if slot.connection.is_quiet() => {}
-                // The read buffer is free for the last connection; any other with more to do has to wait for that.
-                Ok(()) if index + 1 == count => {
-                    let budget_bytes = EVENT_BUDGET_BYTES.saturating_sub(input.len());
-                    self.serve(key, budget_bytes);
+                result => {
+                    let (count, is_last) = (bytes.len(), start == self.buffers.input_bytes());
+                    self.after_answer(key, result, count, is_last);
                 }
-                Ok(()) => self.serve(key, 0),
-                Err(error) => self.close(key, &Ending::Failed(error)),
             }
         }
-        self.buffers.clear();
+        self.buffers.clear(inputs);
+    }
+
+    /// Goes on with a connection that has more to do after an answer of `count` bytes, or has failed. Out of the loop above, which would
+    /// compute the rest of the budget for each message.
+    #[cold]
+    #[inline(never)]
+    fn after_answer(&mut self, key: SessionId, result: io::Result<()>, count: usize, is_last: bool) {
+        match result {
+            // The read buffer is free for the last connection; any other with more to do has to wait for that.
+            Ok(()) if is_last => self.serve(key, EVENT_BUDGET_BYTES.saturating_sub(count)),
+            Ok(()) => self.serve(key, 0),
+            Err(error) => self.close(key, &Ending::Failed(error)),
+        }
     }
 
     /// Gives a connection its turn at an event where that does not begin with a read, or when the protocol does more than answer.
@@ -125,7 +137,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let (buffer, pipe) = self.buffers.whole(buffer_bytes);
         let mut turn = Turn { id: key, peer: &slot.peer, post: &mut self.post, pipe };
         let progress = slot.connection.advance(&mut self.protocol, buffer, budget_bytes, &mut turn);
-        if slot.has_uncounted(&self.protocol) {
+        if slot.has_uncounted(key, &self.protocol) {
             self.count_memory(key);
         }
         self.after_turn(key, progress);
@@ -215,7 +227,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Notes that a connection holds more memory than before, or less. While bytes are pending, its peer's progress is watched.
     #[inline]
     pub(super) fn note_memory(&mut self, key: SessionId) {
-        if self.connections.get(key).is_some_and(|slot| slot.has_uncounted(&self.protocol)) {
+        if self.connections.get(key).is_some_and(|slot| slot.has_uncounted(key, &self.protocol)) {
             self.count_memory(key);
         }
     }
@@ -224,7 +236,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     fn count_memory(&mut self, key: SessionId) {
         self.time.read(&self.kernel);
         let Some(slot) = self.connections.get_mut(key) else { return };
-        slot.count(&self.protocol, &mut self.statistics);
+        slot.count(key, &self.protocol, &mut self.statistics);
         if self.time.watch_progress(key, slot.facts(), slot.connection.sent_bytes()) {
             self.schedule_check(key);
         }

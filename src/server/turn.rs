@@ -35,10 +35,10 @@ struct ReadBuffer([u8; READ_BUFFER_BYTES]);
 
 /// The input of one connection in the read buffer.
 #[derive(Debug, Clone, Copy)]
-struct Input {
-    key: SessionId,
+pub(super) struct Input {
+    pub(super) key: SessionId,
     /// Its end in the read buffer. It begins at the end of the input in front of it.
-    end: u32,
+    pub(super) end: u32,
 }
 
 impl TurnBuffers {
@@ -63,23 +63,28 @@ impl TurnBuffers {
         self.input_bytes > READ_BUFFER_BYTES - MIN_ROOM_BYTES
     }
 
-    /// Returns the number of inputs that are not answered.
+    /// Takes the inputs that are not answered, in the order in which they were read. To be given back to [`clear`](Self::clear).
     #[inline]
-    pub(super) fn len(&self) -> usize {
-        self.inputs.len()
+    pub(super) fn take(&mut self) -> Vec<Input> {
+        std::mem::take(&mut self.inputs)
     }
 
-    /// Returns an input: the connection, and the bytes from `start` on; and the start of the next one.
+    /// Returns the bytes of an input that begins at `start`.
     #[inline]
-    pub(super) fn input(&self, index: usize, start: usize) -> (SessionId, &[u8], usize) {
-        let Input { key, end } = self.inputs[index];
-        (key, &self.read_buffer.0[start..end as usize], end as usize)
+    pub(super) fn bytes(&self, start: usize, input: &Input) -> &[u8] {
+        &self.read_buffer.0[start..input.end as usize]
     }
 
-    /// Forgets the inputs: all are answered.
+    /// Returns the end of the last input in the read buffer.
+    pub(super) fn input_bytes(&self) -> usize {
+        self.input_bytes
+    }
+
+    /// Forgets the inputs that were [taken](Self::take): all are answered.
     #[inline]
-    pub(super) fn clear(&mut self) {
-        self.inputs.clear();
+    pub(super) fn clear(&mut self, mut inputs: Vec<Input>) {
+        inputs.clear();
+        self.inputs = inputs;
         self.input_bytes = 0;
     }
 

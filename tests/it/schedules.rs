@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 use crate::support::scripted::{Outside, Shared, Socket, meanwhile, outside};
 use edgecho::protocol::{Echo, Post, SessionId};
-use edgecho::server::{Connection, Ending, Peer, Progress};
+use edgecho::server::{Connection, Ending, Host, Peer, Progress};
 use edgecho::stream::Pipe;
 use edgecho::sys::epoll::EpollFlags;
 use proptest::prelude::*;
@@ -78,15 +78,15 @@ impl World {
         let progress = if self.is_in_halves && self.connection.needs_only_read() {
             match self.connection.read(&mut buffer) {
                 Ok(0) => Progress::Ended(Ending::ByPeer),
-                Ok(count) => match self.connection.respond(&mut Echo, &buffer[..count], &mut turn) {
+                Ok(count) => match self.connection.respond(&mut Host::new(Echo), &buffer[..count], &mut turn) {
                     Ok(()) if self.connection.is_quiet() => Progress::Waiting,
-                    Ok(()) => self.connection.advance(&mut Echo, &mut buffer, BUDGET_BYTES - count, &mut turn),
+                    Ok(()) => self.connection.advance(&mut Host::new(Echo), &mut buffer, BUDGET_BYTES - count, &mut turn),
                     Err(error) => Progress::Ended(Ending::Failed(error)),
                 },
                 Err(progress) => progress,
             }
         } else {
-            self.connection.advance(&mut Echo, &mut buffer, BUDGET_BYTES, &mut turn)
+            self.connection.advance(&mut Host::new(Echo), &mut buffer, BUDGET_BYTES, &mut turn)
         };
         assert!(self.pipe.is_empty(), "what one connection leaves in the pipe, another would be sent");
         let mut kernel = self.kernel.0.borrow_mut();

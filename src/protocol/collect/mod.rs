@@ -1,4 +1,4 @@
-//! A telemetry intake: frames go in, one consumer gets them all, and who sends faster than it takes them is slowed down.
+//! A telemetry intake: clients send frames, one consumer gets them all, and TCP slows clients that send faster than it reads.
 
 mod failure;
 mod record;
@@ -15,8 +15,12 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::{DecodeError, Frame, Frames, Post, Protocol, Reply, SessionId, Timer};
-use crate::protocol::Decoder;
+use super::background::Background;
+use super::decode::{DecodeError, Decoder, Frames};
+use super::frame::Frame;
+use super::interface::Protocol;
+use super::post::{Post, SessionId, Timer};
+use super::reply::Reply;
 use crate::sys::epoll::EpollFlags;
 use crate::throttle::Throttle;
 use failure::{Remedy, remedy};
@@ -306,7 +310,7 @@ impl Protocol for Collect {
             }
             accepted.is_ok()
         });
-        if let Err(error) = result.and(accepted) {
+        if let Err(error) = result.map(drop).and(accepted) {
             self.frame.close(error, reply);
         }
         self.write(reply.post());
@@ -320,14 +324,6 @@ impl Protocol for Collect {
         self.waiting.remove(id);
     }
 
-    fn can_receive(&mut self, _session: &mut Session, id: SessionId) -> bool {
-        let can_accept = self.can_accept();
-        if !can_accept {
-            self.waiting.add(id);
-        }
-        can_accept
-    }
-
     fn held_bytes(&self, session: &Session) -> usize {
         session.frames.rest().len()
     }
@@ -336,20 +332,34 @@ impl Protocol for Collect {
         self.frame.notice(text)
     }
 
-    fn source(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.sink.source())
-    }
-
-    fn on_source(&mut self, _flags: EpollFlags, post: &mut Post) {
-        self.sink.on_event();
-        self.write(post);
-    }
-
     fn on_server_timer(&mut self, timer: u32, post: &mut Post) {
         if timer == RETRY {
             self.on_retry();
         }
         self.write(post);
+    }
+
+    fn background(&mut self) -> Option<&mut dyn Background> {
+        Some(self)
+    }
+}
+
+impl Background for Collect {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.sink.descriptor())
+    }
+
+    fn on_event(&mut self, _flags: EpollFlags, post: &mut Post) {
+        self.sink.on_event();
+        self.write(post);
+    }
+
+    fn can_receive(&mut self, id: SessionId) -> bool {
+        let can_accept = self.can_accept();
+        if !can_accept {
+            self.waiting.add(id);
+        }
+        can_accept
     }
 
     fn finish_work(&mut self) -> bool {

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::protocol::Frames;
+use crate::protocol::decode::Frames;
 
 /// Bytes of a payload that are looked at, or written, in one step. A multiple of 3, so that base64 has no padding in the middle.
 const PART_BYTES: usize = 12 * 1024;

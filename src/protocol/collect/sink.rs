@@ -97,10 +97,10 @@ impl Sink {
     }
 
     /// Returns what makes an event when more can be written.
-    pub(super) fn source(&self) -> BorrowedFd<'_> {
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         match &self.output {
             Output::Polled { file, .. } => file.as_fd(),
-            Output::Threaded(writer) => writer.source(),
+            Output::Threaded(writer) => writer.descriptor(),
         }
     }
 

@@ -80,13 +80,13 @@ impl Writer {
     }
 
     /// Returns what makes an event when the thread has done what it was given.
-    pub(super) fn source(&self) -> BorrowedFd<'_> {
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.eventfd.as_fd()
     }
 
     /// Takes note of that event.
     pub(super) fn on_event(&mut self) {
-        let _ = eventfd::take(self.source()); // it may have been taken with the event before
+        let _ = eventfd::take(self.descriptor()); // it may have been taken with the event before
     }
 
     pub(super) fn is_idle(&self) -> bool {

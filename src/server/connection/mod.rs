@@ -1,68 +1,34 @@
-//! One peer's state machine: what is known of its readiness, what is pending, and how it ends. It is generic over its stream,
-//! so that a test can drive it with a scripted one, and knows neither epoll nor the other connections.
+//! One peer's state machine: its readiness, its pending bytes, and its way to the end. It is generic over its stream, so that a test can
+//! drive it with a scripted one. It knows neither epoll nor the other connections.
 
+mod advance;
+mod host;
 mod peer;
+mod phase;
 mod reply;
 
 use std::io;
 
-use crate::protocol::{Post, Protocol, SessionId};
-use crate::stream::{Outbox, Pipe, Readiness, Stream};
+use crate::protocol::{Protocol, SessionId};
+use crate::stream::{Outbox, Readiness, Stream};
 use crate::sys::epoll::EpollFlags;
+pub use host::Host;
 pub use peer::Peer;
+use phase::Phase;
+pub use phase::{Ending, Progress};
+
 use reply::Answer;
+pub use reply::Turn;
 
-/// How far a connection has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// What comes in is given to the protocol.
-    Open,
-    /// The peer has sent its last byte. When the outbox is empty, the connection is at its end.
-    PeerFinished,
-    /// The peer has sent its last byte, and the protocol has closed: it says nothing more. The end is as after `PeerFinished`.
-    BothFinished,
-    /// The protocol has asked for the end. What it has asked for before, to be sent here by way of everybody, still comes first.
-    Quitting,
-    /// We are to close. Nothing more is given to the protocol; when the outbox is empty, our FIN goes out.
-    Closing,
-    /// Our FIN is out. What still comes in is discarded until the peer's FIN: closing with unread bytes would send a reset, and
-    /// a reset can destroy what we have sent on its way to the peer (RFC 1122, 4.2.2.13).
-    Lingering,
-}
-
-/// What became of a call of [`Connection::advance`].
-#[derive(Debug)]
-pub enum Progress {
-    /// There is nothing to do until the kernel tells of a change.
-    Waiting,
-    /// There is more to do, but others are to have their turn first.
-    More,
-    /// It is over. The stream is to be closed.
-    Ended(Ending),
-}
-
-/// How a connection ended.
-#[derive(Debug)]
-pub enum Ending {
-    /// The peer has sent its FIN, and everything that it is owed has been handed to the kernel.
-    ByPeer,
-    /// We closed: everything pending was handed over, our FIN followed, and then the peer sent its own.
-    InOrder,
-    /// A call failed: the peer has reset the connection, or vanished.
-    Failed(io::Error),
-}
-
-/// Whose turn it is, and where what the protocol asks for beside its answer is collected.
-#[derive(Debug)]
-pub struct Turn<'a> {
-    /// The name of the connection.
-    pub id: SessionId,
-    /// Its peer's address.
-    pub peer: &'a Peer,
-    /// What is asked for.
-    pub post: &'a mut Post,
-    /// What bytes can be passed on through without a copy, empty, if there is such a thing.
-    pub pipe: Option<&'a mut Pipe>,
+bitflags::bitflags! {
+    /// Facts about a connection that few connections need.
+    #[derive(Debug, Clone, Copy)]
+    struct Marks: u8 {
+        /// Epoll watches for room, too: from the first time on that there was none.
+        const WATCHED_FOR_ROOM = 1;
+        /// The protocol has left input, which the [`Host`] keeps. Nothing is read until it has taken that.
+        const HAS_LEFT_INPUT = 1 << 1;
+    }
 }
 
 /// One peer.
@@ -71,8 +37,7 @@ pub struct Connection<S, T> {
     stream: S,
     readiness: Readiness,
     phase: Phase,
-    /// The kernel has been asked to tell of room, too. That is so from the first time on that there was none.
-    is_watched_for_room: bool,
+    marks: Marks,
     outbox: Outbox,
     received_bytes: u64,
     sent_bytes: u64,
@@ -80,13 +45,13 @@ pub struct Connection<S, T> {
 }
 
 impl<S: Stream, T> Connection<S, T> {
-    /// A connection that has just been accepted. It is assumed to be writable, and readable only when the kernel says so.
+    /// Returns an accepted connection. It is assumed to be writable, and readable only when the kernel reports so.
     pub fn new(stream: S, session: T) -> Self {
         Self {
             stream,
             readiness: Readiness::WRITABLE,
             phase: Phase::Open,
-            is_watched_for_room: false,
+            marks: Marks::empty(),
             outbox: Outbox::default(),
             received_bytes: 0,
             sent_bytes: 0,
@@ -94,126 +59,146 @@ impl<S: Stream, T> Connection<S, T> {
         }
     }
 
-    /// A connection that has just been accepted, of which the protocol is told: what it says goes out at once, as far as there is room.
-    pub fn open<P>(stream: S, protocol: &mut P, turn: &mut Turn<'_>) -> Self
+    /// Returns an accepted connection that the protocol has opened. What the protocol sends goes out at once, as far as there is room.
+    pub fn open<P>(stream: S, host: &mut Host<P>, turn: &mut Turn<'_>) -> Self
     where
         P: Protocol<Session = T>,
     {
         let mut open = Connection::new(stream, ());
         let mut session = None;
-        // An error makes an event, too, and is told then.
-        let _ = open.answer(turn, |(), reply| session = Some(protocol.open(reply)));
-        let Connection { stream, readiness, phase, is_watched_for_room, outbox, received_bytes, sent_bytes, session: () } =
-            open;
-        let session = session.expect("the protocol was asked");
-        Self { stream, readiness, phase, is_watched_for_room, outbox, received_bytes, sent_bytes, session }
+        // An error also makes an event, and is handled then.
+        let _ = open.answer(turn, |(), reply| session = Some(host.open(reply)));
+        let Connection { stream, readiness, phase, marks, outbox, received_bytes, sent_bytes, session: () } = open;
+        let session = session.expect("the protocol was called");
+        Self { stream, readiness, phase, marks, outbox, received_bytes, sent_bytes, session }
     }
 
-    /// The stream.
+    /// Returns the stream.
     pub fn stream(&self) -> &S {
         &self.stream
     }
 
-    /// How many bytes wait in the outbox.
+    /// Returns the number of pending bytes.
     #[inline]
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
         self.outbox.len()
     }
 
-    /// Returns the memory that the connection holds, in bytes: what is pending, and what the protocol keeps of a piece that is not whole yet.
+    /// Returns the memory that the connection holds, in bytes: pending bytes, the unfinished piece that the protocol keeps, and input that
+    /// it has left.
     #[inline]
-    pub fn memory_bytes<P>(&self, protocol: &P) -> usize
+    pub fn memory_bytes<P>(&self, id: SessionId, host: &Host<P>) -> usize
     where
         P: Protocol<Session = T>,
     {
-        self.outbox.len() + if P::ONLY_ANSWERS { 0 } else { protocol.held_bytes(&self.session) }
+        let left_bytes = if self.has_left_input() { host.left_bytes(id) } else { 0 };
+        self.outbox.len() + if P::ONLY_ANSWERS { 0 } else { self.piece_bytes(host) + left_bytes }
     }
 
-    /// How many bytes the peer has sent us, up to now.
+    /// Returns the bytes of the unfinished piece that the protocol keeps.
+    #[inline]
+    pub fn piece_bytes<P>(&self, host: &Host<P>) -> usize
+    where
+        P: Protocol<Session = T>,
+    {
+        if P::ONLY_ANSWERS { 0 } else { host.held_bytes(&self.session) }
+    }
+
+    /// Returns the number of bytes that the peer has sent.
     #[must_use]
     pub fn received_bytes(&self) -> u64 {
         self.received_bytes
     }
 
-    /// How many bytes the kernel has taken from us for the peer, up to now.
+    /// Returns the number of bytes that the kernel has taken for the peer.
     #[must_use]
     pub fn sent_bytes(&self) -> u64 {
         self.sent_bytes
     }
 
-    /// Returns how many bytes the kernel has taken from us for the peer. Our FIN counts as one.
+    /// Returns the number of bytes that the kernel has taken for the peer. Our FIN counts as one.
     #[must_use]
     pub fn sent_with_fin(&self) -> u64 {
         self.sent_bytes + u64::from(self.phase == Phase::Lingering)
     }
 
-    /// Returns whether pending bytes could be sent now: a send was interrupted, so that no event will tell of room.
+    /// Returns whether pending bytes could be sent now: a send was interrupted, so that no event will report room.
     #[must_use]
     pub fn can_flush(&self) -> bool {
         !self.outbox.is_empty() && self.readiness.contains(Readiness::WRITABLE)
     }
 
-    /// Whether something waits for room in the socket, so that the kernel should tell when there is some.
+    /// Returns whether bytes wait for room in the socket, so that epoll must report it.
     #[inline]
     #[must_use]
     pub fn needs_room(&self) -> bool {
         !self.outbox.is_empty()
     }
 
-    /// Returns whether the kernel has been asked to tell of room, too.
+    /// Returns whether epoll watches for room, too.
     #[inline]
     #[must_use]
     pub fn is_watched_for_room(&self) -> bool {
-        self.is_watched_for_room
+        self.marks.contains(Marks::WATCHED_FOR_ROOM)
     }
 
-    /// Notes that the kernel has been asked to tell of room, too.
+    /// Notes that epoll watches for room, too.
     pub fn set_watched_for_room(&mut self) {
-        self.is_watched_for_room = true;
+        self.marks.insert(Marks::WATCHED_FOR_ROOM);
     }
 
-    /// Returns whether there may be input that only the server keeps from being read: nothing is pending, and the connection is open.
+    /// Returns whether the protocol has left input.
+    #[inline]
+    #[must_use]
+    pub fn has_left_input(&self) -> bool {
+        self.marks.contains(Marks::HAS_LEFT_INPUT)
+    }
+
+    /// Returns whether there may be input that only the server or the protocol holds back: nothing is pending, and the connection is open.
     #[must_use]
     pub fn has_unread_input(&self) -> bool {
-        self.phase == Phase::Open && self.outbox.is_empty() && self.readiness.contains(Readiness::READABLE)
+        let is_readable = self.phase == Phase::Open && self.readiness.contains(Readiness::READABLE);
+        self.outbox.is_empty() && (is_readable || (self.has_left_input() && self.phase.is_answered()))
     }
 
-    /// Returns how many bytes a close(2) now would destroy: those that are pending, those that the peer's kernel has not acknowledged, and
-    /// unread input. With unread input close(2) sends a reset instead of a FIN (RFC 1122, 4.2.2.13), which discards what is on its way.
+    /// Returns the number of bytes that a close(2) now would destroy: pending bytes, bytes that the peer's kernel has not acknowledged, and
+    /// unread input. With unread input, close(2) sends a reset instead of a FIN (RFC 1122, 4.2.2.13), which discards bytes on their way.
+    /// Input that the protocol has left counts as one byte.
     #[must_use]
     pub fn unsettled_bytes(&self) -> u64 {
         let unread = self.stream.unread_bytes().unwrap_or_default();
-        (self.outbox.len() + self.unacknowledged_bytes() + unread) as u64
+        let left = usize::from(self.has_left_input() && self.phase.is_answered());
+        (self.outbox.len() + self.unacknowledged_bytes() + unread + left) as u64
     }
 
-    /// Returns whether there is input that was not read, on a connection that is open.
+    /// Returns whether an open connection has input that the protocol has not taken.
     #[must_use]
     pub fn has_input_left(&self) -> bool {
-        self.phase == Phase::Open
-            && self.readiness.contains(Readiness::READABLE)
-            && self.stream.unread_bytes().is_ok_and(|bytes| bytes > 0)
+        let is_readable = self.phase == Phase::Open && self.readiness.contains(Readiness::READABLE);
+        (self.has_left_input() && self.phase.is_answered())
+            || (is_readable && self.stream.unread_bytes().is_ok_and(|bytes| bytes > 0))
     }
 
-    /// Returns whether bytes are pending, or the peer's kernel has not acknowledged all that it was sent.
+    /// Returns whether bytes are pending, or the peer's kernel has not acknowledged all that was sent.
     #[must_use]
     pub fn owes_bytes(&self) -> bool {
         !self.outbox.is_empty() || self.unacknowledged_bytes() > 0
     }
 
-    /// Returns how many sent bytes the peer's kernel has not acknowledged, without our FIN.
+    /// Returns the number of sent bytes that the peer's kernel has not acknowledged, without our FIN.
     fn unacknowledged_bytes(&self) -> usize {
         let our_fin = usize::from(self.phase == Phase::Lingering);
         self.stream.unacknowledged_bytes().unwrap_or_default().saturating_sub(our_fin)
     }
 
-    /// Returns whether the peer's kernel has acknowledged all that it was sent.
+    /// Returns whether the peer's kernel has acknowledged all that was sent.
     #[must_use]
     pub fn is_acknowledged(&self) -> bool {
         self.stream.unacknowledged_bytes().is_ok_and(|bytes| bytes == 0)
     }
 
-    /// Returns whether an event may have told of an error that no call has met yet.
+    /// Returns whether an event may have reported an error that no call has returned yet.
     #[must_use]
     pub fn may_be_broken(&self) -> bool {
         self.readiness.contains(Readiness::READ_ON)
@@ -227,99 +212,7 @@ impl<S: Stream, T> Connection<S, T> {
         self.stream.take_error()
     }
 
-    /// Remembers what the kernel has told. A hang-up or an error is no reason to give up what can still be read or written: it
-    /// makes both worth a try, and the call says what is the case.
-    #[inline]
-    pub fn on_event(&mut self, flags: EpollFlags) {
-        self.readiness.tell(flags);
-    }
-
-    /// Starts to close from our side: what is pending is still sent, then our FIN, and then the peer's is waited for. To be
-    /// followed by [`advance`](Self::advance).
-    pub fn close(&mut self) {
-        if matches!(self.phase, Phase::Open | Phase::Quitting) {
-            self.phase = Phase::Closing;
-        }
-    }
-
-    /// Does what can be done without blocking: sends what is pending, and when nothing is, reads and hands on, up to
-    /// `budget_bytes` and at most one `buffer` more.
-    #[inline]
-    pub fn advance<P>(&mut self, protocol: &mut P, buffer: &mut [u8], budget_bytes: usize, turn: &mut Turn<'_>) -> Progress
-    where
-        P: Protocol<Session = T>,
-    {
-        let mut spent_bytes = 0;
-        let mut has_plenty = P::RETURNS_INPUT;
-        loop {
-            if !self.outbox.is_empty() {
-                match self.flush() {
-                    Ok(()) if self.outbox.is_empty() => {}
-                    Ok(()) if self.readiness.contains(Readiness::WRITABLE) => return Progress::More,
-                    Ok(()) => return Progress::Waiting,
-                    Err(error) => return Progress::Ended(Ending::Failed(error)),
-                }
-            }
-            if !P::ONLY_ANSWERS && self.phase == Phase::Quitting {
-                return Progress::Waiting; // until the server has done what was asked for
-            }
-            if !P::ONLY_ANSWERS && matches!(self.phase, Phase::PeerFinished | Phase::BothFinished) && !turn.post.is_empty() {
-                return Progress::More; // some of what was asked for may be for itself, and comes before the end
-            }
-            if self.phase != Phase::Open
-                && let Some(ending) = self.proceed_to_the_end()
-            {
-                return Progress::Ended(ending);
-            }
-            if !self.readiness.contains(Readiness::READABLE) {
-                if P::RETURNS_INPUT && spent_bytes < buffer.len() / 2 {
-                    self.readiness.remove(Readiness::PLENTY);
-                }
-                return Progress::Waiting;
-            }
-            if spent_bytes >= budget_bytes {
-                return Progress::More;
-            }
-            if !P::ONLY_ANSWERS && self.phase == Phase::Open && !protocol.can_receive(&mut self.session, turn.id) {
-                return Progress::Waiting; // until it says that it can
-            }
-            if P::RETURNS_INPUT && has_plenty && self.can_relay() {
-                match self.relay(buffer, turn) {
-                    Ok(count) => {
-                        spent_bytes += count;
-                        has_plenty = count == buffer.len(); // what else there is to know, a read finds out
-                        continue;
-                    }
-                    Err(error) => return Progress::Ended(Ending::Failed(error)),
-                }
-            }
-            let is_open = self.phase == Phase::Open;
-            match self.read(buffer) {
-                Ok(0) => {
-                    if !P::ONLY_ANSWERS && self.phase == Phase::Open {
-                        self.readiness.remove(Readiness::READABLE);
-                        self.phase = Phase::PeerFinished;
-                        if let Err(error) = self.answer(turn, |session, reply| protocol.finish(session, reply)) {
-                            return Progress::Ended(Ending::Failed(error));
-                        }
-                        continue;
-                    }
-                    let ending = if self.phase == Phase::Lingering { Ending::InOrder } else { Ending::ByPeer };
-                    return Progress::Ended(ending);
-                }
-                Ok(count) => {
-                    spent_bytes += count;
-                    if is_open && let Err(error) = self.respond(protocol, &buffer[..count], turn) {
-                        return Progress::Ended(Ending::Failed(error));
-                    }
-                }
-                Err(Progress::Waiting) => {}
-                Err(progress) => return progress,
-            }
-        }
-    }
-
-    /// Whether a read is all that there is to do now: the first half of a turn, of which [`respond`](Self::respond) is the second.
+    /// Returns whether a turn begins with a read, the first half of a turn. [`respond`](Self::respond) is the second.
     #[inline]
     #[must_use]
     pub fn needs_only_read(&self) -> bool {
@@ -327,151 +220,50 @@ impl<S: Stream, T> Connection<S, T> {
         self.phase == Phase::Open && self.outbox.is_empty() && self.readiness & ASKED == Readiness::READABLE
     }
 
-    /// Whether there is nothing to do until the kernel tells of a change, and nothing is pending.
+    /// Returns whether nothing is pending, and nothing can be done before the next event.
     #[inline]
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.phase == Phase::Open && self.outbox.is_empty() && !self.readiness.contains(Readiness::READABLE)
     }
 
-    /// With an empty outbox, goes one step further towards the end of a connection that is no longer open.
-    #[cold]
-    fn proceed_to_the_end(&mut self) -> Option<Ending> {
-        match self.phase {
-            Phase::Open | Phase::Quitting | Phase::Lingering => None,
-            Phase::PeerFinished | Phase::BothFinished => Some(Ending::ByPeer),
-            Phase::Closing => {
-                self.phase = Phase::Lingering;
-                self.stream.shutdown_write().err().map(Ending::Failed)
-            }
+    /// Remembers an event. A hang-up or an error is no reason to give up what can still be read or written: it makes both worth a try, and
+    /// the call tells.
+    #[inline]
+    pub fn on_event(&mut self, flags: EpollFlags) {
+        self.readiness.tell(flags);
+    }
+
+    /// Begins to close: the peer is sent all pending bytes, then our FIN, and then its FIN is awaited. Must be followed by
+    /// [`advance`](Self::advance).
+    pub fn close(&mut self) {
+        let ends_by_itself = self.phase == Phase::PeerFinished && !self.has_left_input();
+        if matches!(self.phase, Phase::Open | Phase::Quitting | Phase::PeerFinished) && !ends_by_itself {
+            self.phase = Phase::Closing;
+            self.marks.remove(Marks::HAS_LEFT_INPUT); // it is not offered again, and is freed at the end
         }
     }
 
-    /// Reads, once, and gives how many bytes came; 0 is the end of the stream. A short count shows that the socket was empty (epoll(7)),
-    /// which saves the read that would only hear so. What arrives later makes a new edge, and so does a FIN, for `EPOLLRDHUP` is
-    /// registered. A FIN that had arrived before the read has nothing behind it: then the short count is the end of the stream, too.
+    /// Lets the protocol act on a timer.
     ///
     /// # Errors
-    /// How the turn ends, if nothing came.
-    #[inline]
-    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Progress> {
-        match self.stream.recv(buffer) {
-            Ok(0) => Ok(0),
-            Ok(count) => {
-                self.received_bytes += count as u64;
-                if count == buffer.len() {
-                    self.readiness |= Readiness::PLENTY;
-                } else if !self.readiness.contains(Readiness::READ_ON) {
-                    self.readiness.remove(Readiness::READABLE);
-                    if self.phase == Phase::Open && self.readiness.contains(Readiness::FIN) {
-                        self.phase = Phase::PeerFinished;
-                    }
-                }
-                Ok(count)
-            }
-            Err(error) => Err(match error.kind() {
-                io::ErrorKind::WouldBlock => {
-                    self.readiness.remove(Readiness::READABLE | Readiness::READ_ON);
-                    Progress::Waiting
-                }
-                io::ErrorKind::Interrupted => Progress::More,
-                _ => Progress::Ended(Ending::Failed(error)),
-            }),
-        }
-    }
-
-    /// Has the protocol answer what was [read](Self::read) while the connection was open.
-    ///
-    /// # Errors
-    /// When the connection is found to be broken.
-    #[inline]
-    pub fn respond<P>(&mut self, protocol: &mut P, input: &[u8], turn: &mut Turn<'_>) -> io::Result<()>
+    /// When the connection is broken.
+    pub fn on_timer<P>(&mut self, host: &mut Host<P>, timer: u32, turn: &mut Turn<'_>) -> io::Result<()>
     where
         P: Protocol<Session = T>,
     {
-        self.answer(turn, |session, reply| protocol.receive(session, input, reply))?;
-        if !P::ONLY_ANSWERS && self.phase == Phase::PeerFinished {
-            return self.answer(turn, |session, reply| protocol.finish(session, reply));
-        }
-        Ok(())
-    }
-
-    /// Whether what comes next may be returned without being looked at. An urgent byte ends that: splice(2) does not go past it.
-    #[inline]
-    fn can_relay(&self) -> bool {
-        const NEEDED: Readiness = Readiness::PLENTY.union(Readiness::WRITABLE);
-        self.readiness & (NEEDED | Readiness::READ_ON) == NEEDED && self.phase == Phase::Open
-    }
-
-    /// Has the kernel return what comes in, up to a `buffer` full, and gives how much that was. From how little comes nothing is concluded:
-    /// that is left to a read. What the socket has no room for goes into the outbox.
-    ///
-    /// # Errors
-    /// When the connection is found to be broken, which a socket tells only once, or what is in the pipe cannot be had back.
-    #[cold]
-    fn relay(&mut self, buffer: &mut [u8], turn: &mut Turn<'_>) -> io::Result<usize> {
-        let Some(pipe) = turn.pipe.as_deref_mut().filter(|pipe| pipe.is_empty()) else { return Ok(0) };
-        let count = match self.stream.splice_into(pipe, buffer.len()) {
-            Err(error) if is_of_the_call(&error) => 0,
-            result => result?,
-        };
-        if count == 0 {
-            return Ok(0);
-        }
-        self.received_bytes += count as u64;
-        let poured = self.readiness.note_taken(self.stream.splice_from(pipe, count), count);
-        let mut rest = 0;
-        while !pipe.is_empty() {
-            // It belongs to this connection, whatever has become of it.
-            match pipe.take(&mut buffer[rest..]) {
-                Ok(count) => rest += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error), // and the pipe, which is not empty, is used no more
-            }
-        }
-        self.sent_bytes += match poured {
-            Err(error) if is_of_the_call(&error) => 0,
-            result => result? as u64,
-        };
-        self.outbox.try_push(&buffer[..rest])?;
-        Ok(count)
-    }
-
-    /// Has the protocol say something to the peer.
-    #[inline]
-    fn answer(&mut self, turn: &mut Turn<'_>, say: impl FnOnce(&mut T, &mut Answer<'_, '_, S>)) -> io::Result<()> {
-        let mut reply = Answer {
-            stream: &mut self.stream,
-            readiness: &mut self.readiness,
-            outbox: &mut self.outbox,
-            sent_bytes: &mut self.sent_bytes,
-            phase: &mut self.phase,
-            turn,
-            failure: None,
-        };
-        say(&mut self.session, &mut reply);
-        reply.failure.map_or(Ok(()), Err)
-    }
-
-    /// Tells the protocol that a timer has come.
-    ///
-    /// # Errors
-    /// When the connection is found to be broken.
-    pub fn on_timer<P>(&mut self, protocol: &mut P, timer: u32, turn: &mut Turn<'_>) -> io::Result<()>
-    where
-        P: Protocol<Session = T>,
-    {
-        if self.phase != Phase::Open {
+        let is_finished = self.phase != Phase::Open && !(self.has_left_input() && self.phase.is_answered());
+        if is_finished {
             return Ok(());
         }
-        self.answer(turn, |session, reply| protocol.on_timer(session, timer, reply))
+        self.answer(turn, |session, reply| host.on_timer(session, timer, reply))
     }
 
-    /// Sends something that is no answer to what the peer has said, if not more than `limit_bytes` would then be pending. Gives false if
-    /// that would be too much. A connection that we are closing is sent nothing, and misses nothing.
+    /// Sends bytes that are no answer to input, unless more than `limit_bytes` would then be pending. Returns false in that case. A
+    /// connection that closes is sent nothing, and misses nothing.
     ///
     /// # Errors
-    /// When the connection is found to be broken.
+    /// When the connection is broken.
     pub fn deliver(&mut self, bytes: &[u8], limit_bytes: usize) -> io::Result<bool> {
         if matches!(self.phase, Phase::Closing | Phase::Lingering) {
             return Ok(true);
@@ -489,25 +281,25 @@ impl<S: Stream, T> Connection<S, T> {
         Ok(true)
     }
 
-    /// Gives the session back: the connection is closed.
+    /// Returns the session of a closed connection.
     pub fn into_session(self) -> T {
         self.session
     }
 
-    /// Offers the kernel what is pending.
-    #[inline(never)] // it frees memory, and the path that has none would pay for that with registers
-    fn flush(&mut self) -> io::Result<()> {
-        if self.readiness.contains(Readiness::WRITABLE) {
-            let count = self.readiness.offer(&mut self.stream, self.outbox.pending())?;
-            self.sent_bytes += count as u64;
-            self.outbox.consume(count);
-        }
-        Ok(())
+    /// Calls the protocol with a reply to this connection.
+    #[inline]
+    fn answer(&mut self, turn: &mut Turn<'_>, call: impl FnOnce(&mut T, &mut Answer<'_, '_, S>)) -> io::Result<()> {
+        let mut reply = Answer {
+            stream: &mut self.stream,
+            readiness: &mut self.readiness,
+            outbox: &mut self.outbox,
+            sent_bytes: &mut self.sent_bytes,
+            phase: &mut self.phase,
+            turn,
+            left_bytes: 0,
+            failure: None,
+        };
+        call(&mut self.session, &mut reply);
+        reply.failure.map_or(Ok(()), Err)
     }
-}
-
-/// Whether an error of splice(2) says something about the call, and nothing about the connection: a read or a write may still succeed.
-fn is_of_the_call(error: &io::Error) -> bool {
-    use io::ErrorKind::{Interrupted, InvalidInput, OutOfMemory, Unsupported, WouldBlock};
-    matches!(error.kind(), Interrupted | InvalidInput | OutOfMemory | Unsupported | WouldBlock)
 }

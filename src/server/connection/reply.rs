@@ -1,13 +1,27 @@
-//! What a protocol is given to answer with.
+//! The reply that a protocol is given.
 
 use std::io;
 use std::net::SocketAddr;
 
-use super::{Phase, Turn};
+use super::peer::Peer;
+use super::phase::Phase;
 use crate::protocol::{Post, Reply, SessionId, memory};
-use crate::stream::{Outbox, Readiness, Stream};
+use crate::stream::{Outbox, Pipe, Readiness, Stream};
 
-/// The way back to the peer, during one call of the protocol.
+/// A connection's turn: its name and address, and what the server lends it.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    /// The name of the connection.
+    pub id: SessionId,
+    /// The address of its peer.
+    pub peer: &'a Peer,
+    /// Requests of the protocol to the server.
+    pub post: &'a mut Post,
+    /// An empty pipe for zero-copy echo, if there is one.
+    pub pipe: Option<&'a mut Pipe>,
+}
+
+/// The reply during one call of the protocol.
 pub(super) struct Answer<'a, 't, S> {
     pub(super) turn: &'a mut Turn<'t>,
     pub(super) phase: &'a mut Phase,
@@ -15,25 +29,28 @@ pub(super) struct Answer<'a, 't, S> {
     pub(super) readiness: &'a mut Readiness,
     pub(super) outbox: &'a mut Outbox,
     pub(super) sent_bytes: &'a mut u64,
+    /// Bytes at the end of the input that the protocol leaves.
+    pub(super) left_bytes: usize,
     pub(super) failure: Option<io::Error>,
 }
 
 impl<S: Stream> Reply for Answer<'_, '_, S> {
-    // For echo, all of the answer then lives in registers, and what the other protocols need of it is gone.
-    #[expect(clippy::inline_always, reason = "47 instructions a message, of 174")]
+    // For echo, the whole answer then lives in registers, and what other protocols need is compiled away.
+    #[expect(clippy::inline_always, reason = "47 instructions per message, of 174")]
     #[inline(always)]
     fn send(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         if self.outbox.is_empty() && self.readiness.contains(Readiness::WRITABLE) {
             match self.readiness.offer(self.stream, bytes) {
+                Ok(count) if count == bytes.len() => {
+                    *self.sent_bytes += count as u64;
+                    return;
+                }
                 Ok(count) => {
                     *self.sent_bytes += count as u64;
-                    if count == bytes.len() {
-                        return;
-                    }
                     rest = &bytes[count..];
                 }
-                // The connection is over as soon as the protocol returns: there is nobody left to keep bytes for.
+                // The connection ends when the protocol returns. No bytes need to be kept.
                 Err(error) => {
                     self.failure = Some(error);
                     return;
@@ -68,13 +85,21 @@ impl<S: Stream> Reply for Answer<'_, '_, S> {
         }
     }
 
+    fn pending_bytes(&self) -> usize {
+        self.outbox.len()
+    }
+
+    fn leave(&mut self, count: usize) {
+        self.left_bytes = count;
+    }
+
     fn close(&mut self) {
         match self.phase {
             Phase::Open => {
                 *self.phase = Phase::Quitting;
                 self.turn.post.close(self.turn.id);
             }
-            // What the peer has finished needs no closing: the connection ends when everything has gone out.
+            // The peer has finished: the connection ends by itself when nothing is pending.
             Phase::PeerFinished => *self.phase = Phase::BothFinished,
             Phase::BothFinished | Phase::Quitting | Phase::Closing | Phase::Lingering => {}
         }
@@ -94,7 +119,7 @@ impl<S: Stream> Reply for Answer<'_, '_, S> {
 }
 
 /// Keeps bytes for which the socket has no room. Returns the error that ends the connection if there is no memory for them. The peer's
-/// address is not passed: it would take a register from the path on which the socket has room.
+/// address is not passed: it would take a register from the path of a socket that has room.
 #[cold]
 #[inline(never)]
 fn keep(outbox: &mut Outbox, rest: &[u8]) -> Option<io::Error> {

@@ -31,7 +31,7 @@ pub(in crate::server) struct Demand {
     /// Bytes read so far.
     pub(in crate::server) received_bytes: u64,
     /// Bytes of a piece (a line, a frame) that is not whole yet.
-    pub(in crate::server) held_bytes: usize,
+    pub(in crate::server) piece_bytes: usize,
     /// Bytes are pending, so that the connection is not read.
     pub(in crate::server) needs_room: bool,
 }
@@ -72,10 +72,10 @@ impl MemoryLimit {
         if demand.needs_room {
             return 0;
         }
-        if demand.held_bytes < SMALL_PIECE_BYTES && is_acknowledged() {
+        if demand.piece_bytes < SMALL_PIECE_BYTES && is_acknowledged() {
             return SMALL_READ_BYTES;
         }
-        let is_holder = demand.held_bytes > 0 && self.holder.get_or_insert((key, now_ms)).0 == key;
+        let is_holder = demand.piece_bytes > 0 && self.holder.get_or_insert((key, now_ms)).0 == key;
         if is_holder { READ_BUFFER_BYTES } else { 0 }
     }
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use edgecho::protocol::{Post, Protocol, Reply, SessionId, Timer};
+use edgecho::protocol::{Background, Post, Protocol, Reply, SessionId, Timer};
 
 use super::kernel::number_of;
 use super::world::World;
@@ -101,19 +101,25 @@ impl Protocol for Hoard {
         reply.send(input);
     }
 
-    fn can_receive(&mut self, (): &mut (), id: SessionId) -> bool {
-        if self.taken_bytes < self.most_bytes {
-            return true;
-        }
-        self.waiting.push(id);
-        false
-    }
-
     fn on_server_timer(&mut self, timer: u32, post: &mut Post) {
         let mut world = self.world.borrow_mut();
         world.timer_came(None, timer);
         world.is_hoard_full = false;
         self.taken_bytes = 0;
         self.waiting.drain(..).for_each(|id| post.resume(id));
+    }
+
+    fn background(&mut self) -> Option<&mut dyn Background> {
+        Some(self)
+    }
+}
+
+impl Background for Hoard {
+    fn can_receive(&mut self, id: SessionId) -> bool {
+        if self.taken_bytes < self.most_bytes {
+            return true;
+        }
+        self.waiting.push(id);
+        false
     }
 }
