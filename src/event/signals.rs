@@ -1,9 +1,7 @@
 //! Signals that come through the event loop instead of interrupting it.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-
-use nix::sys::signalfd::SignalFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::sys::signal::{self, Signal};
 
@@ -21,7 +19,7 @@ use crate::sys::signal::{self, Signal};
 /// ```
 #[derive(Debug)]
 pub struct Signals {
-    fd: SignalFd,
+    fd: OwnedFd,
 }
 
 impl Signals {
@@ -40,9 +38,11 @@ impl Signals {
     /// Those of read(2) that mean a defect here.
     pub fn next(&self) -> io::Result<Option<i32>> {
         loop {
-            match signal::read(&self.fd) {
+            match signal::read(self.fd.as_fd()) {
+                Ok(number) => return Ok(Some(number)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -64,7 +64,7 @@ mod tests {
     fn a_signal_is_read_instead_of_being_delivered() {
         let signals = Signals::new(&[Signal::SIGWINCH]).expect("signalfd");
         assert_eq!(signals.next().expect("read"), None);
-        nix::sys::signal::raise(Signal::SIGWINCH).expect("raise");
+        nix::sys::signal::raise(Signal::SIGWINCH.into()).expect("raise");
         assert_eq!(signals.next().expect("read"), Some(Signal::SIGWINCH as i32));
         assert_eq!(signals.next().expect("read"), None);
         assert_eq!(signal::name(Signal::SIGWINCH as i32), "SIGWINCH");
