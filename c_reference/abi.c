@@ -1,10 +1,10 @@
 /*
- * abi.c - what the C headers of this machine say about the types and constants that edgecho hands to the kernel.
+ * abi.c - the sizes, offsets and constants of the kernel interface, from the C headers of this machine.
  *
  *     cc -o abi c_reference/abi.c && ./abi
  *
- * Prints a line `NAME VALUE` each: sizes and offsets in bytes, constants as they stand in the headers. tests/abi.rs holds the
- * libc crate's view, which the Rust is compiled against, to it.
+ * Prints one line `NAME VALUE` for each. Sizes and offsets are in bytes. A test compares them with the libc crate, which the Rust
+ * code is compiled against.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -26,7 +26,7 @@
 
 int main(void)
 {
-    SIZE(epoll_event); /* packed on x86-64, so that 32-bit and 64-bit programs agree */
+    SIZE(epoll_event); /* packed on x86-64: the same layout for 32-bit and 64-bit programs */
     FIELD(epoll_event, events);
     printf("offsetof(epoll_event,u64) %zu\n", offsetof(struct epoll_event, data.u64));
     printf("alignof(epoll_event) %zu\n", _Alignof(struct epoll_event));

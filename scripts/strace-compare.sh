@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
-# Runs the Rust server and the C reference under strace through the same scenarios, and compares the system calls that they make.
+# Runs the Rust server and the C reference under strace through the same scenarios and compares their system calls.
 #
-#     scripts/strace-compare.sh [SCENARIO]...      all scenarios, or those named
+#     scripts/strace-compare.sh [SCENARIO]...      all scenarios, or the named ones
 #     scripts/strace-compare.sh --show SCENARIO    both traces, side by side
-#     scripts/strace-compare.sh --list             the scenarios, and what is left out of the comparison and why
+#     scripts/strace-compare.sh --list             the scenarios, and the calls that are not compared, with the reasons
 #
-# Prints for each scenario `identical` or a unified diff, and at the end the system calls by count. Exit status: 0 when all are
-# identical, 1 when any differs, 2 when something is missing. Needs strace, a C compiler and Rust.
+# Prints `identical` or a unified diff for each scenario, and the number of each system call at the end. Exit status: 0 if all
+# are identical, 1 if any differs, 2 if a tool is missing. Needs strace, a C compiler and Rust.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Name, how to compare, and how both servers are started. `exact`: every call, in order. `totals`: the kernel's timing decides how
-# the bytes are cut up, so what must hold is compared: the other calls in order, the bytes in total, and what follows a write that
-# found no room. `limit=N` in front of a server's own arguments is its limit on open descriptors (ulimit -n).
+# The name of a scenario, the kind of comparison, and the arguments of both servers. `exact` compares every call, in order.
+# `totals` is for scenarios in which the kernel's timing decides the sizes of reads and sends: it compares the other calls in
+# order, the total of the bytes, and what follows a send that found no room. `limit=N` before the arguments sets the limit on
+# open descriptors (ulimit -n).
 SCENARIOS=(
     "one-line exact"
     "ten-lines-in-one-segment exact"
@@ -44,21 +45,22 @@ SCENARIOS=(
     "second-signal exact --drain-timeout 20s"
 )
 
-# What Rust's runtime does at start-up and at exit, and one question that only a library has to ask: when it may, a regular expression and
-# the reason, with tabs between. Nothing else is left out on one side only. Start-up ends with the server's own first call.
+# Calls that only the Rust side makes: those of Rust's runtime at start and at exit, and one that only a library needs. Each line
+# has the part of the run, a regular expression, and the reason, separated by tabs. No other call is left out on one side only.
+# The start ends with the server's own first call.
 RUNTIME=(
-    $'start\t^p?poll\\(\\[\\{fd=0, events=0\\}, \\{fd=1\tRust opens /dev/null in place of a standard stream that is closed, and looks first'
-    $'start\t^openat\\(AT_FDCWD, "/proc/self/maps"\tRust looks for the guard page of the main stack, to tell an overflow from another fault'
+    $'start\t^p?poll\\(\\[\\{fd=0, events=0\\}, \\{fd=1\tRust checks for closed standard streams, in place of which it would open /dev/null'
+    $'start\t^openat\\(AT_FDCWD, "/proc/self/maps"\tRust looks up the guard page of the main stack, to recognise a stack overflow'
     $'start\t^(newfstatat|read)\\(3, \tas above: the C library reads /proc/self/maps'
     $'start\t^close\\(3\\) \tas above'
-    $'start\t^prlimit64\\(0, RLIMIT_STACK, NULL\tas above: how large that stack may grow'
-    $'start\t^sched_getaffinity\\(\tas above: the C library fills in all the attributes of the main thread'
-    $'start\t^rt_sigaction\\(SIG(SEGV|BUS), \tRust says "stack overflow" where C would only crash'
-    $'start\t^gettid\\(\\) \tas above: the thread that it would name'
-    $'start\t^sigaltstack\\(\tas above: the handler needs a stack of its own'
-    $'exit\t^sigaltstack\\(\\{ss_sp=NULL, ss_flags=SS_DISABLE\tas above: and gives it back'
-    $'own\t^rt_sigaction\\(SIGPIPE, NULL, \tthe library looks whether its program has left SIGPIPE ignored; in C, main has just done that itself'
-    $'start\t^ioctl\\(2, TCGETS\tlog lines are coloured on a terminal only'
+    $'start\t^prlimit64\\(0, RLIMIT_STACK, NULL\tas above: the size limit of that stack'
+    $'start\t^sched_getaffinity\\(\tas above: the C library fills in all attributes of the main thread'
+    $'start\t^rt_sigaction\\(SIG(SEGV|BUS), \tRust reports "stack overflow" where C would only crash'
+    $'start\t^gettid\\(\\) \tas above: the thread for that report'
+    $'start\t^sigaltstack\\(\tas above: the handler needs its own stack'
+    $'exit\t^sigaltstack\\(\\{ss_sp=NULL, ss_flags=SS_DISABLE\tas above: the end of that stack'
+    $'own\t^rt_sigaction\\(SIGPIPE, NULL, \tthe library checks that its program ignores SIGPIPE; in C, main has just set that itself'
+    $'start\t^ioctl\\(2, TCGETS\tlog lines have colours only on a terminal'
 )
 
 fail() { echo "strace-compare.sh: $1" >&2; exit 2; }
@@ -66,23 +68,23 @@ fail() { echo "strace-compare.sh: $1" >&2; exit 2; }
 list() {
     printf 'scenarios:\n'
     printf '    %s\n' "${SCENARIOS[@]}"
-    printf 'left out on both sides:\n'
+    printf 'not compared, on both sides:\n'
     printf '    %s\n' 'the dynamic loader, up to the first call of the program itself' \
-        'brk, mmap, munmap, mprotect, mremap, madvise, and the 8 random bytes of malloc: when the allocator asks for memory' \
-        'a pause that ends in another pause, for there is still no descriptor: how often depends on when the clients leave'
-    printf "left out on Rust's side:\n"
+        'brk, mmap, munmap, mprotect, mremap, madvise, and the 8 random bytes of malloc: they depend on the allocator' \
+        'a pause of accepting that ends without a free descriptor: their number depends on when the clients leave'
+    printf "not compared, on Rust's side:\n"
     printf '    %s\n' "${RUNTIME[@]}"
 }
 
 show=
 case "${1-}" in
     --list) list; exit 0 ;;
-    --show) show=${2-}; [ -n "$show" ] || fail "--show needs the name of a scenario; --list names them"; shift ;;
-    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    -*) fail "unknown option $1; --help explains" ;;
+    --show) show=${2-}; [ -n "$show" ] || fail "--show needs the name of a scenario (see --list)"; shift ;;
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -*) fail "unknown option $1 (see --help)" ;;
 esac
 for wanted in "$@"; do
-    printf '%s\n' "${SCENARIOS[@]}" | grep -q "^$wanted " || fail "there is no scenario '$wanted'; --list names them"
+    printf '%s\n' "${SCENARIOS[@]}" | grep -q "^$wanted " || fail "there is no scenario '$wanted' (see --list)"
 done
 for tool in strace cc cargo; do
     command -v "$tool" >/dev/null || fail "$tool is missing (Debian: apt-get install strace gcc; Rust: https://rustup.rs)"
@@ -97,7 +99,7 @@ cc -std=c11 -O2 -o "$directory/edgecho-c" c_reference/edgecho.c
 printf '%s\n' "${RUNTIME[@]}" >"$directory/rules"
 mkfifo "$directory/stdout"
 
-# trace SIDE SCENARIO ARGUMENT...: takes one server through one scenario, and leaves its trace in $directory/SIDE.raw.
+# trace SIDE SCENARIO ARGUMENT...: runs one server through one scenario, and writes its trace to $directory/SIDE.raw.
 trace() {
     local side=$1 scenario=$2 raw="$directory/$1.raw" limit='' line address strace
     shift 2
@@ -118,7 +120,7 @@ trace() {
     server=${server% }
     timeout 60 "$target/release/examples/strace-client" "$scenario" "$address" "$server" "$raw" \
         || fail "$scenario: the client of the $side server failed"
-    # strace ends as the server did, and says so in the trace.
+    # strace ends with the status or signal of the server, which is the last line of the trace.
     wait "$strace" 2>/dev/null || true
     server=
 }
@@ -140,7 +142,7 @@ for entry in "${SCENARIOS[@]}"; do
         diff --side-by-side --expand-tabs --width="$width" "$directory/rust" "$directory/c" || differences=1
     elif diff -u --label "$name: Rust" --label "$name: C" "$directory/rust" "$directory/c" >"$directory/diff"; then
         note=
-        [ "$mode" = exact ] || note=' (totals and order: the kernel decides how the bytes are cut up)'
+        [ "$mode" = exact ] || note=' (totals and order: the kernel decides the sizes of reads and sends)'
         printf '%-44s identical%s\n' "$name" "$note"
     else
         printf '%-44s DIFFERENT\n' "$name"
@@ -150,7 +152,7 @@ for entry in "${SCENARIOS[@]}"; do
 done
 
 if [ -z "$show" ] && [ -s "$directory/rust.calls" ]; then
-    printf '\nsystem calls, over all scenarios that are compared call by call:\n%-20s %8s %8s\n' call Rust C
+    printf '\nsystem calls in all scenarios that are compared call by call:\n%-20s %8s %8s\n' call Rust C
     for side in rust c; do sort "$directory/$side.calls" | uniq -c | awk '{ print $2, $1 }' >"$directory/$side.counts"; done
     join -a 1 -a 2 -e 0 -o 0,1.2,2.2 "$directory/rust.counts" "$directory/c.counts" \
         | awk '{ printf "%-20s %8d %8d\n", $1, $2, $3; rust += $2; c += $3 } END { printf "%-20s %8d %8d\n", "total", rust, c }'

@@ -5,7 +5,7 @@
 
 mod counts;
 mod load;
-#[path = "../../tests/support/mod.rs"]
+#[path = "../../tests/it/support/mod.rs"]
 mod support;
 
 use std::error::Error;

@@ -5,7 +5,7 @@
 mod clients;
 mod dice;
 mod output;
-#[path = "../../tests/support/mod.rs"]
+#[path = "../../tests/it/support/mod.rs"]
 mod support;
 
 use std::fs::OpenOptions;

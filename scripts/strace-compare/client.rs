@@ -1,10 +1,10 @@
-//! The client of `scripts/strace-compare.sh`: takes a server that is being traced through one scenario, step by step.
+//! The client of `scripts/strace-compare.sh`: it runs one scenario against a traced server, step by step.
 //!
-//! After each step it waits until the server is back in epoll_wait(2), so that what the server does is decided by the scenario
-//! and not by timing. Where several things are to have happened before the server looks, it is stopped meanwhile.
+//! After each step the client waits until the server is back in epoll_wait(2), so that the scenario decides what the server does,
+//! and not the timing. Where the server has to find several changes at once, it is stopped (SIGSTOP) while they are made.
 #![allow(missing_docs, unreachable_pub, reason = "a program, not a library")]
 
-#[path = "../../tests/support/mod.rs"]
+#[path = "../../tests/it/support/mod.rs"]
 mod support;
 
 use std::io::{BufRead, Read, Write};
@@ -18,16 +18,16 @@ use socket2::{Domain, SockRef, Socket, Type};
 use support::client::{assert_same, connect, echo, finish, pattern, read_to_fin, reset};
 use support::{eventually, proc};
 
-/// Take a server that is being traced through a scenario
+/// Run a scenario against a traced server
 #[derive(Debug, Parser)]
 struct Options {
-    /// Which one
+    /// Name of the scenario
     scenario: String,
-    /// Where the server listens
+    /// Address of the server
     address: SocketAddr,
-    /// The server's process id
+    /// Process id of the server
     pid: u32,
-    /// The file that strace writes to
+    /// File that strace writes to
     trace: PathBuf,
 }
 
@@ -35,7 +35,7 @@ struct Options {
 struct Traced(Options);
 
 impl Traced {
-    /// Does something that the server must wake up for, and waits until it sleeps again.
+    /// Runs a step that wakes the server, and waits until the server sleeps again.
     fn after<T>(&self, step: impl FnOnce() -> T) -> T {
         let before = proc::sleeps(self.0.pid);
         let result = step();
@@ -61,7 +61,7 @@ impl Traced {
         kill(Pid::from_raw(self.0.pid as i32), signal).expect("the server is running");
     }
 
-    /// Does something while the server stands still, so that it finds all of it at once.
+    /// Runs steps while the server is stopped, so that it finds all of their events at once.
     fn while_stopped<T>(&self, steps: impl FnOnce() -> T) -> T {
         let stops = || std::fs::read_to_string(&self.0.trace).expect("the trace").matches("stopped by SIGSTOP").count();
         let before = stops();
@@ -72,8 +72,8 @@ impl Traced {
         result
     }
 
-    /// Sends `length` bytes without reading, until nothing moves any more; then does something; then reads all of it. The sizes
-    /// of the single reads and writes are up to the kernel here.
+    /// Sends `length` bytes without reading, until the outbox of the server is full; then runs `meanwhile`; then reads the echo. The
+    /// kernel decides the sizes of the reads and sends.
     fn stall(&self, length: usize, meanwhile: impl FnOnce()) {
         let stream = connect(self.0.address);
         let bytes = pattern(1, length);
@@ -82,7 +82,7 @@ impl Traced {
                 (&stream).write_all(&bytes).expect("send");
                 finish(&stream);
             });
-            // At rest, with bytes pending: watched for room, and asleep.
+            // Bytes are pending: the server watches the connection for room, and sleeps.
             eventually("the outbox fills", || {
                 let trace = std::fs::read_to_string(&self.0.trace).expect("the trace");
                 (trace.contains("EPOLL_CTL_MOD") && proc::state(self.0.pid) == 'S').then_some(())
@@ -92,8 +92,8 @@ impl Traced {
         });
     }
 
-    /// Sends SIGTERM, and has as many clients come as there are descriptors for, and two more, before the server looks. Gives the two apart:
-    /// they have sent a line, and wait in the accept queue.
+    /// Sends SIGTERM, and connects two clients more than the server has free descriptors, while the server is stopped. Returns the
+    /// last two separately: they have sent a line and wait in the accept queue.
     fn sigterm_at_the_descriptor_limit(&self) -> (Vec<TcpStream>, Vec<TcpStream>) {
         let limit = proc::descriptor_limit(self.0.pid);
         let places = limit as usize - proc::descriptors_below(self.0.pid, limit);
@@ -175,7 +175,7 @@ impl Traced {
                 let bytes = pattern(1, 60_000);
                 self.while_stopped(|| {
                     (&stream).write_all(&bytes).expect("send");
-                    // All of it is on the other side when nothing is left to be acknowledged.
+                    // Everything has arrived when nothing is unacknowledged.
                     eventually("the kernel has it", || (unacknowledged(&stream) == 0).then_some(()));
                 });
                 let mut back = vec![0; bytes.len()];
@@ -260,7 +260,7 @@ impl Traced {
                 self.echo(&stream, b"here to stay\n");
                 self.signal(Signal::SIGTERM);
                 assert_eq!(read_to_fin(&stream), b"");
-                // Our FIN is the last thing that the server hears; what came before it is discarded.
+                // Our FIN is the last event that the server waits for; input before it is discarded.
                 eventually("the server sleeps", || (proc::state(self.0.pid) == 'S').then_some(()));
                 self.after(|| (&stream).write_all(b"too late\n").expect("send"));
                 return drop(stream);
@@ -270,7 +270,7 @@ impl Traced {
                 self.echo(&stream, b"here to stay\n");
                 self.signal(Signal::SIGTERM);
                 assert_eq!(read_to_fin(&stream), b"");
-                // Holds its side open until the server has gone.
+                // The client keeps its side open until the server has ended.
                 return eventually("the server ends", || (!is_running(self.0.pid)).then_some(()));
             }
             "drain-deadline-at-the-descriptor-limit" => {
@@ -294,7 +294,7 @@ impl Traced {
             "cut-off-before-the-echo-is-acknowledged" => {
                 let stream = self.after(|| {
                     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-                    socket.set_recv_buffer_size(4096).expect("SO_RCVBUF"); // it has room for a part of the echo
+                    socket.set_recv_buffer_size(4096).expect("SO_RCVBUF"); // room for a part of the echo only
                     socket.connect(&self.0.address.into()).expect("connect");
                     TcpStream::from(socket)
                 });
@@ -319,7 +319,7 @@ impl Traced {
     }
 }
 
-/// How many bytes the peer's kernel has not acknowledged, or not been sent.
+/// Returns the number of bytes that the peer's kernel has not acknowledged, or that were not sent yet.
 fn unacknowledged(stream: &TcpStream) -> usize {
     let port = |address: SocketAddr| format!(":{:04X}", address.port());
     let (near, far) = (stream.local_addr().expect("an address"), stream.peer_addr().expect("an address"));

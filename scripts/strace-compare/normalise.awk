@@ -1,13 +1,13 @@
-# Rewrites a trace of strace so that two servers can be compared: descriptors by what they are, and without what the kernel or the
-# loader chooses anew each time (ports, process ids, pointers). Written for any POSIX awk.
+# Rewrites a trace of strace so that the traces of two servers can be compared. Names replace descriptor numbers, and values that
+# differ from run to run (ports, process ids, pointers) are removed. Written for any POSIX awk.
 #
 #     awk -v side=rust|c -v mode=exact|totals -v rules=FILE -f normalise.awk TRACE
 #
-# rules:  what is left out on Rust's side. A line each, with tabs between: `start`, `own` or `exit`, an extended regular expression,
-#         the reason.
+# rules:  the calls that are removed on Rust's side. Each line has three fields separated by tabs: `start`, `own` or `exit`; an
+#         extended regular expression; the reason.
 # exact:  every call, in order.
-# totals: what must hold however the kernel cuts up the bytes: the other calls in order, the bytes in total, and what follows a
-#         write that found no room.
+# totals: what must hold for any sizes of reads and sends: the other calls in order, the total of the bytes, and what follows a
+#         send that found no room.
 
 BEGIN {
     while ((getline line < rules) > 0) {
@@ -18,21 +18,21 @@ BEGIN {
     name[0] = "stdin"; name[1] = "stdout"; name[2] = "stderr"
 }
 
-# The loader's part ends where the program's own code begins: Rust's runtime looks at its standard streams, C ignores SIGPIPE.
+# The dynamic loader's calls end where the program's code begins: Rust's runtime polls its standard streams, C ignores SIGPIPE.
 !started && /^(p?poll\(\[\{fd=0|rt_sigaction\(SIGPIPE)/ { started = 1 }
 !started { next }
 
-# Where the kernel has no epoll_wait, as on aarch64, the C library calls epoll_pwait without a mask.
+# On architectures without epoll_wait, such as aarch64, the C library calls epoll_pwait without a mask.
 /^epoll_pwait\(/ {
     sub(/^epoll_pwait/, "epoll_wait")
     sub(/, NULL, 8\)/, ")")
 }
 
-# Memory is the allocator's business: when it asks the kernel for more depends on what else the runtime has allocated.
+# The allocator's calls depend on what else the runtime has allocated.
 /^(brk|mmap|munmap|mprotect|mremap|madvise)\(/ || /^getrandom\(.*, 8, GRND_NONBLOCK\)/ { next }
 
-# The program's own part begins with a look at its limit on descriptors, and ends when it has closed what it opened: the line before
-# this one, which `who` and `call` still describe, was the last such close.
+# The program's own part starts with getrlimit(2), and ends after the close of the signalfd. `who` and `call` still describe the
+# previous line here.
 /^prlimit64\(0, RLIMIT_NOFILE/ { part = "own" }
 part == "" { part = "start" }
 part == "own" && who == "signals" && call == "close" { part = "exit" }
@@ -95,11 +95,11 @@ side == "rust" {
     }
     gsub(/htons\([0-9]+\)/, "PORT")
     gsub(/0x[0-9a-f]+/, "PTR")
-    gsub(/\[[0-9]+ => 16\]/, "[16]")                       # the room that was offered for an address
+    gsub(/\[[0-9]+ => 16\]/, "[16]")                       # the size of the buffer for an address
     gsub(/si_pid=[0-9]+, si_uid=[0-9]+/, "si_pid=PID, si_uid=UID")
     if (call == "epoll_wait")
         sub(/, [1-9][0-9]*\) =/, ", TIMEOUT) =")
-    if (call == "ioctl")                                   # SIOCOUTQ: what the peer has acknowledged is up to its kernel
+    if (call == "ioctl")                                   # SIOCOUTQ: the peer's kernel decides when to acknowledge
         sub(/\[[1-9][0-9]*\]/, "[SOME]")
     if (call == "write" && who == "stdout") {
         sub(/:[0-9]*"\.*, [0-9]+\) = [0-9]+/, ":PORT\"..., LENGTH) = LENGTH")
@@ -115,7 +115,7 @@ side == "rust" {
     gsub(/tgkill\([0-9]+, [0-9]+/, "tgkill(PID, PID")
 }
 
-# A pause of accepting that ends in another one is left out: how often that happens is a matter of time.
+# Removes a pause of accepting that another pause follows: their number depends on timing.
 mode == "exact" {
     kept[++kept_count] = $0
     if ($0 ~ /^listen\(listener, 0\)/ && kept[kept_count - 1] ~ /^accept4\(.* EMFILE/ && kept[kept_count - 2] ~ /, 0\) = 0$/ \
@@ -124,10 +124,10 @@ mode == "exact" {
     next
 }
 
-# From here on: totals.
+# The rest is for totals.
 
 call == "epoll_wait" {
-    # Whoever is told that there is room may write again.
+    # After EPOLLOUT a connection may send again.
     rest = $0
     while (match(rest, /events=[A-Z|]+, data=conn#[0-9]+/)) {
         event = substr(rest, RSTART, RLENGTH)
@@ -142,7 +142,7 @@ call == "epoll_wait" {
     next
 }
 
-# The bytes that are returned without a copy. What the socket had no room for is read back from the pipe, to be sent later.
+# Zero-copy echo counts as a read and a send. Bytes for which the socket had no room are read from the pipe, to be sent later.
 call == "splice" && to == "pipe-writer" { who = from; call = "recvfrom" }
 call == "splice" && from == "pipe-reader" { who = to; call = "sendto" }
 call == "read" && who == "pipe-reader" { next }
@@ -184,11 +184,11 @@ END {
     print ""
     for (i = 1; i <= accepted; i++) {
         connection = "conn#" i
-        printf "%s: %d bytes received, %d bytes sent, the outbox has been filled: %s\n", connection, received[connection],
+        printf "%s: %d bytes received, %d bytes sent, was the outbox filled: %s\n", connection, received[connection],
             sent[connection], was_full[connection] ? "yes" : "no"
         waiting += must_write[connection]
     }
     printf "reads while bytes were pending: %d\n", read_while_pending
-    printf "writes between one that found no room and EPOLLOUT: %d\n", written_without_room
-    printf "EPOLLOUT with bytes pending, and no write behind it: %d\n", waiting
+    printf "sends between one that found no room and EPOLLOUT: %d\n", written_without_room
+    printf "EPOLLOUT with bytes pending, without a send after it: %d\n", waiting
 }

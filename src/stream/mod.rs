@@ -3,12 +3,14 @@
 
 mod outbox;
 mod pipe;
+mod readiness;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 pub use outbox::Outbox;
 pub use pipe::Pipe;
+pub use readiness::Readiness;
 
 pub use crate::sys::socket::Acknowledged;
 use crate::sys::socket::{self, MessageFlags, Shutdown};

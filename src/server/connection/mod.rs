@@ -2,16 +2,14 @@
 //! so that a test can drive it with a scripted one, and knows neither epoll nor the other connections.
 
 mod peer;
-mod readiness;
 mod reply;
 
 use std::io;
 
 use crate::protocol::{Post, Protocol, SessionId};
-use crate::stream::{Outbox, Pipe, Stream};
+use crate::stream::{Outbox, Pipe, Readiness, Stream};
 use crate::sys::epoll::EpollFlags;
 pub use peer::Peer;
-use readiness::Readiness;
 use reply::Answer;
 
 /// How far a connection has come.

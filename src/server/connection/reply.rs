@@ -3,10 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::readiness::Readiness;
 use super::{Phase, Turn};
 use crate::protocol::{Post, Reply, SessionId, memory};
-use crate::stream::{Outbox, Stream};
+use crate::stream::{Outbox, Readiness, Stream};
 
 /// The way back to the peer, during one call of the protocol.
 pub(super) struct Answer<'a, 't, S> {

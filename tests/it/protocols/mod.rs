@@ -1,20 +1,17 @@
 //! The protocols, end to end: whole pieces only, whatever the network cuts, with the boundaries of each.
 
-#[path = "protocols/collect.rs"]
 mod collect;
-#[path = "protocols/memory.rs"]
 mod memory;
-mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
+use crate::support::client::{assert_same, connect, finish, pattern, read_to_fin, reset};
+use crate::support::{Process, Server, eventually};
 use edgecho::protocol::Frames;
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
-use support::client::{assert_same, connect, finish, pattern, read_to_fin, reset};
-use support::{Process, Server, eventually};
 
 fn start(arguments: &[&str]) -> Process {
     Process::start(Server::Rust, arguments).expect("the program")
@@ -238,7 +235,7 @@ fn everybody_is_told_how_many_there_are_and_who_does_not_read_is_skipped() {
     let process = start(&["--status-interval", "100ms", "--outbox-limit", "1KiB", "--write-timeout", "off"]);
     let (reader, idler) = (connect(process.address), connect(process.address));
     // Who takes nothing of its own echo is not sent statuses without end.
-    support::client::stuff(&idler, &vec![0; 64 << 20]);
+    crate::support::client::stuff(&idler, &vec![0; 64 << 20]);
     let mut lines = BufReader::new(&reader).lines();
     for _ in 0..3 {
         assert_eq!(lines.next().expect("a line").expect("a line"), "Server status: 2 active connections");

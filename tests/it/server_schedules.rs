@@ -1,18 +1,14 @@
 //! The whole server in a simulated world: a scripted kernel with a clock of its own, in which months pass, the process is stopped, peers
 //! read slowly, and epoll tells of things in any order. Each schedule is made from a seed, and judged by rules that know nothing of the
-//! server's code. `EDGECHO_SEED=N cargo test --test server_schedules` plays one again and tells what happens in it;
+//! server's code. `EDGECHO_SEED=N cargo test --test it every_schedule` plays one again and tells what happens in it;
 //! `EDGECHO_SCHEDULES=N` plays so many instead of 10,000.
-
-#[path = "support/simulation/mod.rs"]
-mod simulation;
-mod support;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::simulation::{Act, Kind, MOST_BYTES_AN_EVENT, MOST_LEFTOVER_BYTES, Plan, Step, play};
 use edgecho::server::Config;
-use simulation::{Act, Kind, MOST_BYTES_AN_EVENT, MOST_LEFTOVER_BYTES, Plan, Step, play};
 
 /// No schedule takes so much of a CPU: a thread that does hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
@@ -73,13 +69,13 @@ fn every_schedule_keeps_every_promise() {
         for playing in playing {
             let hangs = playing.lock().expect("no panic").filter(|(_, since)| since.elapsed() > HANGS_AFTER);
             if let Some((seed, _)) = hangs {
-                panic!("EDGECHO_SEED={seed} cargo test --test server_schedules plays this schedule again, which hangs");
+                panic!("EDGECHO_SEED={seed} cargo test --test it every_schedule plays this schedule again, which hangs");
             }
         }
         std::thread::sleep(Duration::from_millis(5));
     }
     let seed = failed.load(Ordering::Relaxed);
-    assert!(seed == u64::MAX, "EDGECHO_SEED={seed} cargo test --test server_schedules plays this schedule again");
+    assert!(seed == u64::MAX, "EDGECHO_SEED={seed} cargo test --test it every_schedule plays this schedule again");
     println!("{count} schedules in {:.1?}", start.elapsed());
 }
 

@@ -1,8 +1,6 @@
 //! What both servers promise about bytes: real processes, real sockets. Every test here runs against the Rust server and
 //! against the C reference.
 
-mod support;
-
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,12 +8,13 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
+use crate::for_both_servers;
+use crate::support::client::{assert_same, connect, echo, finish, pattern, read_to_fin, reset, stuff};
+use crate::support::{Process, Server, eventually, raise_descriptor_limit, skip};
 use edgecho::sys::socket::unread_bytes;
 use nix::sys::sendfile::sendfile;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
-use support::client::{assert_same, connect, echo, finish, pattern, read_to_fin, reset, stuff};
-use support::{Process, Server, eventually, raise_descriptor_limit, skip};
 
 fn start(server: Server) -> Process {
     Process::start(server, &[]).expect("it was built")
@@ -392,7 +391,7 @@ fn echo_of_a_file_that_changes(process: &Process) -> (Vec<u8>, Vec<u8>) {
     let length = (socket.recv_buffer_size().expect("SO_RCVBUF") / 4).min(2 << 20);
     socket.connect(&process.address.into()).expect("connect");
     let mut stream: TcpStream = socket.into();
-    stream.set_read_timeout(Some(support::PATIENCE)).expect("a timeout");
+    stream.set_read_timeout(Some(crate::support::PATIENCE)).expect("a timeout");
 
     let (before, after) = (pattern(1, length), pattern(2, length));
     let path = std::env::temp_dir().join(format!("edgecho-sent-{}", process.pid()));

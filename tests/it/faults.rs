@@ -5,8 +5,6 @@
 //! A faked errno lies about the kernel's state. Where the server believes, rightly, that there is nothing to do until the next edge
 //! (an `EAGAIN` with bytes there, a signal that is not read), the clients go on as real ones do, and bring that edge about.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -16,9 +14,10 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::for_both_servers;
+use crate::support::client::pattern;
+use crate::support::{Killed, Process, Server, eventually, run, skip};
 use nix::sys::signal::Signal;
-use support::client::pattern;
-use support::{Killed, Process, Server, eventually, run, skip};
 
 /// What must come of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,7 +205,7 @@ fn stream_through(process: &Process) -> usize {
         for client in 0..3 {
             let failed = &failed;
             scope.spawn(move || {
-                let (stream, bytes) = (support::client::connect(process.address), pattern(client, 4 << 20));
+                let (stream, bytes) = (crate::support::client::connect(process.address), pattern(client, 4 << 20));
                 let mut back = Vec::new();
                 // A connection that the fault ends is reset, for what it still sends is not read.
                 std::thread::scope(|scope| {
@@ -301,7 +300,7 @@ for_both_servers!(
 /// The cells of epoll_ctl(2) are the one part of the table that the C reference is held to, too: it retries what it used to give up.
 #[test]
 fn epoll_ctl_in_the_c_reference() {
-    support::run_test(Server::C, "epoll_ctl_in_the_c_reference", |server| check_all(server, "epoll_ctl"));
+    crate::support::run_test(Server::C, "epoll_ctl_in_the_c_reference", |server| check_all(server, "epoll_ctl"));
 }
 
 /// Lets the n-th calls of epoll_ctl(2) from now on fail, as `when` of strace(1) has it.
@@ -316,9 +315,9 @@ fn connections_that_epoll_cannot_watch_for_now_are_served_later(server: Server) 
     }
     let process = Process::start(server, &[]).expect("it was built");
     let tracer = no_watches(&process, "2..5");
-    let streams: Vec<_> = (0..5).map(|_| support::client::connect(process.address)).collect();
+    let streams: Vec<_> = (0..5).map(|_| crate::support::client::connect(process.address)).collect();
     for stream in &streams {
-        support::client::echo(stream, b"patience");
+        crate::support::client::echo(stream, b"patience");
     }
     assert!(tracer.has_injected());
     drop(streams);
@@ -331,10 +330,10 @@ fn a_connection_that_epoll_cannot_watch_when_a_drain_begins_is_served(server: Se
     }
     let mut process = Process::start(server, &["--drain-timeout", "20s"]).expect("it was built");
     let tracer = no_watches(&process, "1..6");
-    let stream = support::client::connect(process.address);
+    let stream = crate::support::client::connect(process.address);
     eventually("the first failure", || tracer.has_injected().then_some(()));
     process.signal(Signal::SIGTERM);
-    support::client::echo(&stream, b"just in time");
+    crate::support::client::echo(&stream, b"just in time");
     drop(stream);
     assert_eq!(process.wait().code(), Some(0), "{}", process.stderr());
 }
@@ -344,14 +343,14 @@ fn a_stalled_connection_that_epoll_cannot_watch_for_room_gets_every_byte(server:
         return;
     }
     let process = Process::start(server, &[]).expect("it was built");
-    let stream = support::client::connect(process.address);
-    support::client::echo(&stream, b"here");
+    let stream = crate::support::client::connect(process.address);
+    crate::support::client::echo(&stream, b"here");
     let tracer = no_watches(&process, "1..4");
     let bytes = pattern(1, 32 << 20);
-    let sent = support::client::stuff(&stream, &bytes);
+    let sent = crate::support::client::stuff(&stream, &bytes);
     assert!(tracer.has_injected());
-    support::client::finish(&stream);
-    support::client::assert_same(&support::client::read_to_fin(&stream), &bytes[..sent]);
+    crate::support::client::finish(&stream);
+    crate::support::client::assert_same(&crate::support::client::read_to_fin(&stream), &bytes[..sent]);
     drop(stream);
     process.terminate();
 }
@@ -365,9 +364,9 @@ fn the_table_has_every_call_that_the_server_makes() {
     let mut tracer = Tracer::attach(&process, &[]);
     assert_eq!(three_clients(&process, MANY), 0);
     // One who stalls and reads on, and one who stays to the end of the drain.
-    let stream = support::client::connect(process.address);
+    let stream = crate::support::client::connect(process.address);
     let bytes = pattern(1, 16 << 20);
-    let sent = support::client::stuff(&stream, &bytes);
+    let sent = crate::support::client::stuff(&stream, &bytes);
     let mut back = vec![0; sent];
     (&stream).read_exact(&mut back).expect("every byte comes back");
     assert_eq!(end(&mut process).code(), Some(0));
@@ -396,14 +395,14 @@ fn delays_lose_nothing() {
 #[test]
 fn short_counts_lose_nothing() {
     let process = Process::start(Server::Rust, &["--send-buffer", "4KiB", "--recv-buffer", "4KiB"]).expect("the program");
-    let stream = support::client::connect(process.address);
+    let stream = crate::support::client::connect(process.address);
     let bytes = pattern(1, 1 << 20);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             (&stream).write_all(&bytes).expect("send");
-            support::client::finish(&stream);
+            crate::support::client::finish(&stream);
         });
-        support::client::assert_same(&support::client::read_to_fin(&stream), &bytes);
+        crate::support::client::assert_same(&crate::support::client::read_to_fin(&stream), &bytes);
     });
     drop(stream);
     process.terminate();
@@ -417,13 +416,13 @@ fn the_drain_survives_its_own_faults(server: Server) {
         let mut process = Process::start(server, &["--drain-timeout", "0s"]).expect("it was built");
         let _tracer =
             Tracer::attach(&process, &["-e", "trace=shutdown", "-e", &format!("inject=shutdown:error={errno}:when=1")]);
-        let streams: Vec<_> = (0..3).map(|_| support::client::connect(process.address)).collect();
+        let streams: Vec<_> = (0..3).map(|_| crate::support::client::connect(process.address)).collect();
         for stream in &streams {
-            support::client::echo(stream, b"here to stay");
+            crate::support::client::echo(stream, b"here to stay");
         }
         process.signal(Signal::SIGTERM);
         for stream in &streams {
-            assert_eq!(support::client::read_to_fin(stream), b"", "{errno}");
+            assert_eq!(crate::support::client::read_to_fin(stream), b"", "{errno}");
         }
         drop(streams);
         assert_eq!(process.wait().code(), Some(0), "{errno}: {}", process.stderr());
@@ -441,9 +440,9 @@ fn the_cut_off_survives_its_own_faults(server: Server) {
     let inject = ["-e", "inject=ioctl:error=EINVAL", "-e", "inject=listen:error=EADDRINUSE"];
     let tracer = Tracer::attach(&process, &[&["-e", "trace=ioctl,listen"], &inject[..]].concat());
     let places = LIMIT as usize - process.descriptors_below(LIMIT);
-    let streams: Vec<_> = (0..=places).map(|_| support::client::connect(process.address)).collect();
+    let streams: Vec<_> = (0..=places).map(|_| crate::support::client::connect(process.address)).collect();
     for stream in &streams[..places] {
-        support::client::echo(stream, b"here to stay");
+        crate::support::client::echo(stream, b"here to stay");
     }
     process.signal(Signal::SIGTERM);
     assert_eq!(process.wait().code(), Some(1), "one waited in the accept queue: {}", process.stderr());

@@ -1,8 +1,6 @@
 //! No live peer is cut off, and no peer that is stuck keeps the others from being served. Each test is named after the promise that it
 //! checks.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::client::{assert_same, connect, echo, finish, pattern, read_to_fin, reset, stuff};
+use crate::support::{Process, Server, eventually};
 use nix::sys::signal::Signal;
 use socket2::SockRef;
-use support::client::{assert_same, connect, echo, finish, pattern, read_to_fin, reset, stuff};
-use support::{Process, Server, eventually};
 
 fn start(arguments: &[&str]) -> Process {
     Process::start(Server::Rust, arguments).expect("the program was built")
@@ -143,7 +141,7 @@ fn a_reader_that_went_on_during_a_pause_is_not_cut_off() {
     stream.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
     let paused = (&stream).read_to_end(&mut received).expect_err("it reads all that the kernel has");
     assert_eq!(paused.kind(), std::io::ErrorKind::WouldBlock);
-    stream.set_read_timeout(Some(support::PATIENCE)).expect("a timeout");
+    stream.set_read_timeout(Some(crate::support::PATIENCE)).expect("a timeout");
     eventually("the timeout has passed", || (frozen.elapsed() > Duration::from_millis(3_500)).then_some(()));
     process.thaw();
     finish(&stream);
@@ -418,7 +416,7 @@ fn the_memory_of_a_peak_is_given_back() {
             })
             .collect()
     };
-    support::raise_descriptor_limit();
+    crate::support::raise_descriptor_limit();
     drop(crowd(process.address));
     eventually("all have left", || (figure(&process, "open") == 0).then_some(()));
     let before = process.rss_bytes();

@@ -1,8 +1,6 @@
 //! The libc crate's view of the kernel's interface, which the wrappers are compiled against, held to what the C headers of this
 //! machine say (c_reference/abi.c).
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::mem::{align_of, offset_of, size_of};
 use std::process::Command;
@@ -49,9 +47,9 @@ fn view_of_libc() -> BTreeMap<String, i64> {
 #[test]
 fn the_libc_crate_agrees_with_the_c_headers() {
     let Some(program) = option_env!("EDGECHO_C_ABI") else {
-        return support::skip("the_libc_crate_agrees_with_the_c_headers", "abi.c was not compiled");
+        return crate::support::skip("the_libc_crate_agrees_with_the_c_headers", "abi.c was not compiled");
     };
-    let (status, output, _) = support::run(&mut Command::new(program));
+    let (status, output, _) = crate::support::run(&mut Command::new(program));
     assert!(status.success());
     let headers: BTreeMap<String, i64> = output
         .lines()

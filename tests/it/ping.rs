@@ -1,16 +1,15 @@
 //! `edgecho ping`, as its users meet it: against services that echo, and against those that do something else.
 
-mod support;
-
 use std::io::{BufRead, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::for_both_servers;
+use crate::support::faulty::{Wrong, serve};
+use crate::support::{Killed, Process, Server, assert_valid, eventually, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::faulty::{Wrong, serve};
-use support::{Killed, Process, Server, assert_valid, eventually, run};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_edgecho");
 
@@ -312,7 +311,7 @@ fn a_ping_that_was_stopped_reads_what_has_come_before_it_calls_it_lost() {
     read_until("seq=3 ", &mut stdout);
     let pid = Pid::from_raw(child.0.id() as i32);
     kill(pid, Signal::SIGSTOP).expect("it is running");
-    eventually("it stands", || (support::proc::state(child.0.id()) == 'T').then_some(()));
+    eventually("it stands", || (crate::support::proc::state(child.0.id()) == 'T').then_some(()));
     std::thread::park_timeout(Duration::from_millis(200)); // longer than the timeout
     kill(pid, Signal::SIGCONT).expect("it stands");
     let said = read_until("ping statistics", &mut stdout);

@@ -1,15 +1,14 @@
 //! The command line, as its users meet it: what it says, what it refuses, and with which status.
 
-mod support;
-
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
+use crate::for_both_servers;
+use crate::support::client::{connect, echo, finish, read_to_fin, reset};
+use crate::support::{Killed, Process, Server, eventually, run, skip};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::client::{connect, echo, finish, read_to_fin, reset};
-use support::{Killed, Process, Server, eventually, run, skip};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_edgecho");
 

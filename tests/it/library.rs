@@ -1,14 +1,13 @@
 //! The library, as its users build on it: the examples, in threads of this process, spoken to over real sockets.
 
-#[path = "examples/chat.rs"]
+#[path = "../examples/chat.rs"]
 mod chat;
-#[path = "examples/discard.rs"]
+#[path = "../examples/discard.rs"]
 mod discard;
-#[path = "examples/login.rs"]
+#[path = "../examples/login.rs"]
 mod login;
-#[path = "examples/store.rs"]
+#[path = "../examples/store.rs"]
 mod store;
-mod support;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,10 +15,10 @@ use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::support::client::{assert_same, connect, echo, finish, pattern, read_to_fin, stuff};
+use crate::support::{eventually, raise_descriptor_limit};
 use edgecho::protocol::{Echo, Post, Protocol, Recipients, Reply, SessionId, Timer};
 use edgecho::server::{Builder, Error, Handle, Limits, Server, Summary, Timeouts};
-use support::client::{assert_same, connect, echo, finish, pattern, read_to_fin, stuff};
-use support::{eventually, raise_descriptor_limit};
 
 /// A server in a thread of its own.
 struct Running {

@@ -1,7 +1,5 @@
 //! What the C reference promises beyond what it shares with the Rust server in `echo.rs`, `drain.rs` and `faults.rs`.
 
-mod support;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -9,10 +7,10 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::support::client::{connect, echo, pattern};
+use crate::support::{Killed, Process, Server, eventually, run, run_test, skip};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::client::{connect, echo, pattern};
-use support::{Killed, Process, Server, eventually, run, run_test, skip};
 
 macro_rules! for_the_c_reference {
     ($($test:ident),* $(,)?) => {
@@ -163,7 +161,7 @@ fn without_memory_for_a_connection_the_client_waits_and_is_then_served(server: S
     let error = stream.read(&mut [0; 8]).expect_err("there is no memory for it");
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
     limit_address_space(&process, "unlimited");
-    stream.set_read_timeout(Some(support::PATIENCE)).expect("a timeout");
+    stream.set_read_timeout(Some(crate::support::PATIENCE)).expect("a timeout");
     let mut back = [0; 8];
     stream.read_exact(&mut back).expect("the echo");
     assert_eq!(&back, b"patience");

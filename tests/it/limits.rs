@@ -1,15 +1,13 @@
 //! The limits and timeouts of the Rust server, and the statistics that say what they did.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::support::client::{assert_same, connect, echo, finish, pattern, read_to_fin, stuff};
+use crate::support::{Process, Server, eventually, raise_descriptor_limit, run};
 use nix::sys::signal::Signal;
 use socket2::{Domain, Socket, Type};
-use support::client::{assert_same, connect, echo, finish, pattern, read_to_fin, stuff};
-use support::{Process, Server, eventually, raise_descriptor_limit, run};
 
 fn start(arguments: &[&str]) -> Process {
     Process::start(Server::Rust, arguments).expect("the program")
@@ -30,7 +28,7 @@ fn connect_from(source: &str, address: SocketAddr) -> TcpStream {
     let source: SocketAddr = format!("{source}:0").parse().expect("an address");
     socket.bind(&source.into()).expect("bind");
     socket.connect(&address.into()).expect("connect");
-    socket.set_read_timeout(Some(support::PATIENCE)).expect("a timeout");
+    socket.set_read_timeout(Some(crate::support::PATIENCE)).expect("a timeout");
     socket.into()
 }
 
@@ -336,7 +334,7 @@ fn busy_polling_ends_when_nothing_comes_any_more() {
 fn slowloris_is_gone_when_its_time_is_up() {
     const CLIENTS: usize = 10_000;
     if raise_descriptor_limit() < 3 * CLIENTS as u64 / 2 {
-        return support::skip(
+        return crate::support::skip(
             "slowloris_is_gone_when_its_time_is_up",
             "the hard limit on descriptors is too low: ulimit -Hn",
         );
@@ -358,7 +356,7 @@ fn slowloris_is_gone_when_its_time_is_up() {
                 let _ = client.shutdown(std::net::Shutdown::Both);
             }
         }
-        assert!(connected.elapsed() < support::PATIENCE, "they are still there");
+        assert!(connected.elapsed() < crate::support::PATIENCE, "they are still there");
     }
     let load = (process.cpu_time() - before).as_secs_f64() / connected.elapsed().as_secs_f64();
     slowest.sort();

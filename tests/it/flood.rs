@@ -1,18 +1,17 @@
 //! `edgecho flood`, as its users meet it: what it reports must be what was done to the bytes.
 
-mod support;
-
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::for_both_servers;
+use crate::support::faulty::{Wrong, serve};
+use crate::support::{Killed, Process, Server, assert_valid, eventually, run, skip};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use support::faulty::{Wrong, serve};
-use support::{Killed, Process, Server, assert_valid, eventually, run, skip};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_edgecho");
 
@@ -697,7 +696,7 @@ fn a_flood_that_was_stopped_reads_what_has_come_before_it_calls_it_lost() {
     let pid = child.0.id();
     eventually("it floods", || (work_of_all_threads(pid)?.1 > 150).then_some(()));
     signal(&child.0, Signal::SIGSTOP);
-    eventually("it stands", || (support::proc::state(pid) == 'T').then_some(()));
+    eventually("it stands", || (crate::support::proc::state(pid) == 'T').then_some(()));
     std::thread::park_timeout(Duration::from_millis(300)); // longer than twice the timeout
     signal(&child.0, Signal::SIGCONT);
     let (status, stdout, stderr) = end(&mut child.0);

@@ -1,7 +1,5 @@
 //! The log of the program: nothing that happens to stderr stops the server, delays its end or changes its status.
 
-mod support;
-
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -12,10 +10,10 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::client::{connect, echo};
+use crate::support::{Killed, Process, Server, eventually, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::client::{connect, echo};
-use support::{Killed, Process, Server, eventually, run};
 
 /// What stands between the time and the count of a line about lines that are missing.
 const DROPPED: &str = "  WARN log lines were dropped: stderr was blocked or failed lines=";
@@ -386,7 +384,7 @@ fn a_quiet_server_has_one_thread() {
 #[test]
 fn without_a_thread_lines_are_written_as_far_as_there_is_room() {
     if !Command::new("strace").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
-        return support::skip("without_a_thread_lines_are_written_as_far_as_there_is_room", "strace is missing");
+        return crate::support::skip("without_a_thread_lines_are_written_as_far_as_there_is_room", "strace is missing");
     }
     let inject = |command: &mut Command| {
         command.args(["-qq", "-f", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=clone,clone3"]);

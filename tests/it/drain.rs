@@ -1,17 +1,16 @@
 //! What both servers promise about signals: the drain, its deadline, and the second signal. Every test here runs against the
 //! Rust server and against the C reference.
 
-mod support;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
+use crate::for_both_servers;
+use crate::support::client::{assert_same, connect, echo, finish, pattern, read_to_fin, stuff};
+use crate::support::{Process, Server, eventually, raise_descriptor_limit};
 use nix::sys::signal::Signal;
 use socket2::{Domain, Socket, Type};
-use support::client::{assert_same, connect, echo, finish, pattern, read_to_fin, stuff};
-use support::{Process, Server, eventually, raise_descriptor_limit};
 
 for_both_servers!(
     each_signal_ends_an_idle_server,
