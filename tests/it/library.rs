@@ -317,9 +317,9 @@ fn the_library_alone_depends_on_little() {
 
 #[test]
 fn the_chat_room_of_the_readme_is_the_one_that_is_tested() {
-    let (readme, chat) = (std::fs::read_to_string("README.md"), std::fs::read_to_string("tests/examples/chat.rs"));
-    let (readme, chat) = (readme.expect("the README"), chat.expect("the example"));
+    let (page, chat) = (std::fs::read_to_string("docs/library.md"), std::fs::read_to_string("tests/examples/chat.rs"));
+    let (page, chat) = (page.expect("the page"), chat.expect("the example"));
     let code = chat.split_once("\n\n").expect("a head and the code").1;
     let code: Vec<&str> = code.lines().filter(|line| !line.starts_with("#[allow")).collect();
-    assert!(readme.contains(&code.join("\n")), "the README has another chat room");
+    assert!(page.contains(&code.join("\n")), "docs/library.md has another chat room");
 }
