@@ -9,5 +9,5 @@ for tool in taskset strace valgrind; do
     command -v "$tool" >/dev/null || { echo "measure.sh: $tool is missing: apt-get install util-linux strace valgrind" >&2; exit 2; }
 done
 cc -O2 -Wall -Wextra -o target/driver scripts/driver.c
-cargo build --quiet --release --bin edgecho --example measure
+cargo build --quiet --release --features tools --bin edgecho --example measure
 exec target/release/examples/measure "$@"

@@ -10,5 +10,5 @@
 # Exit status: 0 when all of that holds, 1 otherwise.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo build --quiet --release --bin edgecho --example soak
+cargo build --quiet --release --features tools --bin edgecho --example soak
 exec target/release/examples/soak "$@"

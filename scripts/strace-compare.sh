@@ -94,7 +94,7 @@ directory=$(mktemp -d)
 server=
 trap '[ -z "$server" ] || kill -KILL "$server" 2>/dev/null || :; rm -rf "$directory"' EXIT
 target=${CARGO_TARGET_DIR:-target}
-cargo build --quiet --release --bin edgecho --example strace-client
+cargo build --quiet --release --features tools --bin edgecho --example strace-client
 cc -std=c11 -O2 -o "$directory/edgecho-c" c_reference/edgecho.c
 printf '%s\n' "${RUNTIME[@]}" >"$directory/rules"
 mkfifo "$directory/stdout"

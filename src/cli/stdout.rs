@@ -1,4 +1,4 @@
-//! Stdout, for programs that block signals to read them from a descriptor.
+//! Stdout, for commands that block signals and read them from a descriptor.
 
 use std::io::{self, LineWriter, Write, stdout};
 use std::os::fd::AsFd;
@@ -6,11 +6,11 @@ use std::os::fd::AsFd;
 use edgecho::sys::file;
 use edgecho::sys::signal::{self, Signal};
 
-/// The signals that end a program which waits for stdout.
+/// The signals that end a command.
 const ENDS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// Returns a writer to stdout, line by line. While stdout is full and nobody reads it, the signals that end a program have their default
-/// actions: there is nobody to report to, and nothing else can end the wait.
+/// Returns a line-buffered writer to stdout. While stdout is full and its reader does not read, the signals that end a command have their
+/// default actions, because nothing else could end the wait.
 pub(super) fn lines() -> LineWriter<impl Write> {
     LineWriter::new(Stdout)
 }
@@ -26,7 +26,7 @@ impl Write for Stdout {
             signal::block(&ENDS)?;
             result?;
         }
-        // A pipe that can be written to has room for this much (pipe(7), PIPE_BUF).
+        // A writable pipe has room for this many bytes (pipe(7), PIPE_BUF).
         file::write(stdout.as_fd(), &bytes[..bytes.len().min(libc::PIPE_BUF)])
     }
 

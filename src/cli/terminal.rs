@@ -1,14 +1,14 @@
-//! Escapes the output of a peer for a terminal.
+//! Escapes what a peer sends, for a terminal.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-/// Shows control characters other than line ends and tabs instead of passing them on, and bytes that are not UTF-8: on a terminal they
-/// could move the cursor, change the title or answer in the user's place (console_codes(4)).
+/// A writer that escapes control characters other than line ends and tabs, and bytes that are not UTF-8. On a terminal they could move the
+/// cursor, change the title, or type input for the user (console_codes(4)).
 #[derive(Debug)]
 pub(super) struct Escaped<W: Write> {
     out: W,
-    /// The first bytes of a character whose other bytes have not come.
+    /// The first bytes of a character whose other bytes have not arrived.
     incomplete: Vec<u8>,
 }
 
@@ -17,7 +17,7 @@ impl<W: Write> Escaped<W> {
         Self { out, incomplete: Vec::new() }
     }
 
-    /// Shows what is left of a character that never became complete.
+    /// Escapes the bytes of an incomplete character, and flushes the writer.
     pub(super) fn finish(mut self) -> io::Result<()> {
         write!(self.out, "{}", self.incomplete.escape_ascii())?;
         self.out.flush()
@@ -38,7 +38,7 @@ impl<W: Write> Write for Escaped<W> {
                     _ => shown.push(character),
                 }
             }
-            // Behind other bytes of the text it is no character any more.
+            // Only at the end of the text can more bytes complete the character.
             if chunks.peek().is_none() && str::from_utf8(chunk.invalid()).is_err_and(|error| error.error_len().is_none()) {
                 self.incomplete = chunk.invalid().to_vec();
             } else {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Neither does any byte get lost: what is shown does not depend on where the bytes were cut.
+        /// The output does not depend on where the bytes were cut, so no byte is lost.
         #[test]
         fn no_control_character_gets_through(bytes: Vec<u8>, cut: proptest::sample::Index) {
             let cut = cut.index(bytes.len() + 1);
