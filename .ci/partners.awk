@@ -112,10 +112,12 @@ is_test { if (match($0, /[^ ]/) - 1 == test_indent && /^ *\}|[;,]$/) is_test = 0
     rust_partner[rust_count] = is_method ? snake(type) "_" name : name
     rust_file[rust_count] = file
     rust_optional[rust_count] = (is_method && is_optional) || (is_method && name == "new")
-    body = /\(&self\)/ && /\{$/ ? FNR : 0
-    next
+    in_signature = is_method
+    if (!/[{;]$/) next
 }
-body && FNR == body + 2 && /^    \}$/ { rust_optional[rust_count] = 1 }
+# A method with a body of one line needs no partner.
+in_signature && /[{;]$/ { in_signature = 0; body = /\{$/ ? FNR : 0; next }
+body && FNR == body + 2 { if (/^    \}$/) rust_optional[rust_count] = 1; body = 0 }
 
 # --- The comparison ---
 

@@ -38,25 +38,25 @@
 #include <time.h>
 #include <unistd.h>
 
-/* ---- Constants: the same names and values as in Rust, with the unit of a duration added ---- */
+/* ---- Constants: the names and values of Rust, with the unit added to a duration ---- */
 
 enum {
-    READ_BUFFER_BYTES = 32 * 1024,      /* one buffer for the whole loop, so that it stays in the CPU's cache */
-    LEAST_ROOM_BYTES = 4 * 1024,        /* with less room in the read buffer, its content is answered first */
-    BYTES_A_TURN = 64 * 1024,           /* read budget of one connection per event; a read may exceed it by one buffer */
-    QUEUED_BYTES_A_TURN = 512 * 1024,   /* read budget per turn, shared by all queued connections */
-    ACCEPTS_A_TURN = 64,
-    EVENTS_A_TURN = 256,
+    READ_BUFFER_BYTES = 32 * 1024,    /* one buffer for the whole loop, so that it stays in the CPU's cache */
+    MIN_ROOM_BYTES = 4 * 1024,        /* with less room in the read buffer, its content is answered first */
+    EVENT_BUDGET_BYTES = 64 * 1024,   /* read budget of one connection per event; a read may exceed it by one buffer */
+    QUEUED_BUDGET_BYTES = 512 * 1024, /* read budget per turn, shared by all queued connections */
+    ACCEPTS_PER_TURN = 64,
+    EVENTS_PER_TURN = 256,
     BACKLOG = 4096,
-    LINGER_MS = 2000,                   /* the time that a peer has to send its FIN after ours */
-    SHORTEST_PAUSE_MS = 10,             /* the first pause of accepting when a resource has run out; each further one doubles */
+    LINGER_MS = 2000,                 /* the time that a peer has to send its FIN after ours */
+    SHORTEST_PAUSE_MS = 10,           /* the first pause of accepting when a resource has run out; each further one doubles */
     LONGEST_PAUSE_MS = 1000,
-    PAUSE_MS = 100,                     /* a deadline met later than this: the process was stopped in between */
+    PAUSE_MS = 100,                   /* a drain deadline met later than this: the process was stopped in between */
     MAX_DRAIN_MS = 24 * 3600 * 1000,
 };
 
 /* Events that every connection is watched for. EPOLLOUT is added when a send finds no room for the first time. */
-static const uint32_t INTEREST = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET;
+static const uint32_t INTEREST = EPOLLIN | EPOLLRDHUP | EPOLLPRI;
 
 /* ---- Types ---- */
 
@@ -77,13 +77,16 @@ enum phase { PHASE_OPEN, PHASE_PEER_FINISHED, PHASE_CLOSING, PHASE_LINGERING };
 /* The result of a turn of one connection: wait for an event, go on after the others, or close. */
 enum progress { WAITING, MORE, ENDED };
 
-/* The result of a call of accept4(2) that returned no connection: the queue is empty; one connection was gone; a resource has
- * run out. */
+/* The result of a call of accept4(2) that returned no connection: the queue is empty; the connection was gone; a resource has run
+ * out. */
 enum { NOTHING = -1, FAILED = -2, EXHAUSTED = -3 };
 
-/* How far the drain has come: no signal yet; the accept queue and the open connections are served; the drain timeout has passed
- * and all connections are being closed. */
-enum stage { STAGE_SERVING, STAGE_DRAINING, STAGE_CLOSING };
+/* How far the drain has come. SERVING: no signal yet. DRAINING: the accept queue and the open connections are served. CLOSING: the
+ * drain timeout has passed, and all connections are being closed. OVER: what was left is cut off. */
+enum stage { STAGE_SERVING, STAGE_DRAINING, STAGE_CLOSING, STAGE_OVER };
+
+/* What to do at a drain deadline. WAIT: peers had no time to take their bytes while this process was stopped. */
+enum due { CLOSE_ALL, WAIT, CUT_OFF };
 
 /* A watched descriptor, with its place in the ready queue. It is the first member of everything that epoll's data.ptr points to. */
 struct watched {
@@ -102,39 +105,57 @@ struct outbox {
 struct connection {
     struct watched watched;
     enum phase phase;
-    uint32_t readiness; /* each event is reported once, and remembered here until a call shows that it no longer holds */
+    uint32_t readiness; /* an event is reported once, and remembered here until a call shows that it no longer holds */
     bool is_watched_for_room;
     bool has_lost_input; /* the drain discards input that arrived in time; the connection counts as aborted */
     struct outbox outbox;
     struct connection *previous, *next;
 };
 
-/* Input that was read in this turn of the loop and not answered yet. */
+/* Input of one connection in the read buffer. */
 struct input {
     struct connection *connection;
     int count;
 };
 
-/* ---- State of the server; times are milliseconds of now_ms(), and 0 means none ---- */
+/* ---- State; times are milliseconds of CLOCK_MONOTONIC, and 0 means none ---- */
 
-static char read_buffer[READ_BUFFER_BYTES] __attribute__((aligned(4096)));
-static struct input inputs[EVENTS_A_TURN]; /* in the order in which they lie in the read buffer */
-static int input_count, input_bytes;
-static bool copies;     /* every byte is copied: there is no pipe */
-static int pipe_fds[2]; /* the pipe for zero-copy echo */
-static int piped_bytes; /* 0 between turns */
-static int epoll_fd;
-static struct watched signals = {.kind = SIGNALS}, listener = {.kind = LISTENER, .fd = -1};
+static bool copies; /* every byte is copied: there is no pipe */
+static int64_t drain_timeout_ms = 5000;
 static struct sockaddr_in address = {.sin_family = AF_INET}; /* of the listener */
-static int kept_fd = -1; /* an accepted connection that could not be opened; it is returned by the next accept */
-static struct connection *first, *last;          /* all connections, the oldest first */
-static struct watched *ready_first, *ready_last; /* the ready queue: a turn was not enough for these */
-static int connection_count;
+static int epoll_fd;
+static struct watched signals = {.kind = SIGNALS};
 static uint64_t accepted, aborted;
-static enum stage stage;
-static int64_t drain_timeout_ms = 5000, accept_pause_ms;
-static int64_t drain_deadline, accept_retry, watch_retry;
 static int interrupted_by; /* the number of the second signal, which ends the server at once */
+
+static struct turn_buffers {
+    char read_buffer[READ_BUFFER_BYTES] __attribute__((aligned(4096)));
+    struct input inputs[EVENTS_PER_TURN]; /* read in this turn and not answered yet, in their order in the read buffer */
+    int input_count, input_bytes;
+} turn;
+
+static struct connections {
+    struct connection *first, *last; /* the oldest connection first */
+    int count;
+    struct watched *ready_first, *ready_last; /* the ready queue: one turn was not enough for these */
+} connections;
+
+static struct listener {
+    struct watched watched;
+    int kept_fd; /* an accepted connection that could not be opened; the next accept returns it */
+    int64_t pause_ms;
+} listener = {.watched = {.kind = LISTENER, .fd = -1}, .kept_fd = -1};
+
+static struct drain {
+    enum stage stage;
+    int64_t deadline;
+} drain;
+
+/* The pipe for zero-copy echo. It is empty between turns. */
+static struct pipe {
+    int reader, writer;
+    int held_bytes;
+} zero_copy_pipe;
 
 /* The time up to which every event has been processed. Deadlines are compared with it and not with the clock: after a pause
  * (SIGSTOP) the clock has jumped, while events from before the deadline are still unread. The clock is read before a wait. If the
@@ -146,77 +167,106 @@ static struct horizon {
     int unreturned;   /* events from before that wait that may still be left */
 } horizon;
 
+static struct deadlines {
+    int64_t drain, accept, watch; /* the end of a drain stage, of a pause of accepting, of a pause of watching for room */
+} deadlines;
+
 /* ---- Prototypes ---- */
 
 /* server/run.rs */
 static void server_run(void);
 static void server_dispatch(struct watched *watched, uint32_t events);
 static void server_resume_queued(void);
-static int server_wait_ms(void);
+static void server_accept_from(void);
+static void server_pause_listener(void);
+static void server_resume_listeners(void);
+static void server_queue_listener(void);
+static void server_on_signals(void);
+static void server_begin_drain(void);
+static bool server_is_drained(void);
 static void server_end(void);
+/* server/serve.rs */
+static bool server_open(int fd);
+static void server_on_connection_event(struct connection *self, uint32_t events);
+static void server_answer_inputs(void);
+static bool server_serve(struct connection *self, ssize_t *budget);
+static bool server_after_turn(struct connection *self, ssize_t *budget, enum progress progress);
+static void server_watch_for_room(struct connection *self);
+static void server_close(struct connection *self);
+static void server_begin_close(struct connection *self);
+/* server/due.rs */
+static void server_keep_time(void);
+static void server_retry_to_watch(void);
+static void server_on_drain_deadline(void);
+static void server_serve_last(struct connection *self);
+static void server_cut_off(void);
+static void server_cut(struct connection *self);
 /* server/bind.rs */
 static void server_bind(void);
-static void open_signals(void);
+static void read_signals(void);
 static void warn_if_backlog_is_cut(void);
 static void raise_descriptor_limit(void);
 /* server/turn.rs */
-static void on_connection_event(struct connection *self, uint32_t events);
-static void answer_all(void);
-static bool serve(struct connection *self, ssize_t *budget);
-static bool go_on(struct connection *self, ssize_t *budget, enum progress progress);
-static void watch_for_room(struct connection *self);
-static void retry_to_watch(void);
+static bool turn_buffers_push(struct connection *connection, int count);
 /* server/connections.rs */
-static bool connections_open(int fd);
+static struct connection *connections_open(int fd);
+static void connections_remove(struct connection *self);
 static void connections_queue(struct watched *watched);
-static void connections_close(struct connection *self);
+static struct watched *connections_pop_ready(void);
+static bool connections_watch_for_room(struct connection *self);
 /* server/connection/mod.rs */
-static void connection_begin_close(struct connection *self);
 static size_t connection_unsettled_bytes(const struct connection *self);
+static bool connection_has_input_left(const struct connection *self);
+static int connection_unacknowledged_bytes(const struct connection *self);
+static bool connection_needs_only_read(const struct connection *self);
+static bool connection_is_quiet(const struct connection *self);
+static int unread_bytes(int fd);
 /* server/connection/advance.rs */
 static enum progress connection_advance(struct connection *self, ssize_t *budget);
-static bool connection_is_to_be_read(const struct connection *self);
-static bool connection_is_idle(const struct connection *self);
+static bool connection_proceed_to_the_end(struct connection *self);
 static ssize_t connection_read(struct connection *self, char *buffer, ssize_t length);
+static bool connection_respond(struct connection *self, const char *input, size_t count);
 static bool connection_can_relay(const struct connection *self);
 static ssize_t connection_relay(struct connection *self);
-static bool is_about_the_call(int error);
+static bool connection_flush(struct connection *self);
+static bool is_of_the_call(int error);
 /* server/connection/reply.rs */
-static bool reply_send(struct connection *self, const char *bytes, ssize_t count);
-static bool reply_keep(struct connection *self, const char *bytes, size_t count);
-/* server/connection/readiness.rs */
-static void readiness_on_event(uint32_t *self, uint32_t events);
-static ssize_t readiness_offer(uint32_t *self, int fd, const char *bytes, size_t count);
-static ssize_t readiness_note_taken(uint32_t *self, ssize_t taken, size_t count);
+static bool keep(struct connection *self, const char *rest, size_t count);
 /* server/accept/acceptor.rs */
-static void acceptor_accept(void);
-static void acceptor_pause(void);
-static void acceptor_resume(void);
+static void acceptor_abort(void);
 /* server/accept/listener.rs */
 static void listener_bind(void);
 static int listener_accept(void);
+static int64_t listener_pause(void);
 static void listener_close(void);
-/* server/time/ */
+static bool set_options(int fd);
+/* server/time/mod.rs */
+static int time_before_wait(void);
+static int64_t time_next_deadline(void);
+/* server/time/clock.rs */
 static int64_t now_ms(void);
-static void horizon_before_wait(int64_t now);
+static void horizon_before_wait(int64_t now, int watched);
 static bool horizon_after_turn(int count);
-static int64_t next_deadline(void);
-static void keep_deadlines(void);
 /* server/drain.rs */
-static void on_signals(void);
-static void begin_drain(void);
-static bool drain_is_finished(void);
-static void on_drain_deadline(void);
-static void serve_last(struct connection *self);
-static void abort_queue(void);
-static void cut_off(void);
-static void print_statistics(void);
+static int64_t drain_on_signal(int64_t now);
+static enum due drain_on_deadline(int64_t now);
 /* stream/outbox.rs */
-static bool outbox_push(struct outbox *self, const char *bytes, size_t count);
+static bool outbox_try_push(struct outbox *self, const char *bytes, size_t count);
 static void outbox_consume(struct outbox *self, size_t count);
+/* stream/pipe.rs */
+static ssize_t pipe_fill(int from, size_t most);
+static ssize_t pipe_pour(int to, size_t most);
+static ssize_t pipe_take(char *buffer, size_t length);
+/* stream/readiness.rs */
+static void readiness_tell(uint32_t *self, uint32_t events);
+static ssize_t readiness_offer(uint32_t *self, int fd, const char *bytes, size_t count);
+static ssize_t readiness_note_taken(uint32_t *self, ssize_t taken, size_t count);
 /* event/mod.rs */
-static bool watch(struct watched *watched, int operation, uint32_t events);
-
+static bool event_loop_watch(struct watched *watched, uint32_t interest);
+static bool event_loop_rewatch(struct watched *watched, uint32_t interest);
+static int event_loop_wait(struct epoll_event *events, int timeout_ms);
+/* event/signals.rs */
+static int signals_next(void);
 /* ---- No Rust file: the command line, which src/cli/ parses with a library ---- */
 
 static _Noreturn void fail(const char *action) {
@@ -276,6 +326,14 @@ static void announce(void) {
         perror("cannot write the address to stdout");
 }
 
+/* Writes the statistics to stderr, or drops them if stderr is full: a write that blocks would stop every connection. A pipe that
+ * is ready has room for PIPE_BUF bytes (pipe(7)). */
+static void print_statistics(void) {
+    struct pollfd output = {.fd = STDERR_FILENO, .events = POLLOUT};
+    if (poll(&output, 1, 0) == 1 && output.revents & POLLOUT)
+        dprintf(STDERR_FILENO, "accepted %" PRIu64 "\nopen %d\n", accepted, connections.count);
+}
+
 /* Ends the process by the signal that interrupted it, so that the parent process sees which one it was. Returns in process 1 of a
  * PID namespace, which its own signals do not end (pid_namespaces(7)). */
 static void end_by_signal(int number) {
@@ -315,69 +373,283 @@ int main(int argc, char **argv) {
 /* ---- server/run.rs ---- */
 
 static void server_run(void) {
-    static struct epoll_event events[EVENTS_A_TURN];
+    static struct epoll_event events[EVENTS_PER_TURN];
     for (;;) {
         server_resume_queued();
-        if (interrupted_by || drain_is_finished())
+        if (interrupted_by || server_is_drained())
             break;
-        int count = epoll_wait(epoll_fd, events, EVENTS_A_TURN, server_wait_ms());
-        if (count == -1 && errno != EINTR)
-            fail("wait for events (epoll_wait)");
+        int count = event_loop_wait(events, time_before_wait());
         for (int i = 0; i < count; i++)
             server_dispatch(events[i].data.ptr, events[i].events);
-        answer_all();
-        if (horizon_after_turn(count == -1 ? 0 : count))
-            keep_deadlines();
+        server_answer_inputs();
+        if (horizon_after_turn(count))
+            server_keep_time();
     }
     server_end();
 }
 
 static void server_dispatch(struct watched *watched, uint32_t events) {
-    if (watched->kind == CONNECTION)
-        on_connection_event((struct connection *)watched, events);
-    else if (watched->kind == SIGNALS)
-        on_signals();
-    else if (!watched->is_queued && !accept_retry)
-        acceptor_accept();
-}
-
-/* Resumes what is queued now, each once, until the shared budget is used up. The next step is a wait for new events, so a
- * connection with little to send does not wait for longer than this. */
-static void server_resume_queued(void) {
-    struct watched *end = ready_last;
-    ssize_t budget = QUEUED_BYTES_A_TURN;
-    for (bool is_last = false; ready_first && !is_last && budget > 0;) {
-        struct watched *watched = ready_first;
-        is_last = watched == end;
-        ready_first = watched->next_ready;
-        watched->is_queued = false;
-        if (watched->kind == LISTENER)
-            acceptor_accept();
-        else
-            serve((struct connection *)watched, &budget);
+    switch (watched->kind) {
+    case CONNECTION:
+        server_on_connection_event((struct connection *)watched, events);
+        break;
+    case SIGNALS:
+        server_on_signals();
+        break;
+    case LISTENER: /* a listener that is queued or paused accepts later, until its queue is empty: the event is not lost */
+        if (!watched->is_queued && !deadlines.accept)
+            server_accept_from();
     }
 }
 
-/* Returns the timeout of the next wait as epoll_wait(2) takes it: -1 waits forever. */
-static int server_wait_ms(void) {
-    int64_t next = next_deadline(), now = next ? now_ms() : 0, left = next - now;
-    if (next)
-        horizon_before_wait(now);
-    if (ready_first || !next)
-        return ready_first ? 0 : -1;
-    return left < 0 ? 0 : left > INT32_MAX ? INT32_MAX : (int)left;
+/* Resumes queued connections, each once, until the shared budget is used up. A wait for new events follows, so a connection with
+ * little to send waits no longer than this. */
+static void server_resume_queued(void) {
+    const struct watched *end = connections.ready_last;
+    ssize_t budget = QUEUED_BUDGET_BYTES;
+    for (struct watched *watched = NULL; watched != end && budget > 0;) {
+        if (!(watched = connections_pop_ready()))
+            break;
+        if (watched->kind == LISTENER)
+            server_accept_from();
+        else
+            server_serve((struct connection *)watched, &budget);
+    }
+}
+
+/* Accepts until the accept queue is empty, a resource has run out, or the budget of this turn is used up. */
+static void server_accept_from(void) {
+    for (int i = 0; i < ACCEPTS_PER_TURN && listener.watched.fd != -1; i++) {
+        int fd = listener_accept();
+        if (fd == NOTHING) {
+            if (drain.stage != STAGE_SERVING)
+                listener_close();
+            return;
+        }
+        if (fd == FAILED)
+            continue;
+        if (fd == EXHAUSTED || !server_open(fd)) {
+            listener.kept_fd = fd == EXHAUSTED ? -1 : fd;
+            server_pause_listener();
+            return;
+        }
+        listener.pause_ms = 0;
+    }
+    if (listener.watched.fd != -1)
+        server_queue_listener();
+}
+
+/* Stops accepting until a connection has closed or the pause is over. In a drain no new client joins the accept queue meanwhile. */
+static void server_pause_listener(void) {
+    deadlines.accept = listener_pause();
+    if (drain.stage != STAGE_SERVING)
+        listen(listener.watched.fd, 0);
+}
+
+/* A connection has closed: a paused listener accepts in the next turn. */
+static void server_resume_listeners(void) {
+    if (deadlines.accept)
+        server_queue_listener();
+}
+
+/* Lets the listener accept in the next turn. A pause ends, and its deadline with it. */
+static void server_queue_listener(void) {
+    deadlines.accept = 0;
+    connections_queue(&listener.watched);
+}
+
+static void server_on_signals(void) {
+    for (int number; (number = signals_next());) {
+        if (number == SIGUSR1)
+            print_statistics();
+        else if (drain.stage != STAGE_SERVING)
+            interrupted_by = number;
+        else
+            server_begin_drain();
+    }
+}
+
+/* Serves the clients that are already in the accept queue. Then the listener closes. */
+static void server_begin_drain(void) {
+    deadlines.drain = drain_on_signal(now_ms());
+    server_queue_listener();
+}
+
+/* Returns whether the drain is complete: no client can connect any more, and all connections have ended. */
+static bool server_is_drained(void) {
+    return drain.stage != STAGE_SERVING && connections.count == 0 && listener.watched.fd == -1;
 }
 
 static void server_end(void) {
-    cut_off();
-    if (listener.fd != -1)
+    server_cut_off();
+    if (listener.watched.fd != -1)
         listener_close();
     if (!copies) {
-        close(pipe_fds[0]);
-        close(pipe_fds[1]);
+        close(zero_copy_pipe.reader);
+        close(zero_copy_pipe.writer);
     }
     close(epoll_fd);
     close(signals.fd);
+}
+
+/* ---- server/serve.rs ---- */
+
+/* Opens an accepted connection. Returns false if there is no memory for it or epoll cannot watch it. */
+static bool server_open(int fd) {
+    struct connection *self = connections_open(fd);
+    if (!self)
+        return false;
+    accepted++;
+    if (drain.stage >= STAGE_CLOSING)
+        server_serve_last(self);
+    return true;
+}
+
+/* Most events ask for one read. Then only the read is done now, and the answer is sent after all reads of this turn: the kernel's
+ * code for each of the two is loaded into the CPU's cache once per turn and not once per connection. */
+static void server_on_connection_event(struct connection *self, uint32_t events) {
+    ssize_t budget = EVENT_BUDGET_BYTES;
+    readiness_tell(&self->readiness, events);
+    if (self->watched.is_queued)
+        return;
+    if (!connection_needs_only_read(self)) {
+        server_answer_inputs();
+        server_serve(self, &budget);
+        return;
+    }
+    ssize_t count = connection_read(self, turn.read_buffer + turn.input_bytes, READ_BUFFER_BYTES - turn.input_bytes);
+    if (count > 0) {
+        if (turn_buffers_push(self, count))
+            server_answer_inputs();
+    } else if (count == 0 || errno != EAGAIN) {
+        server_after_turn(self, &budget, count == -1 && errno == EINTR ? MORE : ENDED);
+    }
+}
+
+/* Answers all input of this turn, in the order of the reads. */
+static void server_answer_inputs(void) {
+    const char *bytes = turn.read_buffer;
+    for (int i = 0; i < turn.input_count; i++) {
+        struct connection *connection = turn.inputs[i].connection;
+        int count = turn.inputs[i].count;
+        /* The last one may use the read buffer again. The others may not read before that, so they have no budget. */
+        ssize_t budget = i + 1 == turn.input_count ? EVENT_BUDGET_BYTES - count : 0;
+        if (!connection_respond(connection, bytes, count))
+            server_after_turn(connection, &budget, ENDED);
+        else if (!connection_is_quiet(connection))
+            server_serve(connection, &budget);
+        bytes += count;
+    }
+    turn.input_count = turn.input_bytes = 0;
+}
+
+/* Gives a connection its turn. Returns false if that closes it. */
+static bool server_serve(struct connection *self, ssize_t *budget) {
+    return server_after_turn(self, budget, connection_advance(self, budget));
+}
+
+/* Acts on the result of a turn. Returns false if that closes the connection. */
+static bool server_after_turn(struct connection *self, ssize_t *budget, enum progress progress) {
+    switch (progress) {
+    case WAITING:
+        if (self->outbox.bytes && !self->is_watched_for_room)
+            server_watch_for_room(self);
+        break;
+    case MORE:
+        connections_queue(&self->watched);
+        break;
+    case ENDED:
+        server_close(self);
+        *budget = 0; /* the connection may have used all of it */
+    }
+    return progress != ENDED;
+}
+
+/* Has epoll report room for pending bytes. If it cannot, they stay pending until a retry after the shortest pause. */
+static void server_watch_for_room(struct connection *self) {
+    if (!connections_watch_for_room(self) && !deadlines.watch)
+        deadlines.watch = now_ms() + SHORTEST_PAUSE_MS;
+}
+
+/* Closes a connection that has ended. */
+static void server_close(struct connection *self) {
+    connections_remove(self);
+    server_resume_listeners(); /* a descriptor is free again */
+}
+
+/* Starts to close a connection in order. The drain loses its input that is unread. */
+static void server_begin_close(struct connection *self) {
+    if (self->phase == PHASE_OPEN) {
+        self->has_lost_input = connection_has_input_left(self);
+        aborted += self->has_lost_input;
+        self->phase = PHASE_CLOSING;
+    }
+    connections_queue(&self->watched);
+}
+
+/* ---- server/due.rs ---- */
+
+/* Does what was due when the last known event arrived. */
+static void server_keep_time(void) {
+    for (int64_t next; (next = time_next_deadline()) && next <= horizon.known_until;) {
+        if (next == deadlines.accept)
+            server_queue_listener();
+        else if (next == deadlines.watch)
+            server_retry_to_watch();
+        else
+            server_on_drain_deadline();
+    }
+}
+
+/* Gives a turn to each connection that could not be watched for room. A queued connection has its own turn soon. */
+static void server_retry_to_watch(void) {
+    deadlines.watch = 0;
+    for (struct connection *connection = connections.first, *next; connection; connection = next) {
+        ssize_t budget = EVENT_BUDGET_BYTES;
+        next = connection->next;
+        if (connection->outbox.bytes && !connection->is_watched_for_room && !connection->watched.is_queued)
+            server_serve(connection, &budget);
+    }
+}
+
+static void server_on_drain_deadline(void) {
+    switch (drain_on_deadline(now_ms())) {
+    case CLOSE_ALL:
+        for (struct connection *connection = connections.first; connection; connection = connection->next)
+            server_begin_close(connection);
+        if (listener.watched.fd != -1) /* there were no descriptors for its queue; each connection that ends frees one */
+            server_queue_listener();
+        break;
+    case WAIT:
+        break;
+    case CUT_OFF:
+        server_cut_off();
+        if (listener.watched.fd != -1)
+            acceptor_abort();
+    }
+    deadlines.drain = drain.deadline;
+}
+
+/* Serves a client that waited in the accept queue until after the drain timeout: its input is echoed, and then the connection is
+ * closed in order. */
+static void server_serve_last(struct connection *self) {
+    ssize_t budget = EVENT_BUDGET_BYTES;
+    readiness_tell(&self->readiness, EPOLLIN);
+    if (server_serve(self, &budget))
+        server_begin_close(self);
+}
+
+/* Closes all connections at once. */
+static void server_cut_off(void) {
+    connections.ready_first = connections.ready_last = NULL;
+    while (connections.first)
+        server_cut(connections.first);
+}
+
+/* Closes a connection at once. It counts as aborted if that destroys bytes. */
+static void server_cut(struct connection *self) {
+    aborted += connection_unsettled_bytes(self) > 0 && !self->has_lost_input;
+    server_close(self);
 }
 
 /* ---- server/bind.rs ---- */
@@ -385,21 +657,24 @@ static void server_end(void) {
 static void server_bind(void) {
     raise_descriptor_limit();
     warn_if_backlog_is_cut();
-    open_signals();
+    read_signals();
     if ((epoll_fd = epoll_create1(EPOLL_CLOEXEC)) == -1)
         fail("make an event loop (epoll_create1)");
-    if (!watch(&signals, EPOLL_CTL_ADD, EPOLLIN | EPOLLET))
+    if (!event_loop_watch(&signals, EPOLLIN))
         fail("watch for signals (epoll_ctl)");
-    if (!copies && pipe2(pipe_fds, O_NONBLOCK | O_CLOEXEC) == -1)
+    int ends[2];
+    if (!copies && pipe2(ends, O_NONBLOCK | O_CLOEXEC) == -1)
         fail("make a pipe (pipe2)");
+    if (!copies)
+        zero_copy_pipe = (struct pipe){.reader = ends[0], .writer = ends[1]};
     listener_bind();
-    if (!watch(&listener, EPOLL_CTL_ADD, EPOLLIN | EPOLLET))
+    if (!event_loop_watch(&listener.watched, EPOLLIN))
         fail("watch for connections (epoll_ctl)");
 }
 
 /* Blocks the signals that the loop reads from a descriptor. A SIGHUP that the process inherited as ignored stays ignored, as
  * nohup(1) needs it. */
-static void open_signals(void) {
+static void read_signals(void) {
     struct sigaction hangup;
     sigset_t mask;
     sigemptyset(&mask);
@@ -423,6 +698,7 @@ static void warn_if_backlog_is_cut(void) {
     close(fd);
 }
 
+/* Each connection takes a descriptor. A limit that cannot be raised is no reason not to serve. */
 static void raise_descriptor_limit(void) {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
@@ -433,152 +709,104 @@ static void raise_descriptor_limit(void) {
 
 /* ---- server/turn.rs ---- */
 
-/* Most events ask for one read. Then only the read is done now, and the answer is sent after all reads of this turn: the kernel's
- * code for each of the two is loaded into the CPU's cache once per turn and not once per connection. */
-static void on_connection_event(struct connection *self, uint32_t events) {
-    ssize_t budget = BYTES_A_TURN;
-    readiness_on_event(&self->readiness, events);
-    if (self->watched.is_queued)
-        return;
-    if (!connection_is_to_be_read(self)) {
-        answer_all();
-        serve(self, &budget);
-        return;
-    }
-    ssize_t count = connection_read(self, read_buffer + input_bytes, READ_BUFFER_BYTES - input_bytes);
-    if (count > 0) {
-        inputs[input_count++] = (struct input){.connection = self, .count = count};
-        input_bytes += count;
-        if (input_bytes > READ_BUFFER_BYTES - LEAST_ROOM_BYTES)
-            answer_all();
-    } else if (count == 0 || errno != EAGAIN) {
-        go_on(self, &budget, count == -1 && errno == EINTR ? MORE : ENDED);
-    }
-}
-
-/* Answers all input of this turn, in the order of the reads. */
-static void answer_all(void) {
-    char *bytes = read_buffer;
-    for (int i = 0; i < input_count; i++) {
-        struct input *input = &inputs[i];
-        struct connection *connection = input->connection;
-        /* The last one may use the read buffer again. The others may not read before that, so they have no budget. */
-        ssize_t budget = i + 1 == input_count ? BYTES_A_TURN - input->count : 0;
-        if (!reply_send(connection, bytes, input->count))
-            go_on(connection, &budget, ENDED);
-        else if (!connection_is_idle(connection))
-            serve(connection, &budget);
-        bytes += input->count;
-    }
-    input_count = input_bytes = 0;
-}
-
-/* Gives a connection its turn. Returns false if that closes it. */
-static bool serve(struct connection *self, ssize_t *budget) {
-    return go_on(self, budget, connection_advance(self, budget));
-}
-
-/* Acts on the result of a turn. Returns false if that closes the connection. */
-static bool go_on(struct connection *self, ssize_t *budget, enum progress progress) {
-    switch (progress) {
-    case MORE:
-        connections_queue(&self->watched);
-        break;
-    case ENDED:
-        connections_close(self);
-        *budget = 0; /* the connection may have used all of it */
-        break;
-    case WAITING:
-        if (self->outbox.bytes && !self->is_watched_for_room)
-            watch_for_room(self);
-    }
-    return progress != ENDED;
-}
-
-/* Adds EPOLLOUT to the watched events. If that fails, the bytes stay pending until a retry after the shortest pause. */
-static void watch_for_room(struct connection *self) {
-    self->is_watched_for_room = watch(&self->watched, EPOLL_CTL_MOD, INTEREST | EPOLLOUT);
-    if (!self->is_watched_for_room && !watch_retry)
-        watch_retry = now_ms() + SHORTEST_PAUSE_MS;
-}
-
-/* Gives a turn to each connection that could not be watched for room. A queued connection has its own turn soon. */
-static void retry_to_watch(void) {
-    watch_retry = 0;
-    for (struct connection *connection = first, *next; connection; connection = next) {
-        ssize_t budget = BYTES_A_TURN;
-        next = connection->next;
-        if (connection->outbox.bytes && !connection->is_watched_for_room && !connection->watched.is_queued)
-            serve(connection, &budget);
-    }
+/* Adds `count` bytes that were read into the free part of the read buffer. Returns whether they have to be answered now, because
+ * the buffer is nearly full. */
+static bool turn_buffers_push(struct connection *connection, int count) {
+    turn.inputs[turn.input_count++] = (struct input){.connection = connection, .count = count};
+    turn.input_bytes += count;
+    return turn.input_bytes > READ_BUFFER_BYTES - MIN_ROOM_BYTES;
 }
 
 /* ---- server/connections.rs ---- */
 
-/* Opens a connection on an accepted descriptor. Returns false if there is no memory for it or epoll cannot watch it. */
-static bool connections_open(int fd) {
+/* Returns NULL if there is no memory for the connection or epoll cannot watch it. */
+static struct connection *connections_open(int fd) {
     struct connection *self = malloc(sizeof *self);
     if (!self)
-        return false;
-    *self = (struct connection){.watched = {.kind = CONNECTION, .fd = fd}, .readiness = WRITABLE, .previous = last};
-    if (!watch(&self->watched, EPOLL_CTL_ADD, INTEREST)) {
+        return NULL;
+    *self = (struct connection){.watched = {.kind = CONNECTION, .fd = fd}, .readiness = WRITABLE, .previous = connections.last};
+    if (!event_loop_watch(&self->watched, INTEREST)) {
         free(self);
-        return false;
+        return NULL;
     }
-    *(last ? &last->next : &first) = self;
-    last = self;
-    connection_count++;
-    accepted++;
-    if (stage == STAGE_CLOSING)
-        serve_last(self);
-    return true;
+    *(connections.last ? &connections.last->next : &connections.first) = self;
+    connections.last = self;
+    connections.count++;
+    return self;
 }
 
-/* Appends to the ready queue what is not in it yet. */
+/* Closes and frees a connection. No later event names it: close(2) removes the descriptor from the epoll set, epoll_wait(2)
+ * returns a descriptor at most once in a batch, and a connection is closed only in its own turn. */
+static void connections_remove(struct connection *self) {
+    *(self->previous ? &self->previous->next : &connections.first) = self->next;
+    *(self->next ? &self->next->previous : &connections.last) = self->previous;
+    connections.count--;
+    close(self->watched.fd);
+    free(self->outbox.bytes);
+    free(self);
+}
+
+/* Appends a connection or the listener to the ready queue, unless it is in it. */
 static void connections_queue(struct watched *watched) {
     if (watched->is_queued)
         return;
     watched->is_queued = true;
     watched->next_ready = NULL;
-    *(ready_first ? &ready_last->next_ready : &ready_first) = watched;
-    ready_last = watched;
+    *(connections.ready_first ? &connections.ready_last->next_ready : &connections.ready_first) = watched;
+    connections.ready_last = watched;
 }
 
-/* Closes and frees a connection. No later event names it: close(2) removes the descriptor from the epoll set, epoll_wait(2)
- * returns a descriptor at most once in a batch, and a connection is closed only in its own turn. */
-static void connections_close(struct connection *self) {
-    *(self->previous ? &self->previous->next : &first) = self->next;
-    *(self->next ? &self->next->previous : &last) = self->previous;
-    connection_count--;
-    close(self->watched.fd);
-    free(self->outbox.bytes);
-    free(self);
-    if (accept_retry)
-        acceptor_resume(); /* a descriptor is free again */
+/* Takes the first one out of the ready queue. Returns NULL if the queue is empty. */
+static struct watched *connections_pop_ready(void) {
+    struct watched *watched = connections.ready_first;
+    if (watched) {
+        connections.ready_first = watched->next_ready;
+        watched->is_queued = false;
+    }
+    return watched;
+}
+
+/* Adds EPOLLOUT to the watched events. Most connections never need it. */
+static bool connections_watch_for_room(struct connection *self) {
+    self->is_watched_for_room = event_loop_rewatch(&self->watched, INTEREST | EPOLLOUT);
+    return self->is_watched_for_room;
 }
 
 /* ---- server/connection/mod.rs ---- */
 
-/* Starts an orderly close: first the pending bytes, then our FIN, then the peer's. */
-static void connection_begin_close(struct connection *self) {
-    int unread = 0;
-    if (self->phase == PHASE_OPEN) {
-        if (self->readiness & READABLE)
-            ioctl(self->watched.fd, SIOCINQ, &unread);
-        self->has_lost_input = unread > 0;
-        aborted += unread > 0;
-        self->phase = PHASE_CLOSING;
-    }
-    connections_queue(&self->watched);
+/* Returns the number of bytes that close(2) would destroy now: pending bytes, bytes that the peer's kernel has not acknowledged,
+ * and unread input, because close(2) then sends a reset (RFC 1122, 4.2.2.13). */
+static size_t connection_unsettled_bytes(const struct connection *self) {
+    size_t unread = unread_bytes(self->watched.fd);
+    return self->outbox.length + connection_unacknowledged_bytes(self) + unread;
 }
 
-/* Returns the number of bytes that close(2) would destroy now: pending bytes, bytes that the peer's kernel has not acknowledged
- * (a FIN counts as one), and unread input, because close(2) then sends a reset (RFC 1122, 4.2.2.13). */
-static size_t connection_unsettled_bytes(const struct connection *self) {
-    int unread = 0, unacknowledged = 0, our_fin = self->phase == PHASE_LINGERING;
-    ioctl(self->watched.fd, SIOCINQ, &unread);
-    ioctl(self->watched.fd, SIOCOUTQ, &unacknowledged);
-    return self->outbox.length + (unacknowledged > our_fin ? unacknowledged - our_fin : 0) + unread;
+/* Returns whether there is unread input on an open connection. */
+static bool connection_has_input_left(const struct connection *self) {
+    return self->phase == PHASE_OPEN && self->readiness & READABLE && unread_bytes(self->watched.fd) > 0;
+}
+
+/* The kernel counts our FIN as one byte. */
+static int connection_unacknowledged_bytes(const struct connection *self) {
+    int bytes = 0, our_fin = self->phase == PHASE_LINGERING;
+    ioctl(self->watched.fd, SIOCOUTQ, &bytes);
+    return bytes > our_fin ? bytes - our_fin : 0;
+}
+
+/* Returns whether one read is all that there is to do now: the first half of a turn, of which the answer is the second. */
+static bool connection_needs_only_read(const struct connection *self) {
+    return self->phase == PHASE_OPEN && !self->outbox.bytes && (self->readiness & (READABLE | PLENTY)) == READABLE;
+}
+
+/* Returns whether nothing is pending and there is nothing to do before the next event. */
+static bool connection_is_quiet(const struct connection *self) {
+    return self->phase == PHASE_OPEN && !self->outbox.bytes && !(self->readiness & READABLE);
+}
+
+static int unread_bytes(int fd) {
+    int bytes = 0;
+    ioctl(fd, SIOCINQ, &bytes);
+    return bytes;
 }
 
 /* ---- server/connection/advance.rs ---- */
@@ -589,22 +817,13 @@ static enum progress connection_advance(struct connection *self, ssize_t *budget
     bool has_plenty = true;
     for (;;) {
         if (self->outbox.bytes) {
-            ssize_t sent = 0;
-            if (self->readiness & WRITABLE)
-                sent = readiness_offer(&self->readiness, self->watched.fd, self->outbox.bytes + self->outbox.start, self->outbox.length);
-            if (sent == -1)
+            if (!connection_flush(self))
                 return ENDED;
-            outbox_consume(&self->outbox, sent);
             if (self->outbox.bytes)
                 return self->readiness & WRITABLE ? MORE : WAITING;
         }
-        if (self->phase == PHASE_PEER_FINISHED)
+        if (self->phase != PHASE_OPEN && connection_proceed_to_the_end(self))
             return ENDED;
-        if (self->phase == PHASE_CLOSING) {
-            if (shutdown(self->watched.fd, SHUT_WR) == -1)
-                return ENDED;
-            self->phase = PHASE_LINGERING;
-        }
         if (!(self->readiness & READABLE)) {
             if (whole - *budget < READ_BUFFER_BYTES / 2)
                 self->readiness &= ~PLENTY;
@@ -617,11 +836,11 @@ static enum progress connection_advance(struct connection *self, ssize_t *budget
             if (count == -1)
                 return ENDED;
             *budget -= count;
-            has_plenty = count == READ_BUFFER_BYTES; /* a short splice proves nothing; a read finds out the rest */
+            has_plenty = count == READ_BUFFER_BYTES; /* a read finds out the rest */
             continue;
         }
         bool is_open = self->phase == PHASE_OPEN;
-        ssize_t count = connection_read(self, read_buffer, READ_BUFFER_BYTES);
+        ssize_t count = connection_read(self, turn.read_buffer, READ_BUFFER_BYTES);
         if (count == 0)
             return ENDED;
         if (count == -1 && errno == EAGAIN)
@@ -629,19 +848,19 @@ static enum progress connection_advance(struct connection *self, ssize_t *budget
         if (count == -1)
             return errno == EINTR ? MORE : ENDED;
         *budget -= count;
-        if (is_open && !reply_send(self, read_buffer, count))
+        if (is_open && !connection_respond(self, turn.read_buffer, count))
             return ENDED;
     }
 }
 
-/* Returns whether one read is all that there is to do now: the first half of a turn, of which the answer is the second. */
-static bool connection_is_to_be_read(const struct connection *self) {
-    return self->phase == PHASE_OPEN && !self->outbox.bytes && (self->readiness & (READABLE | PLENTY)) == READABLE;
-}
-
-/* Returns whether nothing is pending and there is nothing to do before the next event. */
-static bool connection_is_idle(const struct connection *self) {
-    return self->phase == PHASE_OPEN && !self->outbox.bytes && !(self->readiness & READABLE);
+/* With an empty outbox, takes the next step to the end of a connection that is no longer open. Returns whether that was the last. */
+static bool connection_proceed_to_the_end(struct connection *self) {
+    if (self->phase == PHASE_PEER_FINISHED)
+        return true;
+    if (self->phase == PHASE_LINGERING)
+        return false;
+    self->phase = PHASE_LINGERING;
+    return shutdown(self->watched.fd, SHUT_WR) == -1;
 }
 
 /* Reads once. A short count shows that the socket was empty (epoll(7)), which saves a read that would return EAGAIN. Input that
@@ -663,63 +882,256 @@ static ssize_t connection_read(struct connection *self, char *buffer, ssize_t le
     return count;
 }
 
-/* Returns whether the next input may be echoed without a copy. An urgent byte prevents that: splice(2) does not pass it. */
+/* Echoes input. Returns false if the connection is broken, or there is no memory for what the socket does not take. */
+static bool connection_respond(struct connection *self, const char *input, size_t count) {
+    ssize_t sent = readiness_offer(&self->readiness, self->watched.fd, input, count);
+    return sent == (ssize_t)count || (sent != -1 && keep(self, input + sent, count - sent));
+}
+
+/* Returns whether input may be echoed without a copy. An urgent byte prevents that: splice(2) does not pass it. */
 static bool connection_can_relay(const struct connection *self) {
     return (self->readiness & (PLENTY | WRITABLE | READ_ON)) == (PLENTY | WRITABLE) && self->phase == PHASE_OPEN && !copies;
 }
 
-/* Echoes up to a buffer full of input through the pipe, without a copy. Returns the number of bytes, or -1 if the connection is
- * broken. A short count does not mean that the socket is empty: the pipe takes 16 pieces (pipe(7)). */
+/* Echoes up to a buffer full of input without a copy. Returns the number of bytes, or -1 if the connection is broken. A short
+ * splice does not mean that the socket is empty: a read finds out. */
 static ssize_t connection_relay(struct connection *self) {
-    ssize_t count = 0, rest = 0;
-    if (piped_bytes == 0)
-        count = splice(self->watched.fd, NULL, pipe_fds[1], NULL, READ_BUFFER_BYTES, SPLICE_F_NONBLOCK);
+    ssize_t count = zero_copy_pipe.held_bytes > 0 ? 0 : pipe_fill(self->watched.fd, READ_BUFFER_BYTES), rest = 0;
     if (count <= 0)
-        return count == 0 || is_about_the_call(errno) ? 0 : -1;
-    ssize_t poured = splice(pipe_fds[0], NULL, self->watched.fd, NULL, count, SPLICE_F_NONBLOCK);
-    bool is_broken = readiness_note_taken(&self->readiness, poured, count) == -1 && !is_about_the_call(errno);
-    piped_bytes = count - (poured == -1 ? 0 : poured);
-    while (piped_bytes > 0) { /* the socket had no room for these, and the next connection needs an empty pipe */
-        ssize_t taken = read(pipe_fds[0], read_buffer + rest, READ_BUFFER_BYTES - rest);
-        if (taken == -1 && errno == EINTR)
-            continue;
-        if (taken == -1)
+        return count == 0 || is_of_the_call(errno) ? 0 : -1;
+    bool is_broken =
+        readiness_note_taken(&self->readiness, pipe_pour(self->watched.fd, count), count) == -1 && !is_of_the_call(errno);
+    while (zero_copy_pipe.held_bytes > 0) { /* the socket had no room for these; the next connection needs an empty pipe */
+        ssize_t taken = pipe_take(turn.read_buffer + rest, READ_BUFFER_BYTES - rest);
+        if (taken == -1 && errno != EINTR)
             return -1; /* the pipe is not empty, and is not used again */
-        rest += taken;
-        piped_bytes -= taken;
+        rest += taken == -1 ? 0 : taken;
     }
-    return is_broken || !reply_keep(self, read_buffer, rest) ? -1 : count;
+    return is_broken || !keep(self, turn.read_buffer, rest) ? -1 : count;
 }
 
-/* Returns whether an error of splice(2) is about the call and not about the connection: a read or a send may still succeed. */
-static bool is_about_the_call(int error) {
+/* Offers the kernel what is pending. Returns false if the connection is broken. */
+static bool connection_flush(struct connection *self) {
+    if (!(self->readiness & WRITABLE))
+        return true;
+    const char *pending = self->outbox.bytes + self->outbox.start;
+    ssize_t sent = readiness_offer(&self->readiness, self->watched.fd, pending, self->outbox.length);
+    if (sent == -1)
+        return false;
+    outbox_consume(&self->outbox, sent);
+    return true;
+}
+
+/* Returns whether an error of splice(2) concerns the call and not the connection: a read or a send may still succeed. */
+static bool is_of_the_call(int error) {
     return error == EINTR || error == EINVAL || error == ENOMEM || error == EAGAIN;
 }
 
 /* ---- server/connection/reply.rs ---- */
 
-/* Echoes input. Returns false if the connection is broken. */
-static bool reply_send(struct connection *self, const char *bytes, ssize_t count) {
-    ssize_t sent = readiness_offer(&self->readiness, self->watched.fd, bytes, count);
-    return sent == count || (sent != -1 && reply_keep(self, bytes + sent, count - sent));
-}
-
 /* Keeps bytes for which the socket has no room. Returns false if there is no memory for them. The connection then ends with a
  * reset, because a FIN would claim that everything was echoed. */
-static bool reply_keep(struct connection *self, const char *bytes, size_t count) {
+static bool keep(struct connection *self, const char *rest, size_t count) {
     const struct linger none = {.l_onoff = 1};
-    if (outbox_push(&self->outbox, bytes, count))
+    if (outbox_try_push(&self->outbox, rest, count))
         return true;
     setsockopt(self->watched.fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
     aborted++;
     return false;
 }
 
-/* ---- server/connection/readiness.rs ---- */
+/* ---- server/accept/acceptor.rs ---- */
 
-/* Remembers an event. EPOLLHUP and EPOLLERR make a read and a send worth a try, and the call returns what is the matter: there may
+/* Closes the listener with the clients in its accept queue, which are reset. Each counts as aborted. */
+static void acceptor_abort(void) {
+    for (int fd; (fd = listener_accept()) >= 0 || fd == FAILED;) {
+        if (fd == FAILED)
+            continue;
+        accepted++;
+        aborted++;
+        close(fd);
+    }
+    listener_close();
+}
+
+/* ---- server/accept/listener.rs ---- */
+
+/* Accepted sockets inherit the options of the listener, which saves a system call for each. */
+static void listener_bind(void) {
+    const int family = address.sin_family, flags = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+    socklen_t length = sizeof address;
+    int fd = socket(family, flags, IPPROTO_TCP);
+    if (fd == -1 || !set_options(fd) || bind(fd, (struct sockaddr *)&address, length) == -1 || listen(fd, BACKLOG) == -1
+        || getsockname(fd, (struct sockaddr *)&address, &length) == -1)
+        fail("listen");
+    listener.watched.fd = fd;
+}
+
+/* Accepts once. Returns a descriptor, or the reason why there is none. */
+static int listener_accept(void) {
+    struct sockaddr_in6 peer;
+    socklen_t length = sizeof peer;
+    int fd = listener.kept_fd;
+    listener.kept_fd = -1;
+    if (fd == -1)
+        fd = accept4(listener.watched.fd, (struct sockaddr *)&peer, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    switch (fd == -1 ? errno : 0) {
+    case 0:
+        return fd;
+    case EAGAIN:
+        return NOTHING;
+    case ECONNABORTED: case EINTR: case EPERM: case EPROTO: case ENETDOWN: case ENOPROTOOPT: case EHOSTDOWN:
+    case ENONET: case EHOSTUNREACH: case EOPNOTSUPP: case ENETUNREACH: case ESOCKTNOSUPPORT:
+    case EPROTONOSUPPORT: case ETIMEDOUT:
+        return FAILED;
+    case EBADF: case EFAULT: case EINVAL: case ENOTSOCK:
+        fail("accept connections (accept4)");
+    default: /* EMFILE, ENFILE, ENOBUFS, ENOMEM: a resource has run out, and the connection stays in the queue */
+        return EXHAUSTED;
+    }
+}
+
+/* Starts a pause that is twice as long as the previous one in a row, and returns its end. */
+static int64_t listener_pause(void) {
+    listener.pause_ms = listener.pause_ms ? listener.pause_ms * 2 : SHORTEST_PAUSE_MS;
+    listener.pause_ms = listener.pause_ms < LONGEST_PAUSE_MS ? listener.pause_ms : LONGEST_PAUSE_MS;
+    return now_ms() + listener.pause_ms;
+}
+
+static void listener_close(void) {
+    close(listener.watched.fd);
+    listener.watched.fd = -1;
+    deadlines.accept = 0;
+}
+
+static bool set_options(int fd) {
+    const int on = 1;
+    return setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0  /* a restart does not wait for TIME-WAIT to end */
+        && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) == 0  /* an answer does not wait for an acknowledgement */
+        && setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof on) == 0; /* an urgent byte is echoed at its place (RFC 6093) */
+}
+
+/* ---- server/time/mod.rs ---- */
+
+/* Returns the timeout of the next wait as epoll_wait(2) takes it: -1 waits forever. */
+static int time_before_wait(void) {
+    int64_t next = time_next_deadline(), now = next ? now_ms() : 0, left = next - now;
+    if (next)
+        horizon_before_wait(now, connections.count + 2); /* 2: the listener and the signals */
+    if (connections.ready_first || !next)
+        return connections.ready_first ? 0 : -1;
+    return left < 0 ? 0 : left > INT32_MAX ? INT32_MAX : (int)left;
+}
+
+static int64_t time_next_deadline(void) {
+    int64_t next = 0, all[] = {deadlines.drain, deadlines.accept, deadlines.watch};
+    for (int i = 0; i < 3; i++)
+        if (all[i] && (!next || all[i] < next))
+            next = all[i];
+    return next;
+}
+
+/* ---- server/time/clock.rs ---- */
+
+static int64_t now_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Records that a wait begins at `now`, with `watched` descriptors in the epoll set. */
+static void horizon_before_wait(int64_t now, int watched) {
+    if (horizon.asked_at)
+        return;
+    horizon.asked_at = now;
+    horizon.unreturned = watched;
+}
+
+/* Records that a wait has returned `count` events and that all of them have been processed. Returns whether the known time has
+ * advanced; otherwise nothing new can be due. */
+static bool horizon_after_turn(int count) {
+    if (!horizon.asked_at)
+        return false;
+    if (count < EVENTS_PER_TURN || count >= horizon.unreturned) {
+        horizon.known_until = horizon.asked_at;
+        horizon.asked_at = 0;
+        return true;
+    }
+    horizon.unreturned -= count;
+    return false;
+}
+
+/* ---- server/drain.rs ---- */
+
+/* Starts the drain, and returns its first deadline. */
+static int64_t drain_on_signal(int64_t now) {
+    drain.stage = STAGE_DRAINING;
+    drain.deadline = now + drain_timeout_ms;
+    return drain.deadline;
+}
+
+/* At the drain timeout all connections are closed in order; after the time for that, what is left is cut off. */
+static enum due drain_on_deadline(int64_t now) {
+    if (drain.stage == STAGE_CLOSING && now <= drain.deadline + PAUSE_MS) {
+        drain.stage = STAGE_OVER;
+        drain.deadline = 0;
+        return CUT_OFF;
+    }
+    enum due due = drain.stage == STAGE_CLOSING ? WAIT : CLOSE_ALL;
+    drain.stage = STAGE_CLOSING;
+    drain.deadline = now + LINGER_MS;
+    return due;
+}
+
+/* ---- stream/outbox.rs ---- */
+
+/* Adds bytes. Returns false if there is no memory for them. */
+static bool outbox_try_push(struct outbox *self, const char *bytes, size_t count) {
+    if (count == 0)
+        return true;
+    if (!(self->bytes = malloc(count)))
+        return false;
+    memcpy(self->bytes, bytes, count);
+    self->start = 0;
+    self->length = count;
+    return true;
+}
+
+/* Removes the first `count` bytes, and frees the memory with the last of them. */
+static void outbox_consume(struct outbox *self, size_t count) {
+    self->start += count;
+    self->length -= count;
+    if (self->length > 0)
+        return;
+    free(self->bytes);
+    self->bytes = NULL;
+}
+
+/* ---- stream/pipe.rs ---- */
+
+static ssize_t pipe_fill(int from, size_t most) {
+    ssize_t count = splice(from, NULL, zero_copy_pipe.writer, NULL, most, SPLICE_F_NONBLOCK);
+    zero_copy_pipe.held_bytes += count == -1 ? 0 : count;
+    return count;
+}
+
+static ssize_t pipe_pour(int to, size_t most) {
+    ssize_t count = splice(zero_copy_pipe.reader, NULL, to, NULL, most, SPLICE_F_NONBLOCK);
+    zero_copy_pipe.held_bytes -= count == -1 ? 0 : count;
+    return count;
+}
+
+static ssize_t pipe_take(char *buffer, size_t length) {
+    ssize_t count = read(zero_copy_pipe.reader, buffer, length);
+    zero_copy_pipe.held_bytes -= count == -1 ? 0 : count;
+    return count;
+}
+
+/* ---- stream/readiness.rs ---- */
+
+/* Remembers an event. EPOLLHUP and EPOLLERR make a read and a send worth a try, and the call returns what has happened: there may
  * still be input to read. */
-static void readiness_on_event(uint32_t *self, uint32_t events) {
+static void readiness_tell(uint32_t *self, uint32_t events) {
     *self |= events & (READABLE | WRITABLE | FIN | READ_ON);
     if (events & (EPOLLPRI | EPOLLRDHUP | EPOLLERR | EPOLLHUP))
         *self |= READABLE;
@@ -742,258 +1154,39 @@ static ssize_t readiness_note_taken(uint32_t *self, ssize_t taken, size_t count)
     return taken == -1 ? 0 : taken;
 }
 
-/* ---- server/accept/acceptor.rs ---- */
-
-/* Accepts until the queue is empty, a resource has run out, or the budget of this turn is used up. */
-static void acceptor_accept(void) {
-    if (listener.fd == -1)
-        return;
-    for (int i = 0; i < ACCEPTS_A_TURN; i++) {
-        int fd = listener_accept();
-        if (fd == NOTHING) {
-            if (stage != STAGE_SERVING)
-                listener_close();
-            return;
-        }
-        if (fd == FAILED)
-            continue;
-        if (fd == EXHAUSTED || !connections_open(fd)) {
-            kept_fd = fd == EXHAUSTED ? -1 : fd;
-            acceptor_pause();
-            return;
-        }
-        accept_pause_ms = 0;
-    }
-    connections_queue(&listener);
-}
-
-/* Stops accepting until a connection has closed or the pause has passed. In a drain no new client joins the queue meanwhile. */
-static void acceptor_pause(void) {
-    accept_pause_ms = accept_pause_ms ? accept_pause_ms * 2 : SHORTEST_PAUSE_MS;
-    accept_pause_ms = accept_pause_ms < LONGEST_PAUSE_MS ? accept_pause_ms : LONGEST_PAUSE_MS;
-    accept_retry = now_ms() + accept_pause_ms;
-    if (stage != STAGE_SERVING)
-        listen(listener.fd, 0);
-}
-
-static void acceptor_resume(void) {
-    accept_retry = 0;
-    connections_queue(&listener);
-}
-
-/* ---- server/accept/listener.rs ---- */
-
-/* Accepted sockets inherit the options of the listener, which saves a system call for each. */
-static void listener_bind(void) {
-    socklen_t length = sizeof address;
-    const int on = 1;
-    listener.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
-    if (listener.fd == -1 || setsockopt(listener.fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == -1
-        || setsockopt(listener.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) == -1
-        || setsockopt(listener.fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof on) == -1
-        || bind(listener.fd, (struct sockaddr *)&address, length) == -1 || listen(listener.fd, BACKLOG) == -1
-        || getsockname(listener.fd, (struct sockaddr *)&address, &length) == -1)
-        fail("listen");
-}
-
-/* Accepts once. Returns a descriptor, or why there is none. */
-static int listener_accept(void) {
-    struct sockaddr_in6 peer;
-    socklen_t length = sizeof peer;
-    int fd = kept_fd;
-    kept_fd = -1;
-    if (fd == -1)
-        fd = accept4(listener.fd, (struct sockaddr *)&peer, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    switch (fd == -1 ? errno : 0) {
-    case 0:
-        return fd;
-    case EAGAIN:
-        return NOTHING;
-    case ECONNABORTED: case EINTR: case EPERM: case EPROTO: case ENETDOWN: case ENOPROTOOPT: case EHOSTDOWN:
-    case ENONET: case EHOSTUNREACH: case EOPNOTSUPP: case ENETUNREACH: case ESOCKTNOSUPPORT:
-    case EPROTONOSUPPORT: case ETIMEDOUT:
-        return FAILED;
-    case EBADF: case EFAULT: case EINVAL: case ENOTSOCK:
-        fail("accept connections (accept4)");
-    default: /* EMFILE, ENFILE, ENOBUFS, ENOMEM: a resource has run out, and the connection stays in the queue */
-        return EXHAUSTED;
-    }
-}
-
-static void listener_close(void) {
-    close(listener.fd);
-    listener.fd = -1;
-    accept_retry = 0;
-}
-
-/* ---- server/time/clock.rs ---- */
-
-static int64_t now_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static void horizon_before_wait(int64_t now) {
-    if (horizon.asked_at)
-        return;
-    horizon.asked_at = now;
-    horizon.unreturned = connection_count + 2; /* 2: the listener and the signals */
-}
-
-/* Records that a wait has returned `count` events and that all of them have been processed. Returns whether the known time has
- * advanced; otherwise nothing new can be due. */
-static bool horizon_after_turn(int count) {
-    if (!horizon.asked_at)
-        return false;
-    if (count < EVENTS_A_TURN || count >= horizon.unreturned) {
-        horizon.known_until = horizon.asked_at;
-        horizon.asked_at = 0;
-        return true;
-    }
-    horizon.unreturned -= count;
-    return false;
-}
-
-/* ---- server/time/mod.rs ---- */
-
-static int64_t next_deadline(void) {
-    int64_t next = 0, all[] = {drain_deadline, accept_retry, watch_retry};
-    for (int i = 0; i < 3; i++)
-        if (all[i] && (!next || all[i] < next))
-            next = all[i];
-    return next;
-}
-
-/* Does what was due when the last known event arrived. */
-static void keep_deadlines(void) {
-    for (int64_t next; (next = next_deadline()) && next <= horizon.known_until;) {
-        if (next == accept_retry)
-            acceptor_resume();
-        else if (next == watch_retry)
-            retry_to_watch();
-        else
-            on_drain_deadline();
-    }
-}
-
-/* ---- server/drain.rs ---- */
-
-static void on_signals(void) {
-    struct signalfd_siginfo info;
-    ssize_t count;
-    while ((count = read(signals.fd, &info, sizeof info)) != -1 || errno == EINTR) {
-        if (count == -1)
-            continue;
-        if (info.ssi_signo == SIGUSR1)
-            print_statistics();
-        else if (stage != STAGE_SERVING)
-            interrupted_by = info.ssi_signo;
-        else
-            begin_drain();
-    }
-    if (errno != EAGAIN)
-        fail("read signals (read)");
-}
-
-/* Serves the clients that the kernel has already queued, then closes the listener. */
-static void begin_drain(void) {
-    stage = STAGE_DRAINING;
-    drain_deadline = now_ms() + drain_timeout_ms;
-    acceptor_resume();
-}
-
-/* Returns whether the drain is complete: no client can connect any more, and all have left. */
-static bool drain_is_finished(void) {
-    return stage != STAGE_SERVING && !first && listener.fd == -1;
-}
-
-/* At the drain timeout all connections are closed in order; after the time for that, the rest is cut off. */
-static void on_drain_deadline(void) {
-    int64_t now = now_ms();
-    if (stage == STAGE_CLOSING && now <= drain_deadline + PAUSE_MS) {
-        drain_deadline = 0;
-        cut_off();
-        if (listener.fd != -1)
-            abort_queue();
-        return;
-    }
-    drain_deadline = now + LINGER_MS;
-    if (stage == STAGE_CLOSING)
-        return; /* peers had no time to take their bytes while this process was stopped */
-    stage = STAGE_CLOSING;
-    for (struct connection *connection = first; connection; connection = connection->next)
-        connection_begin_close(connection);
-    if (listener.fd != -1) /* there were no descriptors for its queue; each connection that ends frees one */
-        acceptor_resume();
-}
-
-/* Serves a client that waited in the accept queue until after the drain timeout: its input is echoed, and then the connection is
- * closed in order. */
-static void serve_last(struct connection *self) {
-    ssize_t budget = BYTES_A_TURN;
-    readiness_on_event(&self->readiness, EPOLLIN);
-    if (serve(self, &budget))
-        connection_begin_close(self);
-}
-
-/* Closes the listener with clients in its queue, which are reset. Each counts as aborted. */
-static void abort_queue(void) {
-    for (int fd; (fd = listener_accept()) >= 0 || fd == FAILED;) {
-        if (fd == FAILED)
-            continue;
-        accepted++;
-        aborted++;
-        close(fd);
-    }
-    listener_close();
-}
-
-/* Closes all connections at once. Each that loses bytes by that counts as aborted. */
-static void cut_off(void) {
-    ready_first = ready_last = NULL;
-    while (first) {
-        aborted += connection_unsettled_bytes(first) > 0 && !first->has_lost_input;
-        connections_close(first);
-    }
-}
-
-/* Writes the statistics to stderr, or drops them if stderr is full: a write that blocks would stop every connection. A pipe that
- * is ready has room for PIPE_BUF bytes (pipe(7)). */
-static void print_statistics(void) {
-    struct pollfd output = {.fd = STDERR_FILENO, .events = POLLOUT};
-    if (poll(&output, 1, 0) == 1 && output.revents & POLLOUT)
-        dprintf(STDERR_FILENO, "accepted %" PRIu64 "\nopen %d\n", accepted, connection_count);
-}
-
-/* ---- stream/outbox.rs ---- */
-
-/* Appends bytes. Returns false if there is no memory for them. */
-static bool outbox_push(struct outbox *self, const char *bytes, size_t count) {
-    if (count == 0)
-        return true;
-    if (!(self->bytes = malloc(count)))
-        return false;
-    memcpy(self->bytes, bytes, count);
-    self->start = 0;
-    self->length = count;
-    return true;
-}
-
-/* Removes the first `count` bytes, and frees the memory with the last of them. */
-static void outbox_consume(struct outbox *self, size_t count) {
-    self->start += count;
-    self->length -= count;
-    if (self->length > 0)
-        return;
-    free(self->bytes);
-    self->bytes = NULL;
-}
-
 /* ---- event/mod.rs ---- */
 
-/* Adds a descriptor to the epoll set, or changes the events that it is watched for. */
-static bool watch(struct watched *watched, int operation, uint32_t events) {
-    struct epoll_event event = {.events = events, .data.ptr = watched};
-    return epoll_ctl(epoll_fd, operation, watched->fd, &event) == 0;
+/* Watches a descriptor, edge-triggered: each event is reported once. close(2) ends the watch. */
+static bool event_loop_watch(struct watched *watched, uint32_t interest) {
+    struct epoll_event event = {.events = interest | EPOLLET, .data.ptr = watched};
+    return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, watched->fd, &event) == 0;
+}
+
+/* Changes the watched events. What is ready already is reported again. */
+static bool event_loop_rewatch(struct watched *watched, uint32_t interest) {
+    struct epoll_event event = {.events = interest | EPOLLET, .data.ptr = watched};
+    return epoll_ctl(epoll_fd, EPOLL_CTL_MOD, watched->fd, &event) == 0;
+}
+
+/* Sleeps until something happens. Returns the number of events: 0 after the timeout, or when a signal has interrupted the wait;
+ * SIGSTOP and SIGCONT do that without a handler (signal(7)). */
+static int event_loop_wait(struct epoll_event *events, int timeout_ms) {
+    int count = epoll_wait(epoll_fd, events, EVENTS_PER_TURN, timeout_ms);
+    if (count == -1 && errno != EINTR)
+        fail("wait for events (epoll_wait)");
+    return count == -1 ? 0 : count;
+}
+
+/* ---- event/signals.rs ---- */
+
+/* Returns the number of the next signal, or 0 if there is none. */
+static int signals_next(void) {
+    struct signalfd_siginfo info;
+    ssize_t count;
+    do
+        count = read(signals.fd, &info, sizeof info);
+    while (count == -1 && errno == EINTR);
+    if (count == -1 && errno != EAGAIN)
+        fail("read signals (read)");
+    return count == -1 ? 0 : (int)info.ssi_signo;
 }

@@ -1,43 +1,80 @@
-//! A TCP echo service for Linux on raw epoll, built to be used as ground truth: it returns every byte that it was sent, in
-//! order, and makes no system call that it could do without.
+//! A TCP echo service for Linux on raw epoll, for use as ground truth: it returns every byte in order and makes no avoidable system call.
 //!
-//! The crate is a stack of layers, each of which uses only those below it:
+//! The same event loop serves other protocols. A program implements [`Protocol`](protocol::Protocol), and the [`Server`](server::Server)
+//! accepts connections, buffers what a socket has no room for, enforces limits and timeouts, and ends in order.
 //!
-//! | module | what it holds |
-//! |---|---|
-//! | [`server`] | the server: accepting, connections, pending writes, the drain |
-//! | `client` | `ping` and `flood`, with the feature `client` |
-//! | [`protocol`] | what is done with the bytes of a connection |
-//! | [`stream`] | what a connection is made of, at either end: a stream that never blocks, and its pending writes |
-//! | [`event`] | the event loop: readiness, deadlines, signals; knows nothing of echo |
-//! | [`sys`] | one function a system call; the only `unsafe` code of the crate |
+//! # Example
 //!
-//! To run a server from a program of one's own:
+//! A server in a thread of its own, with a client that sends five bytes and gets them back:
 //!
-//! ```no_run
+//! ```
+//! use std::io::{Read, Write};
+//! use std::net::{Shutdown, TcpStream};
+//!
 //! use edgecho::protocol::Echo;
-//! use edgecho::server::{Config, Server};
+//! use edgecho::server::Server;
 //!
-//! let config = Config { listen: vec!["127.0.0.1:7777".parse()?], ..Config::default() };
-//! let mut server = Server::bind(Echo, &config)?;
-//! for address in server.local_addresses() {
-//!     println!("listening on {address}");
-//! }
-//! let summary = server.run()?;
-//! assert_eq!(summary.aborted, 0, "every client got all of its bytes");
+//! let mut server = Server::builder().listen("127.0.0.1:0".parse()?).signals(false).bind(Echo)?;
+//! let address = server.local_addresses().next().expect("one listener");
+//! let handle = server.handle()?;
+//! let thread = std::thread::spawn(move || server.run());
+//!
+//! let mut client = TcpStream::connect(address)?;
+//! client.write_all(b"hello")?;
+//! client.shutdown(Shutdown::Write)?;
+//! let mut echo = String::new();
+//! client.read_to_string(&mut echo)?;
+//! assert_eq!(echo, "hello");
+//!
+//! handle.drain(); // accept no more connections, and finish the open ones
+//! let summary = thread.join().expect("no panic")?;
+//! assert_eq!(summary.aborted, 0, "every client received all of its bytes");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Two things are left to that program, as they concern all of it:
+//! A program that does nothing else calls [`Server::run`](server::Server::run) on its main thread. SIGINT, SIGTERM and SIGHUP then start the
+//! drain.
 //!
-//! - The crate writes to no standard stream. It emits `tracing` events, from within the event loop: a subscriber that blocks, because
-//!   nobody reads what it writes, blocks the server. SIGUSR1 has the statistics emitted as the message of an event at level `INFO`
-//!   with the target `edgecho::statistics`.
-//! - Where a file can reach the limit on its size (`ulimit -f`), the program should ignore SIGXFSZ, with
-//!   [`sys::signal::ignore`]. Otherwise the signal ends it.
+//! # Modules
+//!
+//! The modules are layers. Each uses only the layers below it.
+//!
+//! | module | contents |
+//! |---|---|
+//! | [`server`] | the server: listeners, connections, limits, timeouts, the drain |
+//! | `client` | the load generator and probes behind `ping`, `flood` and `send`; needs the feature `client` |
+//! | [`protocol`] | the bytes of a connection: echo, lines, frames, and the trait for other protocols |
+//! | [`stream`] | parts of a connection at either end: non-blocking stream, outbox, pipe |
+//! | [`event`] | the event loop: readiness, deadlines, signals |
+//! | [`sys`] | one function per system call; the only `unsafe` code of the crate |
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `cli` | yes | the program `edgecho`; includes `client` and `collect` |
+//! | `client` | with `cli` | the module `client` |
+//! | `collect` | with `cli` | the protocol `collect`, which writes received frames as JSON Lines |
+//!
+//! A library user sets `default-features = false`. The server then depends on `bitflags`, `libc`, `nix`, `signal-hook`, `slotmap`,
+//! `thiserror` and `tracing` only.
+//!
+//! # Requirements on the program
+//!
+//! The crate leaves two decisions that concern the whole process to the program:
+//!
+//! - The crate writes to no standard stream. It emits `tracing` events from within the event loop, so a subscriber that blocks on a slow
+//!   reader blocks the server. On SIGUSR1 the server emits its statistics as an event of level `INFO` with the target `edgecho::statistics`.
+//! - If a file can reach the limit on file size (`ulimit -f`), the program should ignore SIGXFSZ with [`sys::signal::ignore`]. Otherwise the
+//!   signal ends the process (setrlimit(2), `RLIMIT_FSIZE`).
+//!
+//! # Further reading
+//!
+//! In the repository: `docs/library.md` (servers and protocols, step by step), `docs/architecture.md` (the design), `docs/guarantees.md` (each
+//! promise with its test), and `docs/how-an-epoll-server-works.md` (one connection, call by call).
 
 #[cfg(not(target_os = "linux"))]
-compile_error!("edgecho is built on epoll(7), signalfd(2) and accept4(2): it needs Linux");
+compile_error!("edgecho needs Linux: it uses epoll(7), signalfd(2) and accept4(2)");
 
 #[cfg(feature = "client")]
 pub mod client;
@@ -46,6 +83,6 @@ mod name;
 pub mod protocol;
 pub mod server;
 pub mod stream;
-#[allow(unsafe_code, reason = "the one place where it is at home")]
+#[allow(unsafe_code, reason = "the only module with unsafe code")]
 pub mod sys;
 mod throttle;

@@ -1,26 +1,26 @@
-//! A limit on log lines that a peer could cause in bulk.
+//! A rate limit for log lines that a peer can provoke.
 
 use std::time::{Duration, Instant};
 
-/// At most one line in this time.
+/// Minimum time between two log lines.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Lets one line pass in ten seconds, and counts those it holds back.
+/// A limit of one log line per 10 seconds, with a count of the suppressed lines.
 #[derive(Debug, Default)]
 pub(crate) struct Throttle {
     last: Option<Instant>,
-    held_back: u64,
+    suppressed: u64,
 }
 
 impl Throttle {
-    /// Asks to print a line at `now`. If it may be printed, gives how many were held back since the last one.
+    /// Returns the number of lines suppressed since the last one if a line may be printed at `now`, or `None` if it is suppressed.
     pub(crate) fn admit(&mut self, now: Instant) -> Option<u64> {
         if self.last.is_some_and(|last| now.duration_since(last) < INTERVAL) {
-            self.held_back += 1;
+            self.suppressed += 1;
             return None;
         }
         self.last = Some(now);
-        Some(std::mem::take(&mut self.held_back))
+        Some(std::mem::take(&mut self.suppressed))
     }
 }
 
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_passes_and_the_next_says_how_many_did_not() {
+    fn one_line_passes_and_the_next_one_counts_the_suppressed_lines() {
         let start = Instant::now();
         let mut throttle = Throttle::default();
         assert_eq!(throttle.admit(start), Some(0));

@@ -1,11 +1,13 @@
-//! When to wake up next, and for what.
+//! A queue of exact deadlines.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::Token;
 
-/// A set of moments, each with the token of what is due then. Setting, cancelling and taking cost O(log n).
+/// A set of deadlines, each with a token. Setting, cancelling and taking a deadline take O(log n).
+///
+/// [`Wheel`](super::Wheel) suits thousands of deadlines that may be up to one step late.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -24,25 +26,24 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
-    /// Sets a deadline. A token may have several.
+    /// Adds a deadline. A token may have several.
     pub fn set(&mut self, at: Instant, token: Token) {
         self.due.insert((at, token));
     }
 
-    /// Takes back a deadline, if it is still set.
+    /// Removes a deadline, if it is still set.
     pub fn cancel(&mut self, at: Instant, token: Token) {
         self.due.remove(&(at, token));
     }
 
-    /// The next moment at which something is due.
+    /// Returns the earliest deadline.
     #[inline]
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
         self.due.first().map(|&(at, _)| at)
     }
 
-    /// Takes the earliest deadline that is due at `now`: never one that is still to come. In order of time, so that calling
-    /// again until there is none left deals with each in turn.
+    /// Removes the earliest deadline if it is due at `now`, and returns its token. Repeated calls return all due tokens in order of time.
     pub fn take_due(&mut self, now: Instant) -> Option<Token> {
         if self.next()? > now {
             return None;
@@ -57,7 +58,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn deadlines_come_in_order_and_never_early() {
+    fn deadlines_are_due_in_order_and_never_early() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         let mut deadlines = Deadlines::default();
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_deadline_is_never_due_and_another_at_the_same_moment_still_is() {
+    fn a_cancelled_deadline_is_never_due_and_another_at_the_same_time_still_is() {
         let at = Instant::now();
         let mut deadlines = Deadlines::default();
         deadlines.set(at, Token::fixed(1));

@@ -1,4 +1,4 @@
-//! The event loop: what is ready, what is due, and which signals came. It knows nothing of sockets or of echo.
+//! An event loop: readiness (epoll(7)), deadlines and signals (signalfd(2)). It knows nothing about sockets or echo.
 
 mod deadlines;
 mod signals;
@@ -16,7 +16,7 @@ pub use wheel::Wheel;
 
 use crate::sys::epoll::{self, CreateFlags, EpollFlags, Event};
 
-/// How long [`EventLoop::wait`] may sleep.
+/// The limit of a wait, for [`EventLoop::wait`].
 ///
 /// ```
 /// use std::time::Instant;
@@ -29,22 +29,22 @@ use crate::sys::epoll::{self, CreateFlags, EpollFlags, Event};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// Not at all: there is work left, and only what is ready is asked for.
+    /// Do not wait; only collect the events that are ready.
     Poll,
-    /// Until this moment, rounded up to a millisecond so that waking early never turns into a spin.
+    /// Wait until this time, rounded up to a millisecond. Rounded down, the loop would wake early and spin.
     Until(Instant),
-    /// For as long as nothing happens.
+    /// Wait without limit.
     Forever,
 }
 
 impl Wait {
-    /// Until a deadline if there is one.
+    /// Waits until `deadline`, or without limit if there is none.
     #[must_use]
     pub fn until(deadline: Option<Instant>) -> Self {
         deadline.map_or(Self::Forever, Self::Until)
     }
 
-    /// The timeout as epoll_wait(2) takes it: -1 is for ever. About 24 days at the most; who waits longer wakes up once more.
+    /// Converts to the timeout of epoll_wait(2), where -1 means no limit. The maximum is about 24 days; a longer wait wakes once more.
     fn to_millis(self) -> i32 {
         match self {
             Self::Poll => 0,
@@ -54,17 +54,17 @@ impl Wait {
     }
 }
 
-/// Whole milliseconds, never less than `duration`.
+/// Converts to whole milliseconds, rounded up.
 fn round_up(duration: Duration) -> i32 {
     i32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
 }
 
-/// Whole milliseconds, never more than `duration`.
+/// Converts to whole milliseconds, rounded down.
 fn round_down(duration: Duration) -> i32 {
     i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
 }
 
-/// What one call of [`EventLoop::wait`] has heard.
+/// A buffer of events, filled by [`EventLoop::wait`].
 #[derive(Debug)]
 pub struct Events {
     buffer: Box<[Event]>,
@@ -72,13 +72,14 @@ pub struct Events {
 }
 
 impl Events {
-    /// Room for `capacity` events a turn, at least one. What does not fit is told in the next turn, first come, first served.
+    /// Creates a buffer for `capacity` events, at least one. The kernel keeps further events for the next wait, in order (epoll(7)).
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
         Self { buffer: vec![Event::EMPTY; capacity.max(1)].into_boxed_slice(), count: 0 }
     }
 
-    /// Replaces what was heard, as far as there is room: for a kernel that is not the real one.
+    /// Replaces the events, up to the capacity, for a test that simulates the kernel.
+    #[doc(hidden)]
     pub fn fill(&mut self, events: impl IntoIterator<Item = (Token, EpollFlags)>) {
         self.count = 0;
         for (slot, (token, flags)) in self.buffer.iter_mut().zip(events) {
@@ -87,21 +88,21 @@ impl Events {
         }
     }
 
-    /// How many events there were.
+    /// Returns the number of events.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there was none: the time was up, or a signal interrupted.
+    /// Returns whether there is no event: the wait reached its limit, or a signal interrupted it.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// What happened, and to which token.
+    /// Returns the events, each with the token of its descriptor.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = (Token, EpollFlags)> + '_ {
         self.buffer[..self.count].iter().map(|event| (Token::from_raw(event.data()), event.flags()))
@@ -133,7 +134,7 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// A loop that watches nothing yet.
+    /// Creates a loop that watches no descriptors.
     ///
     /// # Errors
     /// Those of [`epoll::create`].
@@ -141,8 +142,8 @@ impl EventLoop {
         Ok(Self { epoll: epoll::create(CreateFlags::CLOEXEC)? })
     }
 
-    /// Watches `fd` for `interest`, edge-triggered: each change is told once, so the owner has to remember it until a call says
-    /// that nothing is left. Closing the descriptor ends the watch.
+    /// Watches `fd` for `interest`, edge-triggered (epoll(7)). The kernel reports each change once, so the owner must remember it until a call
+    /// returns `EAGAIN` or a short count. Closing the descriptor ends the watch.
     ///
     /// # Errors
     /// Those of [`epoll::add`].
@@ -150,7 +151,7 @@ impl EventLoop {
         epoll::add(self.epoll.as_fd(), fd.as_fd(), interest | EpollFlags::ET, token.into_raw())
     }
 
-    /// Watches for `interest` from now on. What is ready already is told again.
+    /// Replaces the interest in a watched `fd`. If it is ready already, the next wait reports that again.
     ///
     /// # Errors
     /// Those of [`epoll::modify`].
@@ -158,27 +159,27 @@ impl EventLoop {
         epoll::modify(self.epoll.as_fd(), fd.as_fd(), interest | EpollFlags::ET, token.into_raw())
     }
 
-    /// Sleeps until something happens, and puts it into `events`: nothing when the time was up or a signal interrupted.
+    /// Waits for events, and stores them in `events`. Stores none if the wait reaches its limit, or if a signal interrupts it.
     ///
     /// # Errors
-    /// Those of epoll_wait(2) that mean a defect here; `EINTR` is not one.
+    /// Those of epoll_wait(2), except `EINTR`. They mean a defect in this crate.
     #[inline]
     pub fn wait(&self, events: &mut Events, wait: Wait) -> io::Result<()> {
         events.count = 0;
         match epoll::wait(self.epoll.as_fd(), &mut events.buffer, wait.to_millis()) {
             Ok(count) => events.count = count,
-            // SIGSTOP and SIGCONT interrupt even where no handler is set (signal(7)). The caller's own loop goes round.
+            // SIGSTOP and SIGCONT interrupt a wait even without a handler (signal(7)). The caller waits again.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    /// As [`wait`](Self::wait), for `duration` to the nanosecond, as far as the system's timers go: for who has a schedule to keep.
-    /// Before Linux 5.11 it is cut to whole milliseconds, and the caller's own loop goes round for the rest.
+    /// Waits as [`wait`](Self::wait) does, but up to `duration` with the precision of the system's timers, for callers that send on a schedule.
+    /// Before Linux 5.11, `duration` is rounded down to milliseconds, and the caller waits again for the rest.
     ///
     /// # Errors
-    /// As those of [`wait`](Self::wait).
+    /// As for [`wait`](Self::wait).
     pub fn wait_exactly(&self, events: &mut Events, duration: Duration) -> io::Result<()> {
         events.count = 0;
         let result = match epoll::wait_nanoseconds(self.epoll.as_fd(), &mut events.buffer, duration) {
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_that_has_passed_does_not_wait() {
+    fn a_deadline_in_the_past_does_not_wait() {
         assert_eq!(Wait::Until(Instant::now()).to_millis(), 0);
         assert_eq!(Wait::until(None).to_millis(), -1);
         assert_eq!(Wait::Poll.to_millis(), 0);
@@ -225,12 +226,12 @@ mod tests {
         for _ in 0..waits {
             event_loop.wait_exactly(&mut events, Duration::from_micros(10)).expect("wait");
         }
-        assert!(start.elapsed() >= waits * Duration::from_micros(10), "it came early");
-        assert_eq!(round_down(Duration::from_micros(1_999)), 1, "cut, for a kernel that has no such call");
+        assert!(start.elapsed() >= waits * Duration::from_micros(10), "the wait ended early");
+        assert_eq!(round_down(Duration::from_micros(1_999)), 1, "rounded down for a kernel without epoll_pwait2(2)");
     }
 
     #[test]
-    fn an_edge_is_told_once_and_again_at_a_change() {
+    fn an_edge_is_reported_once_and_again_after_a_change() {
         let event_loop = EventLoop::new().expect("epoll");
         let (near, far) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
         let token = Token::fixed(7);

@@ -1,15 +1,13 @@
-//! Signals that come through the event loop instead of interrupting it.
+//! Signals as events of the loop.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-
-use nix::sys::signalfd::SignalFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::sys::signal::{self, Signal};
 
-/// A set of blocked signals and the signalfd(2) that they are read from.
+/// A set of blocked signals, and a signalfd(2) from which they are read.
 ///
-/// Make it before any thread is started: a thread that does not block them would take them away (signal(7)).
+/// Create it before any thread starts: the kernel delivers a signal of the process to any thread that does not block it (signal(7)).
 ///
 /// ```
 /// use edgecho::event::Signals;
@@ -21,11 +19,11 @@ use crate::sys::signal::{self, Signal};
 /// ```
 #[derive(Debug)]
 pub struct Signals {
-    fd: SignalFd,
+    fd: OwnedFd,
 }
 
 impl Signals {
-    /// Blocks `signals` for this thread, and opens a descriptor to read them from.
+    /// Blocks `signals` in the calling thread, and creates a descriptor from which to read them.
     ///
     /// # Errors
     /// Those of [`signal::signalfd`].
@@ -34,15 +32,17 @@ impl Signals {
         Ok(Self { fd: signal::signalfd(signals)? })
     }
 
-    /// The number of the next signal that has come, or none. To be asked until there is none: the edge is told once.
+    /// Returns the number of the next pending signal, if any. Call it until it returns `None`: the loop reports an edge once.
     ///
     /// # Errors
-    /// Those of read(2) that mean a defect here.
+    /// Those of read(2), except `EAGAIN` and `EINTR`. They mean a defect in this crate.
     pub fn next(&self) -> io::Result<Option<i32>> {
         loop {
-            match signal::read(&self.fd) {
+            match signal::read(self.fd.as_fd()) {
+                Ok(number) => return Ok(Some(number)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -58,13 +58,12 @@ impl AsFd for Signals {
 mod tests {
     use super::*;
 
-    /// SIGWINCH is ignored by default, so that a thread of the test runner that does not block it comes to no harm; it is sent to
-    /// this thread alone.
+    /// Sends SIGWINCH to this thread alone. Its default action is to be ignored, so other threads of the test runner are safe.
     #[test]
     fn a_signal_is_read_instead_of_being_delivered() {
         let signals = Signals::new(&[Signal::SIGWINCH]).expect("signalfd");
         assert_eq!(signals.next().expect("read"), None);
-        nix::sys::signal::raise(Signal::SIGWINCH).expect("raise");
+        nix::sys::signal::raise(Signal::SIGWINCH.into()).expect("raise");
         assert_eq!(signals.next().expect("read"), Some(Signal::SIGWINCH as i32));
         assert_eq!(signals.next().expect("read"), None);
         assert_eq!(signal::name(Signal::SIGWINCH as i32), "SIGWINCH");

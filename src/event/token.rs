@@ -1,12 +1,11 @@
-//! What an event is for, in the 64 bits that epoll carries for us.
+//! The 64 bits that epoll stores with a descriptor and returns with its events.
 
 use slotmap::{Key, KeyData};
 
-/// The name under which a descriptor is watched: a fixed one, for what lives as long as the loop, or the key of a slot map, for
-/// what comes and goes.
+/// The name under which a descriptor is watched: a fixed number, for a descriptor that lives as long as the loop, or the key of a slot map.
 ///
-/// A slot map's key is an index with a generation, and the generation, in the upper half, is never 0: values under 2^32 are
-/// left for the fixed names, and the key of what has gone finds nothing, even when its slot has been taken again.
+/// The key of a slot map holds an index, and in its upper half a generation that is never 0. This leaves the values below 2^32 to fixed
+/// names. The key of a removed value finds nothing, even if its slot is in use again.
 ///
 /// ```
 /// use edgecho::event::{Name, Token};
@@ -21,20 +20,20 @@ use slotmap::{Key, KeyData};
 pub struct Token(u64);
 
 impl Token {
-    /// A fixed name.
+    /// Creates a token with a fixed name.
     #[must_use]
     pub const fn fixed(name: u32) -> Self {
         Self(name as u64)
     }
 
-    /// A key of a slot map.
+    /// Creates a token from the key of a slot map.
     #[inline]
     #[must_use]
     pub fn of_key(key: impl Key) -> Self {
         Self(key.data().as_ffi())
     }
 
-    /// What the token names. `K` is the key type of the slot map that the keys come from.
+    /// Returns the name. `K` is the key type of the slot map.
     #[inline]
     #[must_use]
     pub fn name<K: Key>(self) -> Name<K> {
@@ -55,12 +54,12 @@ impl Token {
     }
 }
 
-/// What a [`Token`] names.
+/// The name in a [`Token`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Name<K> {
-    /// Something that lives as long as the loop.
+    /// The fixed name of a descriptor that lives as long as the loop.
     Fixed(u32),
-    /// Something in a slot map, if it is still there.
+    /// The key of a value in a slot map, which may have been removed.
     Key(K),
 }
 
@@ -70,7 +69,7 @@ mod tests {
     use slotmap::{DefaultKey, SlotMap};
 
     #[test]
-    fn fixed_names_and_keys_never_meet() {
+    fn fixed_names_and_keys_are_distinct() {
         let mut slots = SlotMap::new();
         for value in 0..1_000 {
             let key: DefaultKey = slots.insert(value);
@@ -84,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_what_has_gone_finds_nothing() {
+    fn the_token_of_a_removed_value_finds_nothing() {
         fn find<'a>(slots: &SlotMap<DefaultKey, &'a str>, token: Token) -> Option<&'a str> {
             let Name::Key(key) = token.name() else { panic!("{token:?} names no key") };
             slots.get(key).copied()
@@ -96,7 +95,7 @@ mod tests {
         let new = Token::of_key(slots.insert("new"));
 
         let index = |token: Token| token.into_raw() as u32;
-        assert_eq!(index(old), index(new), "the slot was taken again, or this test shows nothing");
+        assert_eq!(index(old), index(new), "this test needs both values in one slot");
         assert_eq!(find(&slots, old), None);
         assert_eq!(find(&slots, new), Some("new"));
     }

@@ -1,15 +1,19 @@
-//! Deadlines by the thousand: a timing wheel (Varghese and Lauck, 1987). Apart from `Deadlines`, which is exact and for few.
+//! A timing wheel for thousands of coarse deadlines (Varghese and Lauck, "Hashed and Hierarchical Timing Wheels", 1987).
 
 use super::Token;
 
 const SLOTS: usize = 256;
 
-/// A wheel of 256 slots, each for one step of time. Setting costs O(1), and so does each deadline that comes; there is no
-/// cancelling: the owner asks itself, when a token comes, whether it is still meant. A deadline comes never early, and at most one
-/// step late; one that is further away than the wheel reaches comes when it has turned, to be set again.
+/// A timing wheel of 256 slots, each for one step of time.
 ///
-/// Time is counted in milliseconds from any moment the owner likes, in 64 bits. The wheel has no clock: each call is given the time, so
-/// that a wheel that was empty for a month is as exact as a new one.
+/// Setting and taking a deadline take O(1). A deadline within reach of the slots is never early and at most one step late. A deadline beyond
+/// them is due in the last slot, before its time, and the owner sets it again. A deadline cannot be cancelled: when its token is due, the
+/// owner checks whether it still applies.
+///
+/// Time is in milliseconds since an origin of the owner's choice. The wheel has no clock: each call passes the time. So a wheel that was
+/// empty for a month is as exact as a new one.
+///
+/// [`Deadlines`](super::Deadlines) suits few deadlines that must be exact.
 ///
 /// ```
 /// use edgecho::event::{Token, Wheel};
@@ -23,30 +27,30 @@ const SLOTS: usize = 256;
 pub struct Wheel {
     step_ms: u64,
     slots: Vec<Vec<Token>>,
-    /// A bit for each slot that holds something.
+    /// One bit per slot, set if the slot holds a token.
     occupied: [u64; SLOTS / 64],
-    /// The step up to which everything has been taken.
+    /// The last step whose tokens have been taken.
     taken: u64,
-    /// The next step that something is in; the largest number if there is none.
+    /// The next step that holds a token, or `u64::MAX` if there is none.
     next: u64,
 }
 
 impl Wheel {
-    /// An empty wheel of steps of `step_ms` milliseconds; at least 1.
+    /// Creates an empty wheel with steps of `step_ms` milliseconds, at least 1.
     #[must_use]
     pub fn new(step_ms: u64) -> Self {
         Self { step_ms: step_ms.max(1), slots: vec![Vec::new(); SLOTS], occupied: [0; SLOTS / 64], taken: 0, next: u64::MAX }
     }
 
-    /// The step, in milliseconds.
+    /// Returns the step in milliseconds.
     #[inline]
     #[must_use]
     pub fn step_ms(&self) -> u64 {
         self.step_ms
     }
 
-    /// Sets `token` to come at `at_ms`, or up to a step later; or sooner, if that is out of reach. Returns when it will come, in
-    /// milliseconds.
+    /// Adds a deadline at `at_ms`, rounded up to a step, or in the last slot if that is farther away than the wheel reaches. Returns the time at
+    /// which `token` will be due, in milliseconds.
     pub fn set(&mut self, now_ms: u64, at_ms: u64, token: Token) -> u64 {
         self.advance(now_ms);
         let furthest = self.taken + SLOTS as u64 - 1;
@@ -58,21 +62,21 @@ impl Wheel {
         step * self.step_ms
     }
 
-    /// Turns the wheel to `now_ms`, but not past what has not been taken.
+    /// Turns the wheel to `now_ms`, but not past a token that has not been taken.
     fn advance(&mut self, now_ms: u64) {
         let now = now_ms / self.step_ms;
         self.taken = self.taken.max(now.min(self.next - 1));
     }
 
-    /// The next moment at which something comes, in milliseconds.
+    /// Returns the time at which the next token is due, in milliseconds.
     #[inline]
     #[must_use]
     pub fn next_ms(&self) -> Option<u64> {
         (self.next != u64::MAX).then(|| self.next * self.step_ms)
     }
 
-    /// Takes all that has come at `now_ms`, in the order of its steps, and of one step in the order in which it was set. What is set
-    /// afterwards comes later.
+    /// Removes and returns all tokens that are due at `now_ms`: in the order of their steps, and within a step in the order in which they were
+    /// set. A token set afterwards is due later than `now_ms`.
     pub fn take_due(&mut self, now_ms: u64) -> Option<Vec<Token>> {
         let now = now_ms / self.step_ms;
         let mut due = Vec::new();
@@ -91,7 +95,7 @@ impl Wheel {
             };
             self.next = (self.taken + 1..self.taken + SLOTS as u64).find(is_occupied).unwrap_or(u64::MAX);
         }
-        // The wheel turns only now that all is taken: what is set next is out of reach of `now`, and not of a time before a long pause.
+        // Turn the wheel only after all tokens are taken: then a token set next is measured from `now`, not from before a long pause.
         self.taken = self.taken.max(now);
         (!due.is_empty()).then_some(due)
     }
@@ -107,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_comes_in_its_step() {
+    fn a_deadline_is_due_in_its_step() {
         let mut wheel = Wheel::new(10);
         wheel.set(0, 25, Token::fixed(1));
         wheel.set(0, 30, Token::fixed(2));
@@ -121,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_reach_comes_when_the_wheel_has_turned() {
+    fn a_deadline_beyond_the_last_slot_is_due_when_the_wheel_has_turned() {
         let mut wheel = Wheel::new(1);
         assert_eq!(wheel.set(0, 1_000, Token::fixed(1)), 255);
         assert_eq!(wheel.next_ms(), Some(255));
@@ -141,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_pause_of_months_every_deadline_comes_once() {
+    fn after_a_pause_of_months_every_deadline_is_due_once() {
         let mut wheel = Wheel::new(1);
         wheel.set(0, 100, Token::fixed(1));
         wheel.set(0, 200, Token::fixed(2));
@@ -153,7 +157,7 @@ mod tests {
                 wheel.set(now, now + 1_000_000, token);
             }
         }
-        assert_eq!(came, 2, "set again from a time before the pause, they would come 17,000,000 times each");
+        assert_eq!(came, 2, "set from a time before the pause, each would be due 17,000,000 times");
     }
 
     proptest! {
@@ -172,7 +176,7 @@ mod tests {
                 now += passed;
                 let came = take_all(&mut wheel, now);
                 for token in &came {
-                    let place = set.iter().position(|(_, other)| other == token).expect("it was set, and comes once");
+                    let place = set.iter().position(|(_, other)| other == token).expect("the token was set, and is due once");
                     prop_assert!(set.swap_remove(place).0 <= now, "early");
                 }
                 prop_assert!(set.iter().all(|&(at, _)| at + 2 * step > now), "late: {set:?} at {now}");

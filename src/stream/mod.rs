@@ -1,5 +1,5 @@
-//! What a connection is made of, whichever end of the wire it is: a stream that never blocks, and the bytes that it was not ready
-//! to take. The stream is a trait, so that a test can script it.
+//! Parts of a connection, for either end: a non-blocking stream, a pending-write buffer, and a pipe for zero-copy transfers. The stream is a
+//! trait, so that tests can script it.
 
 mod outbox;
 mod pipe;
@@ -15,27 +15,30 @@ pub use readiness::Readiness;
 pub use crate::sys::socket::Acknowledged;
 use crate::sys::socket::{self, MessageFlags, Shutdown};
 
-/// The stream that a connection works on. No call blocks.
+/// A non-blocking byte stream, such as a TCP socket. No method blocks.
+///
+/// The methods with a default implementation are optional. The default returns [`Unsupported`](io::ErrorKind::Unsupported), and the server
+/// then does without: it copies instead of splicing, for example.
 pub trait Stream {
-    /// As recv(2).
+    /// Receives bytes, up to the length of `buffer`. Returns 0 if the peer has shut down its write side.
     ///
     /// # Errors
-    /// Those of recv(2).
+    /// Those of recv(2); [`WouldBlock`](io::ErrorKind::WouldBlock) if no input has arrived.
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// As send(2).
+    /// Sends bytes, and returns the number taken from the start of `bytes`.
     ///
     /// # Errors
-    /// Those of send(2).
+    /// Those of send(2); [`WouldBlock`](io::ErrorKind::WouldBlock) if the send buffer is full.
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// As shutdown(2) of the writing half.
+    /// Shuts down the write side: a FIN follows the bytes already sent.
     ///
     /// # Errors
     /// Those of shutdown(2).
     fn shutdown_write(&mut self) -> io::Result<()>;
 
-    /// As recv(2) with `MSG_TRUNC`: drops up to `most` bytes that have come, and gives how many. A stream need not be able to.
+    /// Discards up to `most` received bytes, and returns their number: recv(2) with `MSG_TRUNC`.
     ///
     /// # Errors
     /// Those of recv(2).
@@ -44,7 +47,7 @@ pub trait Stream {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// As splice(2): moves up to `most` bytes that have come into `pipe`, without a copy. A stream need not be able to.
+    /// Moves up to `most` received bytes into `pipe` without copying them, and returns their number: splice(2).
     ///
     /// # Errors
     /// Those of splice(2).
@@ -53,7 +56,8 @@ pub trait Stream {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// As splice(2): moves up to `most` bytes out of `pipe`, without a copy. Asked only of a stream that could be spliced from.
+    /// Sends up to `most` bytes out of `pipe` without copying them, and returns their number: splice(2). Called only after
+    /// [`splice_into`](Self::splice_into) has succeeded.
     ///
     /// # Errors
     /// Those of splice(2).
@@ -62,35 +66,34 @@ pub trait Stream {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Returns what the peer's kernel has acknowledged: the only proof that a peer takes bytes. As [`socket::acknowledged`].
+    /// Returns what the peer's kernel has acknowledged, the only proof that a peer accepts bytes. See [`socket::acknowledged`].
     ///
     /// # Errors
-    /// Those of getsockopt(2); `Unsupported` for a stream that cannot tell.
+    /// Those of getsockopt(2).
     fn acknowledged(&self) -> io::Result<Acknowledged> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Returns the number of received bytes that have not been read. As [`socket::unread_bytes`].
+    /// Returns the number of received bytes that have not been read. See [`socket::unread_bytes`].
     ///
     /// # Errors
-    /// Those of ioctl(2); `Unsupported` for a stream that cannot tell.
+    /// Those of ioctl(2).
     fn unread_bytes(&self) -> io::Result<usize> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Returns the number of sent bytes that the peer has not acknowledged; a FIN counts as one. As
-    /// [`socket::unacknowledged_bytes`].
+    /// Returns the number of sent bytes that the peer has not acknowledged; a FIN counts as one. See [`socket::unacknowledged_bytes`].
     ///
     /// # Errors
-    /// Those of ioctl(2); `Unsupported` for a stream that cannot tell.
+    /// Those of ioctl(2).
     fn unacknowledged_bytes(&self) -> io::Result<usize> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Takes the error that is pending on the stream, if there is one. As [`socket::take_error`].
+    /// Returns the error that is pending on the stream, if any, and clears it. See [`socket::take_error`].
     ///
     /// # Errors
-    /// Those of getsockopt(2); `Unsupported` for a stream that cannot tell.
+    /// Those of getsockopt(2).
     fn take_error(&mut self) -> io::Result<Option<io::Error>> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -140,9 +143,9 @@ impl Stream for OwnedFd {
     }
 }
 
-/// A stream that is being connected.
+/// A stream that is connecting.
 pub trait Connecting: Stream {
-    /// What has become of connect(2), once there is an event: `SO_ERROR` (connect(2), `EINPROGRESS`).
+    /// Returns the result of a non-blocking connect(2) after its event, from `SO_ERROR` (connect(2), `EINPROGRESS`).
     ///
     /// # Errors
     /// Those of connect(2).

@@ -1,12 +1,13 @@
-//! A pipe through which the kernel passes bytes on that nobody looks at.
+//! A pipe for zero-copy echo.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::sys::pipe::{self, PipeFlags, SpliceFlags};
 
-/// A pipe that bytes go through on their way from a stream back to it, without being copied: splice(2) hands on the pages that
-/// they came in. It knows how many it holds, for it serves many streams in turn, and what belongs to one must not reach another.
+/// A pipe through which a stream's bytes are returned to it without being copied: splice(2) passes on the pages in which they arrived.
+///
+/// One pipe serves many streams in turn. It counts the bytes that it holds, so that the bytes of one stream never reach another.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -21,7 +22,7 @@ use crate::sys::pipe::{self, PipeFlags, SpliceFlags};
 /// assert_eq!(pipe.fill(far.as_fd(), 1024)?, 12);
 /// assert_eq!(pipe.pour(far.as_fd(), 5)?, 5);
 ///
-/// // What a stream has no room for can still be had.
+/// // Bytes that the stream has no room for can be read back.
 /// let mut rest = [0; 16];
 /// assert_eq!(pipe.take(&mut rest)?, 7);
 /// assert_eq!((&rest[..7], pipe.is_empty()), (&b", world"[..], true));
@@ -35,7 +36,7 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// A pipe that holds nothing.
+    /// Creates an empty pipe.
     ///
     /// # Errors
     /// Those of pipe2(2).
@@ -44,14 +45,14 @@ impl Pipe {
         Ok(Self { reader, writer, held_bytes: 0 })
     }
 
-    /// Whether it holds nothing.
+    /// Returns whether the pipe is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.held_bytes == 0
     }
 
-    /// Moves up to `most` bytes from a socket into the pipe. It takes as many as come in 16 pieces (pipe(7)), so a short count does not
-    /// show that the socket is empty.
+    /// Moves up to `most` bytes from a socket into the pipe, and returns their number. A pipe holds 16 pieces by default (pipe(7)), so a short
+    /// count does not mean that the socket is empty.
     ///
     /// # Errors
     /// Those of splice(2).
@@ -61,7 +62,7 @@ impl Pipe {
         Ok(count)
     }
 
-    /// Moves up to `most` bytes from the pipe into a socket.
+    /// Moves up to `most` bytes from the pipe into a socket, and returns their number.
     ///
     /// # Errors
     /// Those of splice(2).
@@ -71,7 +72,7 @@ impl Pipe {
         Ok(count)
     }
 
-    /// Reads what it holds, up to the length of `buffer`.
+    /// Reads bytes out of the pipe, up to the length of `buffer`, and returns their number.
     ///
     /// # Errors
     /// Those of read(2).

@@ -1,4 +1,4 @@
-//! epoll(7): one descriptor that says which others are ready.
+//! An epoll instance: a descriptor that reports which other descriptors are ready (epoll(7)).
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -7,22 +7,22 @@ use std::time::Duration;
 use super::check;
 
 bitflags::bitflags! {
-    /// What to be told of a descriptor, and what was told: the `events` of epoll_ctl(2). Bits without a name here are kept.
+    /// Event flags, requested and reported: the `events` field of epoll_ctl(2). Unnamed bits are preserved.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct EpollFlags: u32 {
-        /// There is something to read: bytes, a connection to accept, or the end of the stream.
+        /// Input is available: bytes, a connection to accept, or the end of the stream.
         const IN = libc::EPOLLIN as u32;
-        /// There is room to write.
+        /// The send buffer has room.
         const OUT = libc::EPOLLOUT as u32;
-        /// There is urgent data on the stream (tcp(7)).
+        /// The stream holds urgent data (tcp(7)).
         const PRI = libc::EPOLLPRI as u32;
-        /// The peer has shut down its writing half. Linux 2.6.17.
+        /// The peer has shut down its write side. Since Linux 2.6.17.
         const RDHUP = libc::EPOLLRDHUP as u32;
-        /// An error is pending. Always reported, asked for or not.
+        /// An error is pending. Reported even if not requested.
         const ERR = libc::EPOLLERR as u32;
-        /// Both halves are shut down. Always reported, asked for or not.
+        /// Both directions are shut down. Reported even if not requested.
         const HUP = libc::EPOLLHUP as u32;
-        /// Tell of changes only, not of states: edge-triggered.
+        /// Edge-triggered: epoll reports changes of readiness, not readiness itself.
         const ET = libc::EPOLLET as u32;
 
         const _ = !0;
@@ -30,39 +30,39 @@ bitflags::bitflags! {
 }
 
 bitflags::bitflags! {
-    /// Flags of [`create`].
+    /// Flags for [`create`].
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct CreateFlags: i32 {
-        /// Close the descriptor at execve(2).
+        /// Close the descriptor on execve(2).
         const CLOEXEC = libc::EPOLL_CLOEXEC;
 
         const _ = !0;
     }
 }
 
-/// One `struct epoll_event`: some flags, and the number that was registered with the descriptor.
+/// A `struct epoll_event`: event flags, and the number registered with the descriptor.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub struct Event(libc::epoll_event);
 
 impl Event {
-    /// An event that says nothing: filler for a buffer that the kernel will write to.
+    /// An event without flags, to initialise a buffer for [`wait`].
     pub const EMPTY: Self = Self(libc::epoll_event { events: 0, u64: 0 });
 
-    /// An event as the kernel would write it.
+    /// Creates an event, as the kernel would write it.
     #[must_use]
     pub const fn new(flags: EpollFlags, data: u64) -> Self {
         Self(libc::epoll_event { events: flags.bits(), u64: data })
     }
 
-    /// What happened.
+    /// Returns the event flags.
     #[inline]
     #[must_use]
     pub fn flags(&self) -> EpollFlags {
         EpollFlags::from_bits_retain(self.0.events)
     }
 
-    /// The number given to [`add`] or [`modify`].
+    /// Returns the number that was passed to [`add`] or [`modify`].
     #[inline]
     #[must_use]
     pub fn data(&self) -> u64 {
@@ -76,49 +76,50 @@ impl std::fmt::Debug for Event {
     }
 }
 
-/// epoll_create1(2): a new epoll instance.
+/// Creates an epoll instance: epoll_create1(2).
 ///
 /// # Errors
-/// `EMFILE`, `ENFILE`: out of descriptors, here or in the whole system. `ENOMEM`: out of kernel memory.
+/// `EMFILE`, `ENFILE`: the process or the system is out of descriptors. `ENOMEM`: out of kernel memory.
 pub fn create(flags: CreateFlags) -> io::Result<OwnedFd> {
     // SAFETY: the call takes no pointer.
     let fd = check(unsafe { libc::epoll_create1(flags.bits()) })?;
-    // SAFETY: the kernel has just made `fd` for us, and nobody else knows of it.
+    // SAFETY: the kernel has just created `fd`, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// epoll_ctl(2), `EPOLL_CTL_ADD`: tell of `flags` on `fd` from now on, each time with `data`.
+/// Registers `fd` for events in `flags`, reported with `data`: epoll_ctl(2), `EPOLL_CTL_ADD`.
 ///
-/// There is no counterpart for removal: close(2) on the last descriptor of a file removes it (epoll(7)).
+/// No function removes a registration: closing the last descriptor of the open file does (epoll(7)).
 ///
 /// # Errors
-/// `EEXIST`: it is registered. `ENOSPC`: the user's `max_user_watches` is reached. `ENOMEM`. `EPERM`: it is a regular file.
+/// `EEXIST`: `fd` is registered already. `ENOSPC`: the user has reached `/proc/sys/fs/epoll/max_user_watches`. `ENOMEM`: out of kernel
+/// memory. `EPERM`: `fd` is a regular file or a directory.
 pub fn add(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>, flags: EpollFlags, data: u64) -> io::Result<()> {
     control(epoll, libc::EPOLL_CTL_ADD, fd, flags, data)
 }
 
-/// epoll_ctl(2), `EPOLL_CTL_MOD`: tell of `flags` instead of what was asked for before.
+/// Replaces the flags and the data of a registered `fd`: epoll_ctl(2), `EPOLL_CTL_MOD`.
 ///
-/// What is already ready makes an event at once, on an edge-triggered registration too.
+/// If `fd` is ready already, epoll reports an event at once, even for an edge-triggered registration.
 ///
 /// # Errors
-/// `ENOENT`: it is not registered. `ENOMEM`.
+/// `ENOENT`: `fd` is not registered. `ENOMEM`: out of kernel memory.
 pub fn modify(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>, flags: EpollFlags, data: u64) -> io::Result<()> {
     control(epoll, libc::EPOLL_CTL_MOD, fd, flags, data)
 }
 
 fn control(epoll: BorrowedFd<'_>, operation: i32, fd: BorrowedFd<'_>, flags: EpollFlags, data: u64) -> io::Result<()> {
     let mut event = libc::epoll_event { events: flags.bits(), u64: data };
-    // SAFETY: both descriptors are open for as long as they are borrowed, and `event` outlives the call.
+    // SAFETY: both descriptors stay open while they are borrowed, and `event` outlives the call.
     check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), operation, fd.as_raw_fd(), &raw mut event) })?;
     Ok(())
 }
 
-/// epoll_wait(2): waits until there is an event, `timeout_ms` milliseconds have gone by, or a signal handler has run. Gives
-/// how many of `events`, from the first on, were filled. -1 milliseconds is for ever, 0 is not at all.
+/// Waits for an event, for a signal handler to run, or for `timeout_ms` milliseconds: epoll_wait(2). Returns the number of events written
+/// to the start of `events`. A timeout of -1 waits without limit, 0 does not wait.
 ///
 /// # Errors
-/// `EINTR`: a signal, or SIGSTOP and SIGCONT (signal(7)), came first. `EINVAL`: `events` is empty.
+/// `EINTR`: a signal handler ran, or SIGSTOP and SIGCONT interrupted the wait (signal(7)). `EINVAL`: `events` is empty.
 #[inline]
 pub fn wait(epoll: BorrowedFd<'_>, events: &mut [Event], timeout_ms: i32) -> io::Result<usize> {
     let capacity = i32::try_from(events.len()).unwrap_or(i32::MAX);
@@ -127,17 +128,17 @@ pub fn wait(epoll: BorrowedFd<'_>, events: &mut [Event], timeout_ms: i32) -> io:
     check(count).map(|count| count as usize)
 }
 
-/// epoll_pwait2(2), without a signal mask: as [`wait`], to the nanosecond. Linux 5.11.
+/// Waits as [`wait`] does, with a timeout in nanoseconds: epoll_pwait2(2) without a signal mask. Since Linux 5.11.
 ///
 /// # Errors
-/// `ENOSYS`: the kernel is older than the call. `EINTR`, `EINVAL`: as for [`wait`].
+/// `ENOSYS`: the kernel predates the call. `EINTR`, `EINVAL`: as for [`wait`].
 pub fn wait_nanoseconds(epoll: BorrowedFd<'_>, events: &mut [Event], timeout: Duration) -> io::Result<usize> {
     let capacity = i32::try_from(events.len()).unwrap_or(i32::MAX);
     let seconds = libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX);
     let timeout = libc::timespec { tv_sec: seconds, tv_nsec: timeout.subsec_nanos().into() };
     let (fd, buffer) = (epoll.as_raw_fd(), events.as_mut_ptr().cast());
     // SAFETY: `Event` is a transparent `epoll_event`, the kernel writes at most `capacity` of them into `events`, `timeout` outlives
-    // the call, and no mask is given.
+    // the call, and a null mask is allowed.
     let count = unsafe { libc::epoll_pwait2(fd, buffer, capacity, &raw const timeout, std::ptr::null()) };
     check(count).map(|count| count as usize)
 }

@@ -1,4 +1,4 @@
-//! eventfd(2): a counter that one thread raises and another hears of through epoll.
+//! An eventfd: a counter that one thread increments and another watches through epoll (eventfd(2)).
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -6,33 +6,33 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use super::{check, check_count};
 
 bitflags::bitflags! {
-    /// Flags of [`create`].
+    /// Flags for [`create`].
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct EventFdFlags: i32 {
-        /// No call on it ever blocks.
+        /// No call on the descriptor blocks.
         const NONBLOCK = libc::EFD_NONBLOCK;
-        /// Close it at execve(2).
+        /// Close the descriptor on execve(2).
         const CLOEXEC = libc::EFD_CLOEXEC;
 
         const _ = !0;
     }
 }
 
-/// eventfd2(2): a new counter, at 0.
+/// Creates a counter with the value 0: eventfd2(2).
 ///
 /// # Errors
-/// `EMFILE`, `ENFILE`, `ENOMEM`: out of resources.
+/// `EMFILE`, `ENFILE`: the process or the system is out of descriptors. `ENOMEM`: out of kernel memory.
 pub fn create(flags: EventFdFlags) -> io::Result<OwnedFd> {
     // SAFETY: the call takes no pointer.
     let fd = check(unsafe { libc::eventfd(0, flags.bits()) })?;
-    // SAFETY: the kernel has just made `fd` for us, and nobody else knows of it.
+    // SAFETY: the kernel has just created `fd`, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// write(2) on an eventfd: raises the counter by one, which makes an event for who watches it.
+/// Increments the counter, which makes the descriptor readable: write(2).
 ///
 /// # Errors
-/// `EAGAIN`: it stands at its highest value, and whoever watches it has long been told.
+/// `EAGAIN`: the counter is at its maximum of 2^64 - 2. The descriptor is readable already.
 pub fn raise(fd: BorrowedFd<'_>) -> io::Result<()> {
     let one = 1_u64.to_ne_bytes();
     // SAFETY: the kernel reads the 8 bytes of `one`, which outlive the call.
@@ -40,13 +40,13 @@ pub fn raise(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// read(2) on an eventfd: gives the counter, and sets it to 0.
+/// Returns the value of the counter and resets it to 0: read(2).
 ///
 /// # Errors
-/// `EAGAIN`: it is 0.
+/// `EAGAIN`: the counter is 0.
 pub fn take(fd: BorrowedFd<'_>) -> io::Result<u64> {
     let mut count = [0; size_of::<u64>()];
-    // SAFETY: the kernel writes at most 8 bytes, which `count` has room for.
+    // SAFETY: the kernel writes at most 8 bytes, the size of `count`.
     check_count(unsafe { libc::read(fd.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) })?;
     Ok(u64::from_ne_bytes(count))
 }
@@ -57,9 +57,9 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
-    fn what_is_raised_is_taken_once() {
+    fn a_counter_is_taken_once() {
         let fd = create(EventFdFlags::NONBLOCK | EventFdFlags::CLOEXEC).expect("eventfd");
-        assert_eq!(take(fd.as_fd()).expect_err("it is 0").kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(take(fd.as_fd()).expect_err("the counter is 0").kind(), io::ErrorKind::WouldBlock);
         raise(fd.as_fd()).expect("write");
         raise(fd.as_fd()).expect("write");
         assert_eq!(take(fd.as_fd()).expect("read"), 2);

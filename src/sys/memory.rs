@@ -1,7 +1,7 @@
 //! The C library's heap: malloc_trim(3).
 
-/// malloc_trim(3): gives free memory back to the system. Without it the GNU C library keeps what was freed between two pieces that are
-/// still in use. Takes time that grows with the size of the heap. Does nothing where the C library has no such call.
+/// Returns free memory to the system: malloc_trim(3). Without this call, the GNU C library keeps freed memory that lies between two
+/// allocations in use. The time grows with the size of the heap. With another C library, this function does nothing.
 pub fn trim() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the call takes no pointer, and the library locks its own heap.

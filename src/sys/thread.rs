@@ -1,4 +1,4 @@
-//! Resources of a single thread: unshare(2), close_range(2), getrusage(2). nix makes the calls but for one.
+//! Resources of one thread: unshare(2) and getrusage(2) through nix, close_range(2) through libc.
 
 use std::io;
 use std::time::Duration;
@@ -9,19 +9,20 @@ use nix::sys::time::TimeVal;
 
 use super::check;
 
-/// CPU time that a thread has used.
+/// CPU time of a thread, with a resolution of a microsecond.
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CpuTime {
-    /// In user space.
+    /// Time in user space.
     pub user: Duration,
-    /// In the kernel.
+    /// Time in the kernel.
     pub system: Duration,
 }
 
-/// getrusage(2), `RUSAGE_THREAD`: the CPU time that the calling thread has used.
+/// Returns the CPU time that the calling thread has used: getrusage(2), `RUSAGE_THREAD`.
 ///
 /// # Errors
-/// None that this argument could bring about.
+/// None are known for this argument.
 pub fn cpu_time() -> io::Result<CpuTime> {
     let duration = |time: TimeVal| {
         Duration::from_secs(time.tv_sec().unsigned_abs()) + Duration::from_micros(time.tv_usec().unsigned_abs())
@@ -30,9 +31,10 @@ pub fn cpu_time() -> io::Result<CpuTime> {
     Ok(CpuTime { user: duration(usage.user_time()), system: duration(usage.system_time()) })
 }
 
-/// unshare(2), `CLONE_FILES`: gives this thread a descriptor table of its own, a copy of the one that it shared with the others of
-/// its process. What is opened from here on is this thread's alone, the limit on descriptors counts for it alone, and the kernel
-/// looks up a descriptor without locking.
+/// Gives the calling thread its own copy of the process's descriptor table: unshare(2), `CLONE_FILES`.
+///
+/// From then on, descriptors that this thread opens exist only in this thread, the descriptor limit applies to this table alone, and the
+/// kernel looks up descriptors without taking a reference on the file.
 ///
 /// # Errors
 /// `EMFILE`: more descriptors are open than the limit allows. `ENOMEM`: out of kernel memory.
@@ -40,15 +42,17 @@ pub fn unshare_descriptors() -> io::Result<()> {
     Ok(unshare(CloneFlags::CLONE_FILES)?)
 }
 
-/// close_range(2), `CLOSE_RANGE_UNSHARE`: gives this thread a descriptor table of its own, unless it has one, and closes in it every
-/// descriptor from `first` to `last`. Those that other threads share stay open for them. A value of this thread that owns one of them, such as an
-/// `OwnedFd`, must be forgotten: its number may name another descriptor by the time it is dropped.
+/// Gives the calling thread its own descriptor table, and closes every descriptor from `first` to `last` in it: close_range(2),
+/// `CLOSE_RANGE_UNSHARE`. Other threads keep their descriptors.
+///
+/// If this thread owns one of the closed descriptors, for example as an `OwnedFd`, it must forget that value: when it is dropped, its
+/// number may name another descriptor.
 ///
 /// # Errors
-/// `ENOSYS`: before Linux 5.9. `EMFILE`: more descriptors are open than the limit allows. `ENOMEM`: out of kernel memory. `EINVAL`:
-/// `first` is greater than `last`.
+/// `ENOSYS`: the kernel is older than Linux 5.9. `EMFILE`: more descriptors are open than the limit allows. `ENOMEM`: out of kernel
+/// memory. `EINVAL`: `first` is greater than `last`.
 pub fn unshare_and_close(first: u32, last: u32) -> io::Result<()> {
-    // SAFETY: the call takes numbers only. No descriptor of another thread is closed.
+    // SAFETY: the call takes numbers only, and closes no descriptor of another thread.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_UNSHARE) } as libc::c_int)?;
     Ok(())
 }
@@ -60,16 +64,16 @@ mod tests {
     use std::os::fd::{AsFd, AsRawFd};
 
     #[test]
-    fn what_a_thread_closes_in_its_own_table_stays_open_for_the_others() {
-        let file = File::open("/dev/null").expect("it is always there");
+    fn a_descriptor_closed_in_one_threads_table_stays_open_in_the_others() {
+        let file = File::open("/dev/null").expect("/dev/null exists");
         let number = file.as_raw_fd() as u32;
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 if unshare_and_close(number, number).is_ok() {
-                    assert!(file.as_fd().try_clone_to_owned().is_err(), "closed here");
+                    assert!(file.as_fd().try_clone_to_owned().is_err(), "closed in this thread");
                 }
             });
         });
-        assert!(file.as_fd().try_clone_to_owned().is_ok(), "open there");
+        assert!(file.as_fd().try_clone_to_owned().is_ok(), "open in the other thread");
     }
 }

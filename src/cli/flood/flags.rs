@@ -115,7 +115,7 @@ struct LoadFlags {
     #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = "0s")]
     ramp_up: Duration,
 
-    /// End each connection with a FIN; every byte must come back before the peer's FIN
+    /// End each connection with a FIN, and expect every byte before the peer's FIN
     #[arg(long)]
     half_close: bool,
 
@@ -160,12 +160,12 @@ struct CheckFlags {
     #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = "5s")]
     timeout: Duration,
 
-    /// Exit with status 3 unless this holds, such as 'p99<5ms', 'loss==0' or 'rate>=100000'
+    /// Exit with status 3 unless this holds, such as 'p99<5ms'
     ///
-    /// May be given several times. Metrics: p50, p99.9 and the like, min, mean, max, connect-p99, loss, corrupt, late, failed, ended,
+    /// Other examples: 'loss==0', 'rate>=100000'. May be given several times. Metrics: p50, p99.9 and the like, min, mean, max, connect-p99, loss, corrupt, late, failed, ended,
     /// unsent, errors, rate, churn, throughput. Operators: < <= == != >= >. Latencies take a unit, such as 5ms; throughput takes bytes per
     /// second, such as 100MB.
-    #[arg(long = "assert", value_name = "METRIC OP VALUE")]
+    #[arg(long = "assert", value_name = "ASSERTION")]
     assertions: Vec<Assertion>,
 }
 
@@ -182,19 +182,21 @@ enum Verify {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Report")]
 pub(super) struct ReportFlags {
-    /// Write the report as JSON to a file; '-' is stdout, instead of the table
+    /// Write the report to a file, as JSON
+    ///
+    /// '-' is stdout, instead of the table.
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
 
-    /// Write the latencies of each second as an HdrHistogram log to a file; '-' is stdout
+    /// Write the latencies of each second to a file, as an HdrHistogram log
     ///
-    /// On stdout the log replaces the table. HdrHistogram's tools read it.
+    /// '-' is stdout, instead of the table. HdrHistogram's tools read the log.
     #[arg(long, value_name = "FILE")]
     pub(super) hdr: Option<PathBuf>,
 
-    /// Draw latency by percentile and rate over time to an SVG file; '-' is stdout
+    /// Draw latency by percentile and rate over time to an SVG file
     ///
-    /// On stdout the picture replaces the table.
+    /// '-' is stdout, instead of the table.
     #[arg(long, value_name = "FILE")]
     pub(super) plot: Option<PathBuf>,
 

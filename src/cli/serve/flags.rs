@@ -36,9 +36,9 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub(in crate::cli) struct Serve {
-    /// Address to listen on: IPV4:PORT, [IPV6]:PORT or NAME:PORT
+    /// Address to listen on
     ///
-    /// May be given several times. In the environment, commas separate the addresses. Port 0 lets the kernel choose a free port. The
+    /// IPV4:PORT, [IPV6]:PORT or NAME:PORT. May be given several times. In the environment, commas separate the addresses. Port 0 lets the kernel choose a free port. The
     /// server prints each address with its real port, as 'listening on ADDR'. [::]:PORT accepts IPv4 clients, too, unless --ipv6-only
     /// is given.
     #[arg(long, value_name = "ADDR", env = "EDGECHO_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:7777")]
@@ -78,9 +78,9 @@ pub(super) struct ProtocolFlags {
     #[arg(long, value_name = "BYTES", env = "EDGECHO_MAX_FRAME", value_parser = piece_size)]
     pub(super) max_frame: Option<usize>,
 
-    /// Frames that may wait for the output, for --protocol collect
+    /// Number of frames that may wait for the output, for --protocol collect
     ///
-    /// At least 1; the default is 256. They take up to N times --max-frame of memory. At the limit no connection is read. One read
+    /// At least 1; the default is 256. The frames take up to N times --max-frame of memory. At the limit no connection is read. One read
     /// (32KiB) may exceed the limit.
     #[arg(long, value_name = "N", env = "EDGECHO_QUEUE")]
     pub(super) queue: Option<NonZeroUsize>,
@@ -173,15 +173,15 @@ pub(super) struct LimitFlags {
     #[arg(long, value_name = "BYTES", env = "EDGECHO_MEMORY_LIMIT")]
     pub(super) memory_limit: Option<ByteSize>,
 
-    /// Maximum number of pending bytes of a connection that still gets unrequested messages
+    /// Skip heartbeats and status lines above this many pending bytes
     ///
-    /// At least 1KiB. A heartbeat or a status line that would exceed the limit is skipped and counted. Replies are not limited by it.
+    /// At least 1KiB; per connection. The limit applies to all messages that are no reply. Skipped messages are counted.
     #[arg(long, value_name = "BYTES", env = "EDGECHO_OUTBOX_LIMIT", default_value = "256KiB")]
     pub(super) outbox_limit: ByteSize,
 
-    /// Length of the backlog: clients that the kernel has connected and the server has not accepted
+    /// Maximum number of clients that wait to be accepted
     ///
-    /// At least 1. The kernel reduces it to net.core.somaxconn.
+    /// At least 1. The kernel reduces the length of the backlog to net.core.somaxconn.
     #[arg(long, value_name = "N", env = "EDGECHO_BACKLOG", default_value_t = 4096)]
     pub(super) backlog: i32,
 }
@@ -195,9 +195,9 @@ pub(super) struct TimeFlags {
     #[arg(long, value_name = "DURATION", env = "EDGECHO_IDLE_TIMEOUT", value_parser = duration)]
     pub(super) idle_timeout: Option<Duration>,
 
-    /// Cut off a peer that has acknowledged none of its pending bytes for this long
+    /// Cut off a peer that acknowledges no pending byte for this long
     ///
-    /// From 10ms to 20days, or 'off'. The cut may come up to half as long again after the timeout. A kernel whose receive buffer is full
+    /// From 10ms to 20days, or 'off'. The cut may come later, by up to half the timeout. A kernel whose receive buffer is full
     /// acknowledges nothing until the peer has read up to 1/16 of the buffer, or a whole segment. With 30s, a peer that reads less than
     /// 3.5KB/s over loopback looks stalled. A peer that has taken more than 15MiB may have a larger buffer, and gets up to 2.1 times as
     /// long.
@@ -228,7 +228,7 @@ pub(super) struct TimeFlags {
     #[arg(long, value_name = "DURATION", env = "EDGECHO_STATS_INTERVAL", value_parser = duration)]
     pub(super) stats_interval: Option<Duration>,
 
-    /// Send every connection the number of open connections at this interval
+    /// Tell each client the number of connections at this interval
     ///
     /// From 100ms to 20days; never by default.
     #[arg(long, value_name = "DURATION", env = "EDGECHO_STATUS_INTERVAL", value_parser = duration)]
@@ -244,15 +244,18 @@ pub(super) struct TimeFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sockets")]
 pub(super) struct SocketFlags {
-    /// Leave Nagle's algorithm on: delay small segments (no TCP_NODELAY)
+    /// Delay small segments, as by default in the kernel (no TCP_NODELAY)
+    ///
+    /// Nagle's algorithm: a small segment waits until the peer has acknowledged what was sent before.
     #[arg(long, env = "EDGECHO_NO_NODELAY", value_parser = BoolishValueParser::new())]
     pub(super) no_nodelay: bool,
 
-    /// Probe a silent peer after IDLE, such as 60s (SO_KEEPALIVE)
+    /// Let the kernel probe a silent peer, such as after 60s (SO_KEEPALIVE)
     ///
-    /// The kernel then probes at each INTERVAL, and closes the connection after COUNT probes without an answer. Whole seconds from 1s to
-    /// 32767s, and 1 to 127 probes. Off by default; INTERVAL and COUNT default to the system's.
-    #[arg(long, value_name = "IDLE[,INTERVAL,COUNT]", env = "EDGECHO_KEEPALIVE", value_parser = keepalive)]
+    /// IDLE or IDLE,INTERVAL,COUNT, such as 60s,10s,6. The kernel probes after IDLE and then at each INTERVAL. It closes the connection
+    /// after COUNT probes without an answer. Whole seconds from 1s to 32767s, and 1 to 127 probes. Off by default; INTERVAL and COUNT
+    /// default to the system's.
+    #[arg(long, value_name = "TIMES", env = "EDGECHO_KEEPALIVE", value_parser = keepalive)]
     pub(super) keepalive: Option<Keepalive>,
 
     /// Close connections with a reset (SO_LINGER)
@@ -274,23 +277,23 @@ pub(super) struct SocketFlags {
     #[arg(long, value_name = "BYTES", env = "EDGECHO_SEND_BUFFER", value_parser = buffer_size)]
     pub(super) send_buffer: Option<u32>,
 
-    /// Share the port with other processes that set this option (SO_REUSEPORT)
+    /// Share the port with other processes that do so, too (SO_REUSEPORT)
     #[arg(long, env = "EDGECHO_REUSE_PORT", value_parser = BoolishValueParser::new())]
     pub(super) reuse_port: bool,
 
-    /// Accept a connection when its first bytes arrive, or after this long (TCP_DEFER_ACCEPT)
+    /// Wait this long for the first bytes before accepting (TCP_DEFER_ACCEPT)
     ///
-    /// Whole seconds from 1s to 32767s; off by default.
+    /// A connection is accepted when its first bytes arrive, or after this time. Whole seconds from 1s to 32767s; off by default.
     #[arg(long, value_name = "DURATION", env = "EDGECHO_DEFER_ACCEPT", value_parser = duration)]
     pub(super) defer_accept: Option<Duration>,
 
-    /// Let the kernel close a connection with bytes unacknowledged for this long (TCP_USER_TIMEOUT)
+    /// Let the kernel close a connection after this long (TCP_USER_TIMEOUT)
     ///
-    /// From 1ms to 24days; the system's default if not given.
+    /// The time that sent bytes may stay unacknowledged. From 1ms to 24days; the system's default if not given.
     #[arg(long, value_name = "DURATION", env = "EDGECHO_USER_TIMEOUT", value_parser = duration)]
     pub(super) user_timeout: Option<Duration>,
 
-    /// Copy each byte instead of returning the sender's pages (no splice)
+    /// Copy each byte instead of returning the sender's pages (no zero-copy echo)
     ///
     /// Needed only for clients on this host that send pages of a file, such as with sendfile(2), and change the file before they have read
     /// the echo.
@@ -301,7 +304,7 @@ pub(super) struct SocketFlags {
     #[arg(long, env = "EDGECHO_IPV6_ONLY", value_parser = BoolishValueParser::new())]
     pub(super) ipv6_only: bool,
 
-    /// Accept clients from one network interface only, such as eth0 (SO_BINDTODEVICE)
+    /// Accept clients from one network interface, such as eth0 (SO_BINDTODEVICE)
     #[arg(long, value_name = "INTERFACE", env = "EDGECHO_BIND_DEVICE", value_parser = interface)]
     pub(super) bind_device: Option<String>,
 }

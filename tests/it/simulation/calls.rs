@@ -129,7 +129,7 @@ impl World {
         socket.look = Some(Look { epoch: self.epoch, acknowledged, is_pending: socket.is_pending });
         // Linux counts this in 32 bits of milliseconds.
         let last_ago = Duration::from_millis(u64::from(((self.at.time - socket.segment.time) / MS) as u32));
-        Acknowledged { bytes: 1 + socket.acked + u64::from(socket.is_fin_acked), last_ago }
+        Acknowledged::new(1 + socket.acked + u64::from(socket.is_fin_acked), last_ago)
     }
 
     pub fn watch(&mut self, number: usize, token: Token, interest: EpollFlags) {

@@ -1,18 +1,17 @@
-//! Socket addresses between Rust's types and the kernel's (ip(7), ipv6(7)). No system call is made here; it is apart from
-//! `socket.rs` because four of the calls there share it.
+//! Conversion of socket addresses between Rust's types and the kernel's (ip(7), ipv6(7)).
 
 use std::io;
 use std::mem::{offset_of, size_of};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-/// A socket address as the kernel reads it.
+/// A socket address in the kernel's layout, for bind(2) and connect(2).
 pub(super) enum RawAddress {
     V4(libc::sockaddr_in),
     V6(libc::sockaddr_in6),
 }
 
 impl RawAddress {
-    /// The address for bind(2) and connect(2), and its length in bytes. The pointer is good for as long as `self` stays put.
+    /// Returns a pointer to the address, and its length in bytes. The pointer is valid until `self` moves.
     pub(super) fn as_parts(&self) -> (*const libc::sockaddr, libc::socklen_t) {
         match self {
             Self::V4(address) => (std::ptr::from_ref(address).cast(), length_of::<libc::sockaddr_in>()),
@@ -33,7 +32,7 @@ impl From<&SocketAddr> for RawAddress {
             SocketAddr::V6(address) => Self::V6(libc::sockaddr_in6 {
                 sin6_family: libc::AF_INET6 as libc::sa_family_t,
                 sin6_port: address.port().to_be(),
-                // A flow label is kept in network byte order by the kernel and by Rust's type alike.
+                // Both the kernel and Rust's type keep the flow label in network byte order.
                 sin6_flowinfo: address.flowinfo(),
                 sin6_addr: libc::in6_addr { s6_addr: address.ip().octets() },
                 sin6_scope_id: address.scope_id(),
@@ -42,9 +41,9 @@ impl From<&SocketAddr> for RawAddress {
     }
 }
 
-/// Room for any internet address that the kernel writes, and for how many bytes it wrote.
+/// A buffer for an internet address that the kernel writes, and for its length.
 ///
-/// A `sockaddr_in6` is the larger of the two families, so nothing that these sockets report is cut off.
+/// `sockaddr_in6` is the larger of the two families, so the kernel never truncates an address.
 pub(super) struct AddressBuffer {
     storage: libc::sockaddr_in6,
     length: libc::socklen_t,
@@ -62,20 +61,20 @@ impl AddressBuffer {
         Self { storage, length: length_of::<libc::sockaddr_in6>() }
     }
 
-    /// Where accept4(2) and getsockname(2) put the address and its length.
+    /// Returns pointers to the address and its length, for accept4(2) and getsockname(2).
     pub(super) fn as_mut_parts(&mut self) -> (*mut libc::sockaddr, *mut libc::socklen_t) {
         (std::ptr::from_mut(&mut self.storage).cast(), &raw mut self.length)
     }
 
-    /// What the kernel wrote.
+    /// Converts the address that the kernel wrote.
     ///
     /// # Errors
-    /// `InvalidData` when it is not a whole IPv4 or IPv6 address.
+    /// `InvalidData`: not a complete IPv4 or IPv6 address.
     pub(super) fn decode(&self) -> io::Result<SocketAddr> {
         match i32::from(self.storage.sin6_family) {
             libc::AF_INET if self.length >= length_of::<libc::sockaddr_in>() => {
-                // The port stands at the same place in both families, and the IPv4 address where IPv6 keeps the flow label;
-                // the assertions below hold the C types to that.
+                // The port has the same offset in both families, and the IPv4 address has the offset of the IPv6 flow label. The
+                // assertions below check that.
                 let ip = Ipv4Addr::from(self.storage.sin6_flowinfo.to_ne_bytes());
                 Ok(SocketAddrV4::new(ip, u16::from_be(self.storage.sin6_port)).into())
             }
@@ -86,7 +85,7 @@ impl AddressBuffer {
             }
             family => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("the kernel gave an address of family {family} and {} bytes", self.length),
+                format!("the kernel returned an address of family {family} and {} bytes", self.length),
             )),
         }
     }
@@ -96,7 +95,7 @@ const _: () = assert!(offset_of!(libc::sockaddr_in, sin_family) == offset_of!(li
 const _: () = assert!(offset_of!(libc::sockaddr_in, sin_port) == offset_of!(libc::sockaddr_in6, sin6_port));
 const _: () = assert!(offset_of!(libc::sockaddr_in, sin_addr) == offset_of!(libc::sockaddr_in6, sin6_flowinfo));
 
-/// The size of a C type as the kernel takes it. Addresses are far below 2^32 bytes.
+/// Returns the size of a C type as a `socklen_t`. Addresses are far smaller than 2^32 bytes.
 const fn length_of<T>() -> libc::socklen_t {
     size_of::<T>() as libc::socklen_t
 }
@@ -116,11 +115,11 @@ mod tests {
             }
             RawAddress::V6(raw) => buffer.storage = raw,
         }
-        buffer.decode().expect("a whole address")
+        buffer.decode().expect("a complete address")
     }
 
     #[test]
-    fn addresses_survive_the_way_to_the_kernel_and_back() {
+    fn addresses_survive_conversion_to_the_kernels_layout_and_back() {
         for text in ["127.0.0.1:7777", "0.0.0.0:0", "255.1.2.3:65535", "[::1]:7777", "[fe80::1%3]:80", "[2001:db8::7]:1"] {
             let address: SocketAddr = text.parse().expect(text);
             assert_eq!(round_trip(address), address);
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_cut_short_is_an_error() {
+    fn a_truncated_address_is_an_error() {
         let mut buffer = AddressBuffer::new();
         buffer.storage.sin6_family = libc::AF_INET6 as libc::sa_family_t;
         buffer.length = length_of::<libc::sockaddr_in>();
