@@ -53,3 +53,12 @@ pub use line::Line;
 pub(crate) use post::Request;
 pub use post::{Mail, Post, Recipients, SessionId, Timer};
 pub use reply::Reply;
+
+/// The pages of the documentation, whose code is compiled with the tests.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../docs/library.md")]
+    mod library {}
+    #[doc = include_str!("../../docs/protocols.md")]
+    mod protocols {}
+}
