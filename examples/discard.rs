@@ -36,7 +36,9 @@ impl Protocol for Discard {
 
 /// Sets the rate limit. The server reads no faster, and TCP slows the peer.
 pub(crate) fn limited(builder: Builder, bytes_per_second: u64) -> Builder {
-    builder.limits(Limits { rate_limit: Some(bytes_per_second), ..Limits::default() })
+    let mut limits = Limits::default();
+    limits.rate_limit = Some(bytes_per_second);
+    builder.limits(limits)
 }
 
 #[allow(dead_code, reason = "the tests have another")]

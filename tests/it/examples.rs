@@ -39,8 +39,9 @@ fn pipeline<P: Protocol + Send + 'static>(protocol: P, requests: &[u8], most_pen
 where
     P::Session: Send,
 {
-    let server =
-        Running::start(protocol, Server::builder().limits(Limits { memory_limit: Some(1 << 20), ..Limits::default() }));
+    let mut limits = Limits::default();
+    limits.memory_limit = Some(1 << 20);
+    let server = Running::start(protocol, Server::builder().limits(limits));
     let stream = connect(server.address());
     (&stream).write_all(requests).expect("send");
     finish(&stream);

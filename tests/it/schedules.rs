@@ -10,7 +10,8 @@ use std::rc::Rc;
 use std::net::SocketAddr;
 
 use crate::support::scripted::{Outside, Shared, Socket, meanwhile, outside};
-use edgecho::protocol::{Echo, Post, Protocol, Reply, SessionId};
+use edgecho::protocol::testing::TestReply;
+use edgecho::protocol::{Echo, Post, Protocol, Reply};
 use edgecho::server::{Connection, Ending, Host, Peer, Progress};
 use edgecho::stream::Pipe;
 use edgecho::sys::epoll::EpollFlags;
@@ -108,7 +109,7 @@ impl<P: Protocol<Session = ()>> World<P> {
         }
         let (peer, mut post) = (Peer::from(SocketAddr::from(([127, 0, 0, 1], 9))), Post::default());
         let mut turn =
-            edgecho::server::Turn { id: SessionId::default(), peer: &peer, post: &mut post, pipe: Some(&mut self.pipe) };
+            edgecho::server::Turn { id: TestReply::new(1).id(), peer: &peer, post: &mut post, pipe: Some(&mut self.pipe) };
         let mut buffer = [0; BUFFER_BYTES];
         let progress = if self.is_in_halves && self.connection.needs_only_read() {
             match self.connection.read(&mut buffer) {
