@@ -212,6 +212,7 @@ static void warn_if_backlog_is_cut(void);
 static void raise_descriptor_limit(void);
 /* server/turn.rs */
 static bool turn_buffers_push(struct connection *connection, int count);
+static void turn_buffers_clear(void);
 /* server/connections.rs */
 static struct connection *connections_open(int fd);
 static void connections_remove(struct connection *self);
@@ -550,7 +551,7 @@ static void server_answer_inputs(void) {
             server_serve(connection, &budget);
         bytes += count;
     }
-    turn.input_count = turn.input_bytes = 0;
+    turn_buffers_clear();
 }
 
 /* Gives a connection its turn. Returns false if that closes it. */
@@ -731,6 +732,10 @@ static bool turn_buffers_push(struct connection *connection, int count) {
     turn.inputs[turn.input_count++] = (struct input){.connection = connection, .count = count};
     turn.input_bytes += count;
     return turn.input_bytes > READ_BUFFER_BYTES - MIN_ROOM_BYTES;
+}
+
+static void turn_buffers_clear(void) {
+    turn.input_count = turn.input_bytes = 0;
 }
 
 /* ---- server/connections.rs ---- */
