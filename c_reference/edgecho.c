@@ -68,7 +68,7 @@ static const uint32_t INTEREST = EPOLLIN | EPOLLRDHUP | EPOLLPRI;
  * PLENTY: the peer sends more than one read can take; its last turn filled the read buffer. epoll never sets this bit. */
 enum { READABLE = EPOLLIN, WRITABLE = EPOLLOUT, FIN = EPOLLRDHUP, READ_ON = EPOLLPRI, PLENTY = 1 << 15 };
 
-/* How far a connection has come.
+/* The phases of a connection.
  * PEER_FINISHED: the peer has sent its last byte. The connection ends when the outbox is empty.
  * CLOSING: the server closes it. When the outbox is empty, our FIN goes out.
  * LINGERING: our FIN is out. Input is discarded until the peer's FIN: close(2) with unread input sends a reset, which can destroy
@@ -82,11 +82,11 @@ enum progress { WAITING, MORE, ENDED };
  * out. */
 enum { NOTHING = -1, FAILED = -2, EXHAUSTED = -3 };
 
-/* How far the drain has come. SERVING: no signal yet. DRAINING: the accept queue and the open connections are served. CLOSING: the
+/* The stages of the drain. SERVING: no signal yet. DRAINING: the accept queue and the open connections are served. CLOSING: the
  * drain timeout has passed, and all connections are being closed. OVER: what was left is cut off. */
 enum stage { STAGE_SERVING, STAGE_DRAINING, STAGE_CLOSING, STAGE_OVER };
 
-/* What to do at a drain deadline. WAIT: peers had no time to take their bytes while this process was stopped. */
+/* The actions at a drain deadline. WAIT: peers had no time to take their bytes while this process was stopped. */
 enum due { CLOSE_ALL, WAIT, CUT_OFF };
 
 /* A watched descriptor, with its place in the ready queue. It is the first member of everything that epoll's data.ptr points to. */
@@ -133,7 +133,7 @@ static struct turn_buffers {
     char read_buffer[READ_BUFFER_BYTES] __attribute__((aligned(4096)));
     struct input inputs[EVENTS_PER_TURN]; /* read in this turn and not answered yet, in their order in the read buffer */
     int input_count, input_bytes;
-} turn;
+} buffers;
 
 static struct connections {
     struct connection *first, *last; /* the oldest connection first */
@@ -400,9 +400,11 @@ static void server_run(void) {
 static void server_resume_queued(void) {
     const struct watched *end = connections.ready_last;
     ssize_t budget = QUEUED_BUDGET_BYTES;
-    for (struct watched *watched = NULL; watched != end && budget > 0;) {
-        if (!(watched = connections_pop_ready()))
+    for (bool is_last = false; !is_last && budget > 0;) {
+        struct watched *watched = connections_pop_ready();
+        if (!watched)
             break;
+        is_last = watched == end;
         if (watched->kind == LISTENER)
             server_accept_from();
         else
@@ -528,7 +530,7 @@ static void server_on_connection_event(struct connection *self, uint32_t events)
         server_serve(self, &budget);
         return;
     }
-    ssize_t count = connection_read(self, turn.read_buffer + turn.input_bytes, READ_BUFFER_BYTES - turn.input_bytes);
+    ssize_t count = connection_read(self, buffers.read_buffer + buffers.input_bytes, READ_BUFFER_BYTES - buffers.input_bytes);
     if (count > 0) {
         if (turn_buffers_push(self, count))
             server_answer_inputs();
@@ -539,12 +541,12 @@ static void server_on_connection_event(struct connection *self, uint32_t events)
 
 /* Answers all input of this turn, in the order of the reads. */
 static void server_answer_inputs(void) {
-    const char *bytes = turn.read_buffer;
-    for (int i = 0; i < turn.input_count; i++) {
-        struct connection *connection = turn.inputs[i].connection;
-        int count = turn.inputs[i].count;
+    const char *bytes = buffers.read_buffer;
+    for (int i = 0; i < buffers.input_count; i++) {
+        struct connection *connection = buffers.inputs[i].connection;
+        int count = buffers.inputs[i].count;
         /* The last one may use the read buffer again. The others may not read before that, so they have no budget. */
-        ssize_t budget = i + 1 == turn.input_count ? EVENT_BUDGET_BYTES - count : 0;
+        ssize_t budget = i + 1 == buffers.input_count ? EVENT_BUDGET_BYTES - count : 0;
         if (!connection_respond(connection, bytes, count))
             server_after_turn(connection, &budget, ENDED);
         else if (!connection_is_quiet(connection))
@@ -729,13 +731,13 @@ static void raise_descriptor_limit(void) {
 /* Adds `count` bytes that were read into the free part of the read buffer. Returns whether they have to be answered now, because
  * the buffer is nearly full. */
 static bool turn_buffers_push(struct connection *connection, int count) {
-    turn.inputs[turn.input_count++] = (struct input){.connection = connection, .count = count};
-    turn.input_bytes += count;
-    return turn.input_bytes > READ_BUFFER_BYTES - MIN_ROOM_BYTES;
+    buffers.inputs[buffers.input_count++] = (struct input){.connection = connection, .count = count};
+    buffers.input_bytes += count;
+    return buffers.input_bytes > READ_BUFFER_BYTES - MIN_ROOM_BYTES;
 }
 
 static void turn_buffers_clear(void) {
-    turn.input_count = turn.input_bytes = 0;
+    buffers.input_count = buffers.input_bytes = 0;
 }
 
 /* ---- server/connections.rs ---- */
@@ -861,7 +863,7 @@ static enum progress connection_advance(struct connection *self, ssize_t *budget
             continue;
         }
         bool is_open = self->phase == PHASE_OPEN;
-        ssize_t count = connection_read(self, turn.read_buffer, READ_BUFFER_BYTES);
+        ssize_t count = connection_read(self, buffers.read_buffer, READ_BUFFER_BYTES);
         if (count == 0)
             return ENDED;
         if (count == -1 && errno == EAGAIN)
@@ -869,12 +871,12 @@ static enum progress connection_advance(struct connection *self, ssize_t *budget
         if (count == -1)
             return errno == EINTR ? MORE : ENDED;
         *budget -= count;
-        if (is_open && !connection_respond(self, turn.read_buffer, count))
+        if (is_open && !connection_respond(self, buffers.read_buffer, count))
             return ENDED;
     }
 }
 
-/* With an empty outbox, takes the next step to the end of a connection that is no longer open. Returns whether that was the last. */
+/* With an empty outbox, takes the next step to the end of a connection that is no longer open. Returns whether it has ended. */
 static bool connection_proceed_to_the_end(struct connection *self) {
     if (self->phase == PHASE_PEER_FINISHED)
         return true;
@@ -923,12 +925,12 @@ static ssize_t connection_relay(struct connection *self) {
     bool is_broken =
         readiness_note_sent(&self->readiness, pipe_pour(self->watched.fd, count), count) == -1 && !is_of_the_call(errno);
     while (zero_copy_pipe.held_bytes > 0) { /* the socket had no room for these; the next connection needs an empty pipe */
-        ssize_t taken = pipe_take(turn.read_buffer + rest, READ_BUFFER_BYTES - rest);
+        ssize_t taken = pipe_take(buffers.read_buffer + rest, READ_BUFFER_BYTES - rest);
         if (taken == -1 && errno != EINTR)
             return -1; /* the pipe is not empty, and is not used again */
         rest += taken == -1 ? 0 : taken;
     }
-    return is_broken || !keep(self, turn.read_buffer, rest) ? -1 : count;
+    return is_broken || !keep(self, buffers.read_buffer, rest) ? -1 : count;
 }
 
 /* Offers the kernel what is pending. Returns false if the connection is broken. */
