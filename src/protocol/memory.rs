@@ -15,6 +15,9 @@ static WARNINGS: LazyLock<Mutex<Throttle>> = LazyLock::new(Mutex::default);
 #[cold]
 pub(crate) fn warn(peer: Option<SocketAddr>, length: u64) {
     if let Some(suppressed) = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now()) {
-        warn!(peer = peer.map(display), length, suppressed, "out of memory: closed a connection, for its bytes cannot be held");
+        warn!(
+            peer = peer.map(display),
+            length, suppressed, "out of memory: closed a connection, for its bytes cannot be held"
+        );
     }
 }

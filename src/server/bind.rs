@@ -10,8 +10,8 @@ use slotmap::SlotMap;
 use tracing::warn;
 
 use super::accept::{Listener, PerSource};
-use super::connection::Host;
 use super::config::{Builder, Config, ConfigError, ListenAddress, SocketOptions};
+use super::connection::Host;
 use super::drain::Drain;
 use super::error::Error;
 use super::fault::Fault;

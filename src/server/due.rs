@@ -52,7 +52,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         self.drain.has_begun()
             && self.connections.is_empty()
             && self.listeners.iter().all(Option::is_none)
-            && (P::ONLY_ANSWERS || self.drain.is_closing() || self.drain.is_over() || self.protocol.background().is_none_or(|background| background.finish_work()))
+            && (P::ONLY_ANSWERS
+                || self.drain.is_closing()
+                || self.drain.is_over()
+                || self.protocol.background().is_none_or(|background| background.finish_work()))
     }
 
     pub(super) fn on_drain_deadline(&mut self, now: Instant) {

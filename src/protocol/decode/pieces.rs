@@ -236,7 +236,11 @@ mod tests {
             let (found, result) = pieces(&mut Pieces::new(Statements::default(), 10), b"1234567890;", &[cut]);
             assert_eq!((found.len(), result), (0, Err(DecodeError::TooLong { length: 11 })), "cut at {cut}");
         }
-        assert_eq!(Pieces::new(Digits, 5).decode(b"5", |_| true), Err(DecodeError::TooLong { length: 6 }), "by its length alone");
+        assert_eq!(
+            Pieces::new(Digits, 5).decode(b"5", |_| true),
+            Err(DecodeError::TooLong { length: 6 }),
+            "by its length alone"
+        );
         assert_eq!(Pieces::new(Digits, 0).decode(b"0", |_| true), Err(DecodeError::TooLong { length: 1 }));
     }
 

@@ -207,8 +207,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     fn check_holder(&mut self) {
         let Some((key, since_ms)) = self.pressure.holder else { return };
         let Some(client) = self.connections.get(key) else { return };
-        if client.connection.piece_bytes(&self.protocol) == 0 || client.connection.needs_room()
-        {
+        if client.connection.piece_bytes(&self.protocol) == 0 || client.connection.needs_room() {
             self.pressure.holder = None;
         } else if client.place == Place::Nowhere {
             let known_ms = self.clock.ms(self.horizon.known_until());
