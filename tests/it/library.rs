@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use crate::support::client::{assert_same, connect, echo, finish, pattern, read_to_fin, stuff};
 use crate::support::{eventually, raise_descriptor_limit};
 use edgecho::protocol::{Echo, Post, Protocol, Recipients, Reply, SessionId, Timer};
-use edgecho::server::{Builder, Error, Handle, Limits, Server, Summary, Timeouts};
+use edgecho::server::{Builder, Error, Handle, Server, Summary};
 
 /// A server in a thread of its own.
 struct Running {
@@ -65,9 +65,11 @@ fn a_thousand_hear_one_and_who_does_not_read_holds_up_nobody() {
     const MEMBERS: usize = 1_000;
     const SAID: usize = 200;
     raise_descriptor_limit();
-    let limits = Limits { outbox_limit: 4096, ..Limits::default() };
-    let timeouts = Timeouts { write: None, ..Timeouts::default() };
-    let room = Running::start(chat::Chat::default(), Server::builder().limits(limits).timeouts(timeouts));
+    let builder = Server::builder().configure(|config| {
+        config.limits.outbox_limit = 4096;
+        config.timeouts.write = None;
+    });
+    let room = Running::start(chat::Chat::default(), builder);
     let deaf = connect(room.address());
     let members: Vec<TcpStream> = (0..MEMBERS).map(|_| connect(room.address())).collect();
     let mut readers: Vec<_> = members.iter().map(lines).collect();
