@@ -1,33 +1,27 @@
 //! The library, as its users build on it: the examples, in threads of this process, spoken to over real sockets.
 
-#[path = "../examples/chat.rs"]
-mod chat;
-#[path = "../examples/discard.rs"]
-mod discard;
-#[path = "../examples/login.rs"]
-mod login;
-#[path = "../examples/store.rs"]
-mod store;
-
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::examples::{chat, discard, login, store};
 use crate::support::client::{assert_same, connect, echo, finish, pattern, read_to_fin, stuff};
 use crate::support::{eventually, raise_descriptor_limit};
 use edgecho::protocol::{Echo, Post, Protocol, Recipients, Reply, SessionId, Timer};
-use edgecho::server::{Builder, Error, Handle, Limits, Server, Summary, Timeouts};
+use edgecho::server::{Builder, Error, Handle, Limits, PostError, Server, Summary, Timeouts};
 
 /// A server in a thread of its own.
-struct Running {
-    handle: Handle,
+pub(crate) struct Running {
+    pub(crate) handle: Handle,
     thread: JoinHandle<Result<Summary, Error>>,
 }
 
 impl Running {
-    fn start<P: Protocol + Send + 'static>(protocol: P, builder: Builder) -> Self
+    pub(crate) fn start<P: Protocol + Send + 'static>(protocol: P, builder: Builder) -> Self
     where
         P::Session: Send,
     {
@@ -40,11 +34,22 @@ impl Running {
         Self { handle: receiver.recv().expect("a server"), thread }
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.handle.local_addresses()[0]
     }
 
-    fn end(self) -> Summary {
+    /// Waits until bytes are pending and none have gone out for a while.
+    pub(crate) fn stall(&self) {
+        let (mut last, mut looks) = (0, 0);
+        eventually("the server waits for its peer", || {
+            let statistics = self.handle.statistics()?;
+            looks = if statistics.pending_bytes > 0 && statistics.sent_bytes == last { looks + 1 } else { 0 };
+            last = statistics.sent_bytes;
+            (looks > 20).then_some(())
+        });
+    }
+
+    pub(crate) fn end(self) -> Summary {
         self.handle.drain();
         self.thread.join().expect("no panic").expect("no error")
     }
@@ -316,10 +321,210 @@ fn the_library_alone_depends_on_little() {
 }
 
 #[test]
-fn the_chat_room_of_the_readme_is_the_one_that_is_tested() {
-    let (page, chat) = (std::fs::read_to_string("docs/library.md"), std::fs::read_to_string("tests/examples/chat.rs"));
-    let (page, chat) = (page.expect("the page"), chat.expect("the example"));
+fn the_chat_room_of_the_docs_is_the_one_that_is_tested() {
+    let read = |path| std::fs::read_to_string(path).expect(path);
+    let (page, chat) = (read("docs/library.md"), read("examples/chat.rs"));
     let code = chat.split_once("\n\n").expect("a head and the code").1;
     let code: Vec<&str> = code.lines().filter(|line| !line.starts_with("#[allow")).collect();
     assert!(page.contains(&code.join("\n")), "docs/library.md has another chat room");
+}
+
+/// Takes up to three bytes at a time, answers each with a kilobyte, and notes what it is called for, without repetitions.
+#[derive(Default)]
+struct Nibbler {
+    /// Takes nothing before [`Post::resume`].
+    is_shy: bool,
+    calls: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl Nibbler {
+    fn note(&self, call: &'static str) {
+        let mut calls = self.calls.lock().expect("no panic");
+        if calls.last() != Some(&call) {
+            calls.push(call);
+        }
+    }
+}
+
+impl Protocol for Nibbler {
+    type Session = ();
+
+    fn open(&mut self, _reply: &mut impl Reply) {}
+
+    fn receive(&mut self, (): &mut (), input: &[u8], reply: &mut impl Reply) {
+        assert!(reply.pending_bytes() == 0, "input is offered only when nothing is pending");
+        let taken = if self.is_shy { 0 } else { input.len().min(3) };
+        self.note(if taken > 0 { "takes some" } else { "takes nothing" });
+        for byte in &input[..taken] {
+            reply.send(&[*byte; 1024]);
+        }
+        reply.leave(input.len() - taken);
+        if self.is_shy {
+            reply.set_timer(Timer::once(1, Duration::from_millis(20)));
+        }
+    }
+
+    fn on_timer(&mut self, (): &mut (), _timer: u32, reply: &mut impl Reply) {
+        self.is_shy = false;
+        self.note("timer");
+        let id = reply.id();
+        reply.post().resume(id);
+    }
+
+    fn drained(&mut self, (): &mut (), reply: &mut impl Reply) {
+        assert_eq!(reply.pending_bytes(), 0);
+        self.note("drained");
+    }
+
+    fn finish(&mut self, (): &mut (), reply: &mut impl Reply) {
+        self.note("finish");
+        reply.send(b"end");
+    }
+}
+
+/// What a [`Nibbler`] answers.
+fn nibbled(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().flat_map(|&byte| [byte; 1024]).chain(*b"end").collect()
+}
+
+#[test]
+fn left_input_is_offered_again_until_all_is_taken_and_then_the_fin_is_told() {
+    for is_shy in [false, true] {
+        let nibbler = Nibbler { is_shy, ..Nibbler::default() };
+        let calls = Arc::clone(&nibbler.calls);
+        let server = Running::start(nibbler, Server::builder());
+        let stream = connect(server.address());
+        let bytes = pattern(1, 20_000);
+        (&stream).write_all(&bytes).expect("send");
+        finish(&stream);
+        if !is_shy {
+            server.stall();
+        }
+        assert_same(&read_to_fin(&stream), &nibbled(&bytes));
+        drop(stream);
+        let statistics = server.end().statistics;
+        assert_eq!(statistics.pending_bytes, 0, "{statistics}");
+        assert!(statistics.most_pending_bytes < 64 << 10, "one read and three answers: {statistics}");
+        let calls = calls.lock().expect("no panic");
+        assert_eq!(
+            (calls.last(), calls.iter().filter(|call| **call == "finish").count()),
+            (Some(&"finish"), 1),
+            "{calls:?}"
+        );
+        if is_shy {
+            assert_eq!(calls[..3], ["takes nothing", "timer", "takes some"], "{calls:?}");
+        } else {
+            assert!(calls.contains(&"drained"), "{calls:?}");
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_is_closed_with_left_input_leaves_nothing_behind() {
+    let server = Running::start(Nibbler { is_shy: true, ..Nibbler::default() }, Server::builder());
+    let stream = connect(server.address());
+    (&stream).write_all(b"never taken").expect("send");
+    eventually("it is counted as memory", || (server.handle.statistics()?.pending_bytes == 11).then_some(()));
+    crate::support::client::reset(stream);
+    eventually("it is closed", || (server.handle.statistics()?.open == 0).then_some(()));
+    assert_eq!(server.handle.statistics().expect("it is running").pending_bytes, 0);
+    server.end();
+}
+
+/// Sends a stream without end, as the peer takes it: from `open` on by way of `drained` alone.
+struct Stream {
+    drains: Arc<AtomicUsize>,
+}
+
+const PORTION: usize = 16 << 20;
+
+impl Protocol for Stream {
+    type Session = usize;
+
+    fn open(&mut self, reply: &mut impl Reply) -> usize {
+        reply.send(&vec![0; PORTION]);
+        1
+    }
+
+    fn receive(&mut self, _session: &mut usize, _input: &[u8], _reply: &mut impl Reply) {}
+
+    fn drained(&mut self, portions: &mut usize, reply: &mut impl Reply) {
+        self.drains.fetch_add(1, Ordering::Relaxed);
+        if *portions < 4 {
+            *portions += 1;
+            reply.send(&vec![0; PORTION]);
+        }
+    }
+}
+
+#[test]
+fn drained_is_told_each_time_that_all_is_sent_and_also_after_the_fin() {
+    let drains = Arc::new(AtomicUsize::new(0));
+    let server = Running::start(Stream { drains: Arc::clone(&drains) }, Server::builder());
+    let stream = connect(server.address());
+    finish(&stream);
+    assert_eq!(read_to_fin(&stream).len(), 4 * PORTION, "more than the sockets hold at once");
+    assert_eq!(drains.load(Ordering::Relaxed), 4);
+    let statistics = server.end().statistics;
+    assert!(statistics.most_pending_bytes <= PORTION as u64, "{statistics}");
+}
+
+#[test]
+fn other_threads_post_to_a_server_until_it_has_ended() {
+    let server = Running::start(Echo, Server::builder());
+    let stream = connect(server.address());
+    echo(&stream, b"it is open");
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let handle = server.handle.clone();
+            std::thread::spawn(move || handle.post(|post| post.send(Recipients::All, b"posted\n")))
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().expect("no panic").expect("it is running"));
+    let mut reader = lines(&stream);
+    assert_eq!([0; 4].map(|_| line(&mut reader)), ["posted\n"; 4]);
+
+    // While the server is busy with one post, the others wait, but not without bound.
+    let (release, is_released) = mpsc::channel::<()>();
+    server.handle.post(move |_| is_released.recv().expect("released")).expect("it is running");
+    let refused = (0..10_000).find_map(|_| server.handle.post(|_| {}).err());
+    assert_eq!(refused, Some(PostError::Full));
+    release.send(()).expect("it waits");
+    drop(reader);
+    drop(stream);
+    let handle = server.handle.clone();
+    server.end();
+    assert_eq!(handle.post(|_| unreachable!("the server has ended")), Err(PostError::Ended));
+}
+
+/// Panics at the byte `!`.
+struct Fragile;
+
+impl Protocol for Fragile {
+    type Session = ();
+
+    fn open(&mut self, _reply: &mut impl Reply) {}
+
+    fn receive(&mut self, (): &mut (), input: &[u8], reply: &mut impl Reply) {
+        assert!(!input.contains(&b'!'), "no exclamation marks, {}", reply.peer().ip());
+        reply.send(input);
+    }
+}
+
+#[test]
+fn a_panic_of_the_protocol_is_an_error_and_ends_the_server() {
+    let server = Running::start(Fragile, Server::builder());
+    let (one, other) = (connect(server.address()), connect(server.address()));
+    echo(&one, b"one");
+    echo(&other, b"other");
+    (&one).write_all(b"!").expect("send");
+    let error = server.thread.join().expect("the panic ends there").expect_err("an error");
+    assert_eq!(error.to_string(), "the protocol panicked: no exclamation marks, 127.0.0.1");
+    for mut stream in [&one, &other] {
+        let end = stream.read(&mut [0]);
+        assert!(end.as_ref().is_ok_and(|count| *count == 0) || end.is_err(), "closed: {end:?}");
+    }
+    assert!(server.handle.statistics().is_none(), "the handle sees the end");
+    assert_eq!(server.handle.post(|_| {}), Err(PostError::Ended));
+    server.handle.drain();
 }

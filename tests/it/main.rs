@@ -7,6 +7,7 @@ mod c_reference;
 mod cli;
 mod drain;
 mod echo;
+mod examples;
 mod faults;
 mod flood;
 mod library;
