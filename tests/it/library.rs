@@ -9,8 +9,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::examples::{chat, discard, login, store};
-use crate::support::client::{assert_same, connect, echo, finish, pattern, read_to_fin, stuff};
-use crate::support::{eventually, raise_descriptor_limit};
+use crate::support::client::{
+    assert_same, connect, connect_with_receive_buffer, echo, finish, pattern, read_to_fin, reset, stuff,
+};
+use crate::support::{eventually, pause, raise_descriptor_limit, wait_until};
 use edgecho::protocol::{Echo, Post, Protocol, Recipients, Reply, SessionId, Timer};
 use edgecho::server::{Builder, Error, Handle, Limits, PostError, Server, Summary, Timeouts};
 
@@ -166,7 +168,7 @@ fn each_state_of_a_login_has_its_time() {
     (&stream).write_all(b"Ada\nfriend\nand on\n").expect("send");
     let mut reader = lines(&stream);
     assert_eq!([0, 1, 2, 3].map(|_| line(&mut reader)), ["Name?\n", "Word?\n", "Hello, Ada.\n", "and on\n"]);
-    std::thread::park_timeout(2 * patience);
+    pause(2 * patience);
     (&stream).write_all(b"still in\n").expect("send");
     assert_eq!(line(&mut reader), "still in\n");
     for said in ["", "Ada\n"] {
@@ -268,9 +270,9 @@ fn a_handle_asks_and_is_answered_until_the_server_has_ended() {
     other.stop();
 
     let server = Running::start(Echo, Server::builder());
-    let stream = connect(server.address());
+    let stream = connect_with_receive_buffer(server.address(), 64 << 10);
     stuff(&stream, &vec![0; 32 << 20]);
-    eventually("bytes are pending", || (server.handle.statistics()?.pending_bytes > 0).then_some(()));
+    wait_until("bytes are pending", || server.handle.statistics().is_some_and(|figures| figures.pending_bytes > 0));
     server.handle.stop();
     let summary = server.thread.join().expect("no panic").expect("no error");
     assert_eq!(summary.aborted, 1, "who is stopped cuts off");
@@ -425,7 +427,7 @@ fn a_connection_that_is_closed_with_left_input_leaves_nothing_behind() {
     let stream = connect(server.address());
     (&stream).write_all(b"never taken").expect("send");
     eventually("it is counted as memory", || (server.handle.statistics()?.pending_bytes == 11).then_some(()));
-    crate::support::client::reset(stream);
+    reset(stream);
     eventually("it is closed", || (server.handle.statistics()?.open == 0).then_some(()));
     assert_eq!(server.handle.statistics().expect("it is running").pending_bytes, 0);
     server.end();
