@@ -6,6 +6,7 @@
 mod counts;
 mod load;
 #[path = "../../tests/it/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the tests use the rest")]
 mod support;
 
 use std::error::Error;

@@ -6,6 +6,7 @@ mod clients;
 mod dice;
 mod output;
 #[path = "../../tests/it/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the tests use the rest")]
 mod support;
 
 use std::fs::OpenOptions;
