@@ -75,7 +75,7 @@ fn combinations_that_make_no_sense_are_refused_with_a_reason() {
         (&["--idle-timeout", "60s", "--max-lifetime", "30s"] as &[_], "more than --max-lifetime"),
         (&["--max-per-ip", "10", "--max-connections", "5"], "more than --max-connections"),
         (&["--ipv6-only"], "no IPv6 address"),
-        (&["--linger", "5s"], "would block"),
+        (&["--linger", "5s"], "close(2) blocks"),
         (&["--idle-timeout", "1ms"], "from 10ms"),
         (&["--memory-limit", "1KiB"], "at least 64KiB"),
         (&["--rate-limit", "1"], "from 100 B"),

@@ -215,7 +215,7 @@ fn set_options(fd: BorrowedFd<'_>, address: &SocketAddr, options: &SocketOptions
     set("SO_REUSEADDR", SocketOption::REUSEADDR, 1)?;
     if options.nodelay {
         // An answer is never held back in the hope of more.
-        set("sockets.nodelay", SocketOption::NODELAY, 1)?;
+        set("TCP_NODELAY", SocketOption::NODELAY, 1)?;
     }
     // An urgent byte is a byte of the stream, and is echoed at its place (RFC 6093, 2.1).
     set("SO_OOBINLINE", SocketOption::OOBINLINE, 1)?;
