@@ -64,7 +64,6 @@ pub struct Summary {
 /// ```
 pub struct Server<P: Protocol, K: Kernel = Linux> {
     pub(super) protocol: Host<P>,
-    pub(super) kernel: K,
     pub(super) connections: Connections<K::Stream, P::Session>,
     pub(super) acceptor: Acceptor<K::Listener, K::Stream>,
     pub(super) pressure: Pressure,
@@ -78,6 +77,8 @@ pub struct Server<P: Protocol, K: Kernel = Linux> {
     pub(super) options: Options,
     /// Why the server is about to end, other than by a drain.
     pub(super) end: Option<End>,
+    /// The last field: epoll is closed after everything that it watches.
+    pub(super) kernel: K,
 }
 
 /// Options that belong to no part of the server.
