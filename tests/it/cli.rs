@@ -173,7 +173,7 @@ fn log_lines_say_who_came_how_much_and_why_it_ended() {
         log.contains(&format!("DEBUG closed: the peer closed peer={peer} received_bytes=5 sent_bytes=5 lasted_ms=")),
         "{log}"
     );
-    assert!(log.contains("closed: Connection reset by peer (os error 104): the peer ended it with a reset"), "{log}");
+    assert!(log.contains("closed: Connection reset by peer (os error 104): the peer reset the connection"), "{log}");
     assert!(log.contains("INFO SIGTERM: draining"), "{log}");
 }
 
