@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use edgecho::protocol::{Post, Protocol, Reply, Timer};
-use edgecho::server::{Builder, Limits, Server};
+use edgecho::server::{Builder, Server};
 
 const REPORT: u32 = 1;
 
@@ -35,7 +35,7 @@ impl Protocol for Discard {
 
 /// The limit is the server's: who sends faster is slowed down by TCP.
 pub(crate) fn limited(builder: Builder, bytes_per_second: u64) -> Builder {
-    builder.limits(Limits { rate_limit: Some(bytes_per_second), ..Limits::default() })
+    builder.configure(|config| config.limits.rate_limit = Some(bytes_per_second))
 }
 
 #[allow(dead_code, reason = "the tests have another")]

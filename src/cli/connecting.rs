@@ -54,6 +54,9 @@ pub(super) struct Connecting {
 
 impl Connecting {
     pub(super) fn timeouts(&self) -> Timeouts {
-        Timeouts { connect: self.connect_timeout, handshake: self.handshake_timeout }
+        let mut timeouts = Timeouts::default();
+        timeouts.connect = self.connect_timeout;
+        timeouts.handshake = self.handshake_timeout;
+        timeouts
     }
 }

@@ -90,20 +90,19 @@ pub(super) struct Ping {
 
 impl From<Ping> for Options {
     fn from(flags: Ping) -> Self {
-        Self {
-            target: flags.target,
-            count: (flags.count > 0).then_some(flags.count),
-            interval: flags.interval,
-            size: flags.size,
-            framing: flags.protocol.into(),
-            timeout: flags.timeout,
-            busy_poll: flags.busy_poll,
-            handshake: !flags.connecting.no_handshake,
-            connect: flags.connecting.timeouts(),
-            retry: flags.connecting.retry,
-            is_quiet: flags.quiet > 0,
-            format: if flags.json { Format::Json } else { Format::Text { timestamps: flags.timestamps } },
-        }
+        let mut options = Self::new(flags.target);
+        options.count = (flags.count > 0).then_some(flags.count);
+        options.interval = flags.interval;
+        options.size = flags.size;
+        options.framing = flags.protocol.into();
+        options.timeout = flags.timeout;
+        options.busy_poll = flags.busy_poll;
+        options.handshake = !flags.connecting.no_handshake;
+        options.connect = flags.connecting.timeouts();
+        options.retry = flags.connecting.retry;
+        options.is_quiet = flags.quiet > 0;
+        options.format = if flags.json { Format::Json } else { Format::Text { timestamps: flags.timestamps } };
+        options
     }
 }
 

@@ -168,9 +168,9 @@ fn what_happened_to_the_bytes_is_named_with_its_place() {
         (Wrong::Flips { at: 145 }, "changed", "byte 17 of message 2 (byte 145 of its stream): 1 byte came back changed"),
         (Wrong::Drops { at: 145, count: 1 }, "dropped", "byte 17 of message 2 (byte 145 of its stream): 1 byte dropped"),
         (Wrong::Drops { at: 128, count: 64 }, "lost", "message 2"),
-        (Wrong::Repeats { at: 192, count: 64 }, "duplicated", "the bytes from 128 on came once more"),
+        (Wrong::Repeats { at: 192, count: 64 }, "duplicated", "the bytes from 128 on came twice"),
         (Wrong::Reorders { at: 130, count: 20 }, "reordered", "byte 2 of message 2"),
-        (Wrong::Crosses { at: 128, count: 64 }, "crossed", "here came the bytes of connection"),
+        (Wrong::Crosses { at: 128, count: 64 }, "crossed", "the bytes of connection"),
     ] {
         let arguments = ["-c", "2", "-n", "20", "--seed", "1", "--timeout", "200ms"];
         let (status, report, _) = flood(serve(wrong), &arguments);
@@ -250,7 +250,7 @@ fn who_is_no_echo_service_is_not_flooded() {
     drop(listener);
     let (status, _, stderr) = run(Command::new(PROGRAM).args(["flood", &address, "-n", "1"]));
     assert_eq!(status.code(), Some(2), "{stderr}");
-    assert!(stderr.contains("connection refused: nobody listens there"), "{stderr}");
+    assert!(stderr.contains("connection refused: nothing listens there"), "{stderr}");
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn nobody_there_is_an_error_and_may_be_waited_for() {
     drop(listener);
     let (status, _, stderr) = ping(address, &["-c", "1"]);
     assert_eq!(status.code(), Some(2));
-    assert!(stderr.contains("connection refused: nobody listens there"), "{stderr}");
+    assert!(stderr.contains("connection refused: nothing listens there"), "{stderr}");
 
     let mut command = Command::new(PROGRAM);
     command.args(["ping", &address.to_string(), "-c", "2", "-i", "0", "--retry", "20"]);

@@ -102,12 +102,10 @@ fn judge(outcome: &Outcome, assertions: &[Assertion], verdicts: &[Verdict]) -> u
     if is_failed {
         say("error", "not everything came back as it was sent");
     }
-    // An early end leaves messages unsent, and that is no failure.
-    let unsent = if outcome.is_interrupted { 0 } else { counts.unsent };
     for (count, metric, what) in [
         (counts.ended_by_peer, "ended", "connections ended by the peer"),
         (counts.failed, "failed", "failed attempts to connect"),
-        (unsent, "unsent", "messages due and never sent"),
+        (outcome.failing_unsent(), "unsent", "messages due and never sent"),
     ] {
         if count > 0 && !assertions.iter().any(|assertion| assertion.bounds(metric)) {
             say("error", &format!("{what}: {count} (--assert '{metric}<=N' allows some)"));

@@ -1,72 +1,79 @@
-//! What happened to bytes that did not come back as they were sent.
+//! The diagnosis of corruption: what happened to bytes that did not come back as they were sent.
 
 use std::fmt;
 
-/// What was sent, as far as it can be asked where something belongs.
-pub(super) trait Original {
-    /// The byte at `position`.
+/// The stream as it was sent. It tells where bytes belong.
+pub(crate) trait Original {
+    /// Returns the byte at `position`.
     fn byte(&self, position: u64) -> u8;
 
-    /// The position at which `bytes` stand, if all of them do so in front of `end`; if they are too few to tell, only close to `near`.
+    /// Returns the position of `bytes` in the stream, if they end before `end`. Bytes that are too few to identify their place are
+    /// found only close to `near`.
     fn find(&self, bytes: &[u8], near: u64, end: u64) -> Option<u64>;
 
-    /// Whether `bytes` are those from `position` on.
+    /// Returns whether the stream continues with `bytes` at `position`.
     fn matches(&self, position: u64, bytes: &[u8]) -> bool {
-        (position..).zip(bytes).all(|(position, &byte)| byte == self.byte(position))
+        self.first_difference(position, bytes).is_none()
+    }
+
+    /// Returns the index of the first of `bytes` that differs from the stream at `position`.
+    fn first_difference(&self, position: u64, bytes: &[u8]) -> Option<usize> {
+        (position..).zip(bytes).position(|(position, &byte)| byte != self.byte(position))
     }
 }
 
-/// How many bytes in step again show that a difference is over.
+/// The number of matching bytes in a row that ends a difference.
 const IN_STEP_BYTES: usize = 8;
 
-/// What happened at the first byte that differs. Positions are counted from 0, in the stream of the connection.
+/// The cause of corruption at the first byte that differs. Positions count from 0 in the stream of the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Corruption {
-    /// Bytes came back with another value, and what follows them is in its place.
+    /// Bytes came back with other values. The bytes after them are in place.
     Changed {
-        /// How many bytes.
+        /// The number of changed bytes.
         count: usize,
-        /// The value of the first as it was sent.
+        /// The first changed byte as it was sent.
         sent: u8,
-        /// Its value as it came back.
+        /// The same byte as it came back.
         received: u8,
     },
-    /// Bytes did not come back, and what follows them came in their place.
+    /// Bytes did not come back. The bytes after them came in their place.
     Dropped {
-        /// How many bytes.
+        /// The number of missing bytes.
         count: u64,
     },
     /// Bytes that had come back came once more.
     Repeated {
-        /// The position of the first of them.
+        /// The position of the first repeated byte.
         from: u64,
     },
-    /// Bytes came back before others that had been sent before them.
+    /// Bytes came back before bytes that had been sent earlier.
     Reordered {
-        /// The position of the first byte that came too early; none if the order is another within a few bytes.
+        /// The position of the first byte that came too early, or `None` if a few bytes changed their order among themselves.
         from: Option<u64>,
     },
-    /// Bytes that another connection had sent.
+    /// Bytes of another connection came.
     Crossed {
-        /// The number of that connection.
+        /// The number of the other connection.
         connection: u64,
-        /// Their position in its stream.
+        /// The position of the bytes in the stream of that connection.
         from: u64,
     },
-    /// Bytes that nobody had sent, behind which the stream goes on as it should.
+    /// Bytes came that no connection had sent. The stream continues after them.
     Inserted {
-        /// How many bytes.
+        /// The number of inserted bytes.
         count: usize,
     },
-    /// Bytes that nobody had sent.
+    /// Bytes came that no connection had sent.
     Foreign {
-        /// The first of them.
+        /// The first of them, at most 64.
         bytes: Vec<u8>,
     },
 }
 
 impl Corruption {
-    /// In a word.
+    /// Returns the cause in one word.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -95,15 +102,15 @@ impl fmt::Display for Corruption {
                     _ => Ok(()),
                 }
             }
-            Self::Dropped { count } => write!(f, "{} dropped: what follows came in their place", Bytes(*count)),
-            Self::Repeated { from } => write!(f, "duplicated: the bytes from {from} on came once more"),
-            Self::Reordered { from: Some(from) } => write!(f, "reordered: the bytes from {from} on came first"),
+            Self::Dropped { count } => write!(f, "{} dropped; the bytes after them came in their place", Bytes(*count)),
+            Self::Repeated { from } => write!(f, "duplicated: the bytes from {from} on came twice"),
+            Self::Reordered { from: Some(from) } => write!(f, "reordered: the bytes from {from} on came too early"),
             Self::Reordered { from: None } => write!(f, "reordered: the same bytes in another order"),
             Self::Crossed { connection, from } => {
-                write!(f, "crossed: here came the bytes of connection {connection} from {from} on")
+                write!(f, "crossed: the bytes of connection {connection} from {from} on came instead")
             }
-            Self::Inserted { count } => write!(f, "{} inserted that nobody had sent", Bytes(*count as u64)),
-            Self::Foreign { bytes } => write!(f, "here came bytes that nobody had sent: {}", Quoted(bytes)),
+            Self::Inserted { count } => write!(f, "{} inserted that no connection had sent", Bytes(*count as u64)),
+            Self::Foreign { bytes } => write!(f, "foreign: bytes came that no connection had sent: {}", Quoted(bytes)),
         }
     }
 }
@@ -116,8 +123,8 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// Bytes as text, as far as they are, and cut short.
-pub(super) struct Quoted<'a>(pub(super) &'a [u8]);
+/// Bytes in quotes, escaped where they are not text, cut after 32.
+pub(crate) struct Quoted<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -127,9 +134,9 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// Says what happened to `received`, of which the first byte is not the one at `position` of `original`. So much of the stream has
-/// been sent as stands in front of `sent_end`; `other` finds bytes in the streams of the other connections.
-pub(super) fn diagnose(
+/// Tells what happened to `received`, whose first byte differs from `original` at `position`. The stream has been sent up to
+/// `sent_end`. `other` finds bytes in the streams of other connections, as the number of the connection and the position.
+pub(crate) fn diagnose(
     received: &[u8],
     original: &impl Original,
     position: u64,
@@ -138,7 +145,7 @@ pub(super) fn diagnose(
 ) -> Corruption {
     let expected = Expected { original, position, sent_end };
     let changed = expected.changed(received);
-    // Few bytes that differ are told best by themselves; many may be whole ones from elsewhere.
+    // A short difference is best described by itself; a long one may be bytes from another place.
     let misplaced = &received[..changed.unwrap_or(received.len())];
     if changed.is_none_or(|count| count >= 16) {
         if let Some(from) = original.find(misplaced, position, sent_end).or_else(|| expected.find_first(misplaced)) {
@@ -164,12 +171,12 @@ pub(super) fn diagnose(
     }
 }
 
-/// The first bytes of a run may be from elsewhere though those behind them are not.
+/// Finds `bytes`, or their first 16: the start of a run may come from another place although the rest does not.
 fn find_prefix<T>(bytes: &[u8], find: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
     find(bytes).or_else(|| find(bytes.get(..16)?))
 }
 
-/// What should have come.
+/// The bytes that should have come.
 struct Expected<'a, O> {
     original: &'a O,
     position: u64,
@@ -177,7 +184,7 @@ struct Expected<'a, O> {
 }
 
 impl<O: Original> Expected<'_, O> {
-    /// How many bytes differ before the stream is in step again, in place; none if it does not get there.
+    /// Returns the number of bytes that differ before the stream is in step again, in place, or `None` if it never is.
     fn changed(&self, received: &[u8]) -> Option<usize> {
         let mut run = 0;
         for (index, &byte) in received.iter().enumerate() {
@@ -186,28 +193,28 @@ impl<O: Original> Expected<'_, O> {
                 return Some(index + 1 - IN_STEP_BYTES);
             }
         }
-        // All is there: what is equal at the end shows as much as there is to be seen, and so does a single byte.
+        // Everything has come: matching bytes at the end show as much as can be seen, and so does a single byte.
         let is_all = self.position + received.len() as u64 >= self.sent_end;
         (is_all && (run > 0 || received.len() == 1)).then(|| received.len() - run)
     }
 
-    /// Where the first bytes belong, if not all of them belong together.
+    /// Finds the first 16 bytes alone, for when not all of them belong together.
     fn find_first(&self, received: &[u8]) -> Option<u64> {
         self.original.find(received.get(..16)?, self.position, self.sent_end)
     }
 
-    /// Whether what should stand first comes further behind.
+    /// Returns whether the bytes that should come first come later.
     fn comes_later(&self, received: &[u8]) -> bool {
         let length = IN_STEP_BYTES.min((self.sent_end - self.position) as usize);
         received.windows(length).skip(1).any(|window| self.original.matches(self.position, window))
     }
 
-    /// After how many bytes comes what should stand first.
+    /// Returns the number of bytes before those that should come first.
     fn resumes(&self, received: &[u8]) -> Option<usize> {
         received.windows(IN_STEP_BYTES).position(|window| self.original.matches(self.position, window))
     }
 
-    /// Whether the same bytes stand here as there should, in another order.
+    /// Returns whether the expected bytes have come in another order.
     fn is_permutation(&self, received: &[u8]) -> bool {
         let mut expected: Vec<u8> = (self.position..).take(received.len()).map(|place| self.original.byte(place)).collect();
         let mut received = received.to_vec();
@@ -231,7 +238,7 @@ mod tests {
         (pattern, bytes)
     }
 
-    /// What is said about a stream that came back as `received`.
+    /// Returns the first difference and the diagnosis of a stream that came back as `received`.
     fn verdict(received: &[u8]) -> (usize, Corruption) {
         let pattern = stream().0;
         let first = pattern.first_difference(0, received).expect("something differs");

@@ -3,77 +3,29 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::connect_error::{ConnectError, not_echo};
-use super::wire::Framing;
-use crate::stream::Connecting;
+use super::error::ConnectError;
+use super::handshake::{HANDSHAKE_BYTES, Handshake};
+use super::service::not_echo;
+use super::state::{State, Timeouts};
+use crate::stream::{Connecting, Readiness};
 use crate::sys::epoll::EpollFlags;
 
-/// How many bytes a handshake has.
-pub const HANDSHAKE_BYTES: usize = 16;
-
-/// What a connector's stream is to be watched for, by whatever comes after it, too.
+/// The events to watch a connector's stream for, and later the connection.
 pub const INTEREST: EpollFlags = EpollFlags::IN.union(EpollFlags::OUT).union(EpollFlags::RDHUP);
 
-/// Bytes that an echo service returns unchanged, and nobody else knows: 14 at random, and a line end, so that a service that waits
-/// for a whole line, such as HTTP, answers at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Handshake([u8; HANDSHAKE_BYTES]);
-
-impl Handshake {
-    /// A new one. For a far end that takes frames it is one: of its 16 bytes, 4 are the length of the others.
-    #[must_use]
-    pub fn new(random: &mut fastrand::Rng, framing: Framing) -> Self {
-        let mut bytes = [0; HANDSHAKE_BYTES];
-        random.fill(&mut bytes);
-        match framing {
-            Framing::Bytes | Framing::Line => bytes[HANDSHAKE_BYTES - 2..].copy_from_slice(b"\r\n"),
-            Framing::Frame => bytes[..4].copy_from_slice(&(HANDSHAKE_BYTES as u32 - 4).to_be_bytes()),
-        }
-        Self(bytes)
-    }
-}
-
-/// How far a connection has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// connect(2) is under way.
-    Initiated,
-    /// The far end has accepted, and the handshake is being sent: the kernel has not taken all of it yet.
-    SentHandshake,
-    /// The handshake is out, and has not all come back.
-    AwaitingAck,
-    /// It can be used.
-    Connected,
-}
-
-/// How long each state may last.
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    /// [`State::Initiated`].
-    pub connect: Duration,
-    /// [`State::SentHandshake`] and [`State::AwaitingAck`], each.
-    pub handshake: Duration,
-}
-
-impl Default for Timeouts {
-    /// 3 seconds each.
-    fn default() -> Self {
-        Self { connect: Duration::from_secs(3), handshake: Duration::from_secs(3) }
-    }
-}
-
-/// What became of an event.
+/// The result of an event.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Step {
-    /// There is nothing to do until the next.
+    /// Nothing to do until the next event.
     Waiting,
     /// The connection can be used.
     Connected,
-    /// It cannot.
+    /// Connecting has failed.
     Failed(ConnectError),
 }
 
-/// A connection on its way. Without a [`Handshake`], it is at its end when the far end has accepted.
+/// A connection in progress. Without a [`Handshake`] it is connected as soon as the far end has accepted.
 ///
 /// ```
 /// use std::net::TcpListener;
@@ -87,7 +39,7 @@ pub enum Step {
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
 /// let address = listener.local_addr()?;
 /// let stream = socket::socket(Domain::from(&address), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
-/// let _ = socket::connect(stream.as_fd(), &address); // EINPROGRESS: what becomes of it, an event tells
+/// let _ = socket::connect(stream.as_fd(), &address); // EINPROGRESS: an event reports the result
 ///
 /// let event_loop = EventLoop::new()?;
 /// event_loop.watch(&stream, Token::fixed(1), INTEREST)?;
@@ -105,16 +57,16 @@ pub struct Connector<S> {
     state: State,
     timeouts: Timeouts,
     handshake: Option<Handshake>,
-    /// How many bytes of the handshake have been sent, or have come back, in the present state.
+    /// The number of bytes of the handshake that were sent, or that came back, in the present state.
     done_bytes: usize,
     started_at: Instant,
     entered_at: Instant,
     connect_time: Duration,
-    told: EpollFlags,
+    readiness: Readiness,
 }
 
 impl<S: Connecting> Connector<S> {
-    /// Begins with a stream for which connect(2) has been called, without blocking.
+    /// Begins with a non-blocking stream on which connect(2) was called.
     pub fn new(stream: S, handshake: Option<Handshake>, timeouts: Timeouts, now: Instant) -> Self {
         Self {
             stream,
@@ -125,93 +77,90 @@ impl<S: Connecting> Connector<S> {
             started_at: now,
             entered_at: now,
             connect_time: Duration::ZERO,
-            told: EpollFlags::empty(),
+            readiness: Readiness::empty(),
         }
     }
 
-    /// How far it has come.
+    /// Returns the present state.
     #[must_use]
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// How long connect(2) took: the round trip of the TCP handshake.
+    /// Returns the time that connect(2) took: the round trip of the TCP handshake.
     #[must_use]
     pub fn connect_time(&self) -> Duration {
         self.connect_time
     }
 
-    /// The stream.
+    /// Returns the stream.
     pub fn stream(&self) -> &S {
         &self.stream
     }
 
-    /// When the present state has lasted too long.
+    /// Returns when the present state exceeds its timeout.
     #[must_use]
     pub fn deadline(&self) -> Instant {
         let timeout = if self.state == State::Initiated { self.timeouts.connect } else { self.timeouts.handshake };
         self.entered_at + timeout
     }
 
-    /// Why it has failed when the deadline has passed.
+    /// Returns the error for a deadline that has passed.
     #[must_use]
     pub fn time_out(&self) -> ConnectError {
         let after = self.entered_at.max(self.deadline()) - self.entered_at;
         ConnectError::TimedOut { state: self.state, after, returned_bytes: self.done_bytes }
     }
 
-    /// The stream, and whether the far end has already ended it: what is still to be read, epoll will not tell again.
-    pub fn into_stream(self) -> (S, bool) {
-        (self.stream, self.told.intersects(EpollFlags::RDHUP | EpollFlags::HUP | EpollFlags::ERR))
+    /// Returns the stream and its readiness: epoll does not report again what it has reported already.
+    pub fn into_stream(self) -> (S, Readiness) {
+        (self.stream, self.readiness)
     }
 
-    /// Goes on as far as it can, now that epoll has told of `flags`.
+    /// Continues after an event.
     pub fn on_event(&mut self, flags: EpollFlags, now: Instant) -> Step {
-        self.told |= flags;
-        match self.advance(flags, now) {
+        self.readiness.tell(flags);
+        match self.advance(now) {
             Ok(()) if self.state == State::Connected => Step::Connected,
             Ok(()) => Step::Waiting,
             Err(error) => Step::Failed(error),
         }
     }
 
-    fn advance(&mut self, flags: EpollFlags, now: Instant) -> Result<(), ConnectError> {
+    fn advance(&mut self, now: Instant) -> Result<(), ConnectError> {
         if self.state == State::Initiated {
-            if !flags.intersects(EpollFlags::OUT | EpollFlags::ERR | EpollFlags::HUP) {
+            if !self.readiness.contains(Readiness::WRITABLE) {
                 return Ok(());
             }
-            self.stream.outcome().map_err(|error| ConnectError::of(error, self.state, now - self.entered_at))?;
+            self.stream.outcome().map_err(|error| self.failed(error, now))?;
             self.connect_time = now - self.started_at;
             self.enter(if self.handshake.is_some() { State::SentHandshake } else { State::Connected }, now);
         }
-        let Some(Handshake(handshake)) = self.handshake else { return Ok(()) };
+        let Some(handshake) = self.handshake else { return Ok(()) };
+        let handshake = handshake.bytes();
         if self.state == State::SentHandshake {
-            // Who greets shows what it is, and needs no handshake to be told from an echo service.
-            self.done_bytes += self.offer(&handshake, now)?;
+            if self.readiness.contains(Readiness::WRITABLE) {
+                let sent = self.readiness.offer(&mut self.stream, &handshake[self.done_bytes..]);
+                self.done_bytes += sent.map_err(|error| self.failed(error, now))?;
+            }
             if self.done_bytes < HANDSHAKE_BYTES {
-                return self.receive(&handshake, 0, now);
+                // A service that greets is recognised even if the handshake finds no room.
+                return self.receive(handshake, 0, now);
             }
             self.enter(State::AwaitingAck, now);
         }
-        self.receive(&handshake, HANDSHAKE_BYTES, now)
+        self.receive(handshake, HANDSHAKE_BYTES, now)
     }
 
-    fn offer(&mut self, handshake: &[u8], now: Instant) -> Result<usize, ConnectError> {
-        match self.stream.send(&handshake[self.done_bytes..]) {
-            Ok(count) => Ok(count),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
-            Err(error) => Err(ConnectError::of(error, self.state, now - self.entered_at)),
-        }
-    }
-
-    /// Reads until there is nothing left, or all has come back, of `sent_bytes` that were sent.
+    /// Reads until the socket is empty or the handshake is complete. `sent_bytes` of it were sent.
     fn receive(&mut self, handshake: &[u8], sent_bytes: usize, now: Instant) -> Result<(), ConnectError> {
         let mut buffer = [0; 256];
-        while self.state != State::Connected {
+        while self.state != State::Connected && self.readiness.contains(Readiness::READABLE) {
             let returned = if self.state == State::AwaitingAck { self.done_bytes } else { 0 };
-            match self.stream.recv(&mut buffer) {
-                Ok(0) => return Err(ConnectError::Closed { state: self.state, returned_bytes: returned }),
-                Ok(count) => {
+            let received = self.readiness.note_received(self.stream.recv(&mut buffer), buffer.len());
+            match received.map_err(|error| self.failed(error, now))? {
+                Some(0) => return Err(ConnectError::Closed { state: self.state, returned_bytes: returned }),
+                Some(count) => {
                     if !handshake[returned..sent_bytes].starts_with(&buffer[..count]) {
                         return Err(not_echo(&handshake[returned..sent_bytes], &buffer[..count]));
                     }
@@ -220,14 +169,14 @@ impl<S: Connecting> Connector<S> {
                         self.enter(State::Connected, now);
                     }
                 }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return Ok(()),
-                    io::ErrorKind::Interrupted => {}
-                    _ => return Err(ConnectError::of(error, self.state, now - self.entered_at)),
-                },
+                None => {} // EAGAIN, or a signal
             }
         }
         Ok(())
+    }
+
+    fn failed(&self, error: io::Error, now: Instant) -> ConnectError {
+        ConnectError::of(error, self.state, now - self.entered_at)
     }
 
     fn enter(&mut self, state: State, now: Instant) {
@@ -240,10 +189,11 @@ impl<S: Connecting> Connector<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::bytes::Framing;
     use crate::stream::Stream;
     use std::collections::VecDeque;
 
-    /// A stream of which each call does what the next entry says.
+    /// A stream on which each call returns the next scripted result.
     #[derive(Default)]
     struct Script {
         outcome: Option<i32>,
@@ -293,7 +243,7 @@ mod tests {
 
     #[test]
     fn it_goes_through_its_states_one_by_one_whatever_the_kernel_cuts() {
-        let bytes = handshake().0;
+        let bytes = *handshake().bytes();
         let mut script = Script::default();
         script.sends.extend([Err(libc::EAGAIN), Ok(3), Err(libc::EINTR), Ok(13)]);
         let mut connector = connector(script);
@@ -311,7 +261,10 @@ mod tests {
         assert!(matches!(connector.on_event(EpollFlags::IN, now), Step::Waiting));
         connector.stream.recvs.push_back(Ok(bytes[9..].to_vec()));
         assert!(matches!(connector.on_event(EpollFlags::IN | EpollFlags::RDHUP, now), Step::Connected));
-        assert!(connector.into_stream().1, "the FIN that came with it is not forgotten");
+        assert!(
+            connector.into_stream().1.contains(Readiness::FIN | Readiness::READABLE),
+            "the FIN that came with it is remembered"
+        );
     }
 
     #[test]
@@ -343,10 +296,10 @@ mod tests {
         assert!(of_answer(Ok(b"HTTP/1.1 400 Bad Request\r\n".to_vec())).contains("an HTTP server"));
         assert!(of_answer(Ok(b"220 mail.example ESMTP\r\n".to_vec())).contains("SMTP"));
         assert!(of_answer(Ok(b"who are you?".to_vec())).contains("\"who are you?\""));
-        let mut changed = handshake().0.to_vec();
+        let mut changed = handshake().bytes().to_vec();
         changed[5] ^= 0x20;
         assert!(of_answer(Ok(changed)).contains("byte 5 of the handshake"));
-        let mut longer = handshake().0.to_vec();
+        let mut longer = handshake().bytes().to_vec();
         longer.push(b'!');
         assert!(of_answer(Ok(longer)).contains("not an echo service"));
     }

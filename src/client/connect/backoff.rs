@@ -1,12 +1,12 @@
-//! How long to wait before trying again.
+//! The pauses between attempts.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// Pauses that double from 100 ms to 5 s, each of them shortened at random by up to a half, so that many who failed at the same time
-/// do not try again at the same time.
+/// Pauses that double from 100 ms to 5 s. Each is shortened by up to a half at random, so that connections that failed together do
+/// not retry together.
 ///
 /// ```
 /// use std::time::Duration;
@@ -23,13 +23,13 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// How often it was asked.
+    /// Returns the number of pauses so far.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// The next pause.
+    /// Returns the next pause.
     pub fn pause(&mut self, random: &mut fastrand::Rng) -> Duration {
         let doubled = FIRST.saturating_mul(1_u32.checked_shl(self.attempts).unwrap_or(u32::MAX));
         self.attempts += 1;

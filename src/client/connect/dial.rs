@@ -1,23 +1,23 @@
-//! Starting a connection: the system calls before there is anything to wait for.
+//! Starts a connection: the system calls up to connect(2).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use super::connect_error::ConnectError;
-use super::connector::State;
+use super::error::ConnectError;
+use super::state::State;
 use crate::sys::socket::{self, Domain, SocketFlags, SocketOption};
 
-/// Calls connect(2) without waiting for what comes of it, from `source` if there is one.
-pub(super) fn dial(address: &SocketAddr, source: Option<IpAddr>) -> Result<OwnedFd, ConnectError> {
+/// Starts connecting to `address`, from `source` if given, and does not wait for the result.
+pub(crate) fn dial(address: &SocketAddr, source: Option<IpAddr>) -> Result<OwnedFd, ConnectError> {
     let fd = open(address, source)?;
     connect(&fd, address).map_err(local)?;
     Ok(fd)
 }
 
-/// Makes sure that this host has the address `source`.
-pub(super) fn check_source(source: IpAddr) -> Result<(), ConnectError> {
+/// Checks that this host has the address `source`.
+pub(crate) fn check_source(source: IpAddr) -> Result<(), ConnectError> {
     open(&SocketAddr::new(source, 0), Some(source)).map(drop)
 }
 
@@ -25,15 +25,15 @@ fn local(error: io::Error) -> ConnectError {
     ConnectError::of(error, State::Initiated, Duration::ZERO)
 }
 
-/// A socket for a connection to `address`, from `source` if there is one.
+/// Returns a non-blocking socket for a connection to `address`, bound to `source` if given.
 fn open(address: &SocketAddr, source: Option<IpAddr>) -> Result<OwnedFd, ConnectError> {
     let fd = socket::socket(Domain::from(address), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC).map_err(local)?;
     socket::set_option(fd.as_fd(), SocketOption::NODELAY, 1).map_err(local)?;
     if let Some(source) = source {
-        // Without it bind(2) would take a port for this connection alone, and 28,000 would be all that one address has.
+        // Otherwise bind(2) reserves a port for this connection alone, and one address has about 28,000 (ip(7)).
         socket::set_option(fd.as_fd(), SocketOption::BIND_ADDRESS_NO_PORT, 1).map_err(local)?;
         socket::bind(fd.as_fd(), &SocketAddr::new(source, 0)).map_err(|error| match error.raw_os_error() {
-            // Of connect(2) the same error says that the ports are used up (ip(7)).
+            // From connect(2), the same error means that no port is free (ip(7)).
             Some(libc::EADDRNOTAVAIL) => ConnectError::NoSuchSource { source },
             _ => local(error),
         })?;
@@ -46,15 +46,15 @@ fn connect(fd: &OwnedFd, address: &SocketAddr) -> io::Result<()> {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
         _ => {}
     }
-    // Where nobody listens on a port that the kernel may also choose for us, a connection can be made to itself (RFC 9293, 3.5,
-    // simultaneous open), and would echo splendidly.
+    // If nothing listens on a port that the kernel may also choose for this socket, the socket can connect to itself (RFC 9293,
+    // 3.5, simultaneous open). It would then echo perfectly.
     if address.ip().is_loopback() && !is_other(fd.as_fd(), address)? {
         return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
     }
     Ok(())
 }
 
-/// Whether the far end of `fd`, at `address`, is not `fd` itself.
+/// Returns whether the far end of `fd`, at `address`, is another socket than `fd` itself.
 fn is_other(fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<bool> {
     Ok(socket::getsockname(fd)? != *address)
 }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    /// Binding to the very port that is called is the surest way to call oneself.
+    /// Binding to the port that is called makes a socket connect to itself.
     #[test]
     fn a_connection_to_itself_is_no_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

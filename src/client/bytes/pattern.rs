@@ -1,26 +1,26 @@
-//! Bytes that tell where they belong: what `flood` sends, and what it expects to come back.
+//! A pattern of bytes that identify their position: `flood` sends it and expects it back.
 
 use super::diagnosis::Original;
 
-/// An odd number close to 2^64 divided by the golden ratio: its multiples are spread evenly (Knuth, volume 3, 6.4).
+/// An odd number close to 2^64 divided by the golden ratio. Its multiples are spread evenly (Knuth, volume 3, 6.4).
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-/// What undoes a multiplication by [`STEP`], modulo 2^64.
+/// The inverse of [`STEP`] modulo 2^64.
 const STEP_INVERSE: u64 = 0xf1de_83e1_9937_733d;
 const _: () = assert!(STEP.wrapping_mul(STEP_INVERSE) == 1);
 
 const WORD: usize = size_of::<u64>();
 
-/// How many bytes tell for certain where they are from: a whole aligned word, and a few more to confirm it.
+/// The number of bytes that identify their position for certain: a whole aligned word, and a few more to confirm it.
 const CERTAIN_BYTES: usize = 16;
 
-/// How far around a place is searched for bytes that are too few to tell where they are from.
+/// The distance within which bytes are searched that are too few to identify their position.
 const NEARBY_BYTES: u64 = 4096;
 
-/// The stream of bytes of one connection: words of 8 bytes, of which no two are the same. Any part of it can be made without what
-/// stands before it, and any 16 bytes of it tell at which position they stand; so a shift, a repeat or a mix-up with another
-/// connection is not only seen but named.
+/// The byte stream of one connection: words of 8 bytes, no two of them the same. Any part of it can be made without the bytes
+/// before it, and any 16 bytes of it identify their position. A shift, a repeat or a mix-up with another connection is therefore
+/// not only detected but named.
 ///
-/// Making it takes an addition, a shift and an exclusive or a word, which compilers turn into vector instructions.
+/// Each word takes an addition, a shift and an exclusive or, which compilers turn into vector instructions.
 ///
 /// ```
 /// use edgecho::client::Pattern;
@@ -37,13 +37,13 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// The stream of a connection, which is another for each number and each seed.
+    /// Returns the stream of a connection. Each number and each seed give another stream.
     #[must_use]
     pub fn new(seed: u64, connection: u64) -> Self {
         Self { start: mix(seed ^ mix(connection.wrapping_add(STEP))) }
     }
 
-    /// Writes the bytes from `position` on into `buffer`.
+    /// Fills `buffer` with the bytes of the stream from `position` on.
     #[inline]
     pub fn fill(&self, position: u64, buffer: &mut [u8]) {
         let (head, rest) = buffer.split_at_mut(to_next_word(position).min(buffer.len()));
@@ -58,7 +58,7 @@ impl Pattern {
         tail.copy_from_slice(&scramble(sum).to_le_bytes()[..tail.len()]);
     }
 
-    /// Whether `bytes` are those from `position` on.
+    /// Returns whether the stream continues with `bytes` at `position`.
     #[inline]
     #[must_use]
     pub fn matches(&self, position: u64, bytes: &[u8]) -> bool {
@@ -67,7 +67,7 @@ impl Pattern {
         let mut is_same = head == &expected[WORD - to_next_word(position)..][..head.len()];
         let mut sum = self.sum(position + head.len() as u64);
         let (words, tail) = rest.as_chunks::<WORD>();
-        // No early end within a block: the differences are gathered, so that the words are compared several at a time.
+        // Collects the differences of a block without an early exit, so that several words are compared at a time.
         for block in words.chunks(64) {
             let mut difference = 0;
             for word in block {
@@ -79,13 +79,13 @@ impl Pattern {
         is_same && tail == &scramble(sum).to_le_bytes()[..tail.len()]
     }
 
-    /// The index of the first of `bytes` that is not what stands from `position` on.
+    /// Returns the index of the first of `bytes` that differs from the stream at `position`.
     #[must_use]
     pub fn first_difference(&self, position: u64, bytes: &[u8]) -> Option<usize> {
-        (0_u64..).zip(bytes).position(|(index, &byte)| byte != self.byte(position + index))
+        Original::first_difference(self, position, bytes)
     }
 
-    /// The position at which `bytes` stand, if all of them do so in front of `end` and a whole word is among them, as it is in any 15.
+    /// Returns the position of `bytes` in the stream, if they end before `end` and hold a whole aligned word, as any 15 bytes do.
     #[must_use]
     pub fn find_word(&self, bytes: &[u8], end: u64) -> Option<u64> {
         let last = end.checked_sub(bytes.len() as u64)?;
@@ -98,7 +98,7 @@ impl Pattern {
         (0..WORD).find_map(at_alignment)
     }
 
-    /// The word in which the byte at `position` stands.
+    /// Returns the word that holds the byte at `position`.
     #[inline]
     fn word(&self, position: u64) -> u64 {
         scramble(self.sum(position))
@@ -115,14 +115,14 @@ impl Original for Pattern {
         self.word(position).to_le_bytes()[position as usize % WORD]
     }
 
-    /// Fewer than 16 bytes may not be enough to tell, and are searched for close to where they were expected; a single one is not.
+    /// Searches for fewer than 16 bytes close to `near` only, as they may not identify their position. A single byte is not searched.
     fn find(&self, bytes: &[u8], near: u64, end: u64) -> Option<u64> {
         let found = self.find_word(bytes, end);
         if found.is_some() || bytes.len() >= CERTAIN_BYTES || bytes.len() < 2 {
             return found;
         }
         let last = end.checked_sub(bytes.len() as u64)?;
-        // The closest first, in front before behind: what is missing is more common than what is repeated.
+        // The closest place first, a later one before an earlier one: a loss is more common than a repeat.
         (1..=NEARBY_BYTES).find_map(|distance| {
             let candidates = [near.checked_add(distance), near.checked_sub(distance)];
             candidates.into_iter().flatten().find(|&position| position <= last && self.matches(position, bytes))
@@ -134,13 +134,13 @@ impl Original for Pattern {
     }
 }
 
-/// How many bytes of the word at `position` are left, if it does not begin there.
+/// Returns the number of bytes from `position` to the next word; 0 if a word begins there.
 #[inline]
 fn to_next_word(position: u64) -> usize {
     position.wrapping_neg() as usize % WORD
 }
 
-/// Brings the upper bits, which change most from word to word, into the lower ones. It can be undone.
+/// Mixes the upper bits, which change most from word to word, into the lower ones. [`unscramble`] undoes it.
 #[inline]
 const fn scramble(sum: u64) -> u64 {
     sum ^ (sum >> 29)

@@ -1,23 +1,24 @@
-//! The bytes of a connection as they stand on the wire: a pattern, cut into lines or frames where the far end wants that.
+//! The bytes of a connection on the wire: a pattern, in lines or frames if the far end expects them.
 
-use super::Pattern;
 use super::diagnosis::Original;
+use super::pattern::Pattern;
 use crate::protocol::Frames;
 
-/// What the far end takes as one message.
+/// The message boundaries that the far end expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Framing {
-    /// Nothing in particular: bytes.
+    /// None: a stream of bytes.
     #[default]
     Bytes,
-    /// A line, which ends with LF.
+    /// Lines, each ended by LF.
     Line,
-    /// A frame: its length, in 4 bytes with the most significant first, and as many bytes.
+    /// Frames: a length (4 bytes, big-endian), then that many bytes.
     Frame,
 }
 
 impl Framing {
-    /// How many bytes a message has on the wire beside its own.
+    /// Returns the number of bytes that framing adds to a message.
     #[must_use]
     pub fn overhead(self) -> u64 {
         match self {
@@ -27,7 +28,7 @@ impl Framing {
         }
     }
 
-    /// What it is called.
+    /// Returns the name of the framing: `bytes`, `line` or `frame`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -37,44 +38,44 @@ impl Framing {
         }
     }
 
-    /// A byte of a message, such that it is no line end.
-    pub(super) fn within(self, byte: u8) -> u8 {
+    /// Returns `byte` as a message may hold it: in a line, LF becomes VT.
+    fn within(self, byte: u8) -> u8 {
         if self == Self::Line && byte == b'\n' { b'\x0b' } else { byte }
     }
 }
 
-/// A word of the pattern tells where a run is from. So many places are tried for one: where a length, a line end or a byte that would
-/// have been one stands within a word, it does not tell.
+/// The number of offsets at which a whole word of the pattern is looked for, to identify the position of bytes. A word that holds a
+/// length, a line end or a replaced LF does not identify its position.
 const TRIED_BYTES: usize = 64;
 
-/// The bytes of one connection. Messages are of one size, so that each byte is known from its position alone.
+/// The bytes of one connection. Framed messages have one size, so that the position alone determines each byte.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wire {
+pub(crate) struct Wire {
     pattern: Pattern,
     framing: Framing,
-    /// Of a message, on the wire; of no meaning for [`Framing::Bytes`].
+    /// The size of a message on the wire; meaningless for [`Framing::Bytes`].
     message_bytes: u64,
 }
 
 impl Wire {
-    /// A connection with messages of `size` bytes, each with its framing beside them.
-    pub(super) fn new(pattern: Pattern, framing: Framing, size: u32) -> Self {
+    /// Returns the stream of a connection with messages of `size` bytes, without their framing.
+    pub(crate) fn new(pattern: Pattern, framing: Framing, size: u32) -> Self {
         Self { pattern, framing, message_bytes: u64::from(size) + framing.overhead() }
     }
 
-    /// Whether a message has anything around its bytes.
+    /// Returns whether messages have a line end or a length.
     #[inline]
-    pub(super) fn is_framed(&self) -> bool {
+    pub(crate) fn is_framed(&self) -> bool {
         self.framing != Framing::Bytes
     }
 
-    /// The first position from `position` on at which a message may end.
-    pub(super) fn message_end(&self, position: u64) -> u64 {
+    /// Returns the first position from `position` on at which a message may end.
+    pub(crate) fn message_end(&self, position: u64) -> u64 {
         if self.framing == Framing::Bytes { position } else { position.next_multiple_of(self.message_bytes) }
     }
 
     #[inline]
-    pub(super) fn fill(&self, position: u64, buffer: &mut [u8]) {
+    pub(crate) fn fill(&self, position: u64, buffer: &mut [u8]) {
         self.pattern.fill(position, buffer);
         if self.is_framed() {
             self.frame(position, buffer);
@@ -82,16 +83,11 @@ impl Wire {
     }
 
     #[inline]
-    pub(super) fn matches(&self, position: u64, bytes: &[u8]) -> bool {
+    pub(crate) fn matches(&self, position: u64, bytes: &[u8]) -> bool {
         if self.framing == Framing::Bytes {
             return self.pattern.matches(position, bytes);
         }
         self.matches_framed(position, bytes)
-    }
-
-    /// The index of the first of `bytes` that is not what stands from `position` on.
-    pub(super) fn first_difference(&self, position: u64, bytes: &[u8]) -> Option<usize> {
-        (position..).zip(bytes).position(|(position, &byte)| byte != self.byte(position))
     }
 
     fn matches_framed(&self, mut position: u64, bytes: &[u8]) -> bool {
@@ -104,14 +100,14 @@ impl Wire {
         })
     }
 
-    /// Makes what the pattern has put into `buffer` into lines or frames.
+    /// Turns the pattern in `buffer` into lines or frames.
     fn frame(&self, position: u64, buffer: &mut [u8]) {
         if self.framing == Framing::Line {
             for byte in &mut *buffer {
                 *byte = self.framing.within(*byte);
             }
         }
-        // Only the ends or the beginnings of messages are other than the pattern.
+        // Only the ends of lines and the beginnings of frames differ from the pattern.
         let end = position + buffer.len() as u64;
         let mut start = position - position % self.message_bytes;
         while start < end {
@@ -163,8 +159,8 @@ impl Original for Wire {
     }
 }
 
-/// A message of one's own, as it stands on the wire.
-pub(super) fn wrap(framing: Framing, mut message: Vec<u8>) -> Vec<u8> {
+/// Returns a message with its framing. In a line, LF becomes VT.
+pub(crate) fn wrap(framing: Framing, mut message: Vec<u8>) -> Vec<u8> {
     match framing {
         Framing::Bytes => message,
         Framing::Frame => Frames::encode(&message),
