@@ -114,7 +114,7 @@ fn members_leave_in_order_and_the_others_are_told() {
     assert_eq!(line(&mut hears_other), "", "closed");
     drop(hears_other);
     drop(other);
-    assert_eq!(line(&mut hears_one), "One has left. Members: 1\n");
+    assert_eq!(line(&mut hears_one), "A member left. Members: 1\n");
     drop(hears_one);
     drop(one);
     assert_eq!(room.end().aborted, 0);
