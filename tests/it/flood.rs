@@ -217,7 +217,7 @@ fn what_comes_late_is_told_from_what_never_comes() {
     let (status, report, _) = flood(serve(Wrong::Swallows { at: 128 }), &["-c", "2", "-d", "100ms", "--timeout", "100ms"]);
     assert_eq!(status.code(), Some(1), "{report:#}");
     assert!(count(&report, "/messages/lost") >= 2, "{report:#}");
-    assert!(examples(&report, "lost").contains("0 of 64 bytes have come back"), "{report:#}");
+    assert!(examples(&report, "lost").contains("0 of 64 bytes came back"), "{report:#}");
 }
 
 #[test]
@@ -304,6 +304,37 @@ fn ctrl_c_ends_early_and_still_reports() {
     assert!(table.contains("ended early") && table.contains(" 0 lost"), "{table}");
     assert!(table.contains("p99.9") && table.contains('█'), "{table}");
     process.terminate();
+}
+
+#[test]
+fn ctrl_c_does_not_excuse_an_overloaded_flood() {
+    let target = serve(Wrong::IsSlow { micros: 5_000 }).to_string();
+    let mut command = Command::new(PROGRAM);
+    command.args(["flood", &target, "-c", "10", "-d", "1h", "--rate", "2000"]);
+    let mut child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program"));
+    eventually("it floods", || (work_of_all_threads(child.0.id())?.1 > 500).then_some(()));
+    signal(&child.0, Signal::SIGINT);
+    let (status, table, stderr) = end(&mut child.0);
+    assert_eq!(status.code(), Some(1), "{table}{stderr}");
+    assert!(table.contains("ended early") && stderr.contains("error: messages due and never sent: "), "{table}{stderr}");
+}
+
+#[test]
+fn an_open_loop_that_loses_all_connections_counts_the_messages_due_later() {
+    let process = Process::start(Server::Rust, &["--drain-timeout", "50ms"]).expect("the program");
+    let idle = process.descriptors();
+    let mut command = Command::new(PROGRAM);
+    command.args(["flood", &process.address.to_string(), "-c", "2", "-d", "20s", "--rate", "20", "--timeout", "1s"]);
+    command.args(["--json", "-", "--assert", "failed<=99", "--assert", "ended<=2"]);
+    let mut child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program"));
+    eventually("both connections are open", || (process.descriptors() == idle + 2).then_some(()));
+    let started = Instant::now();
+    process.terminate();
+    let (status, stdout, stderr) = end(&mut child.0);
+    assert!(started.elapsed() < Duration::from_secs(10), "it gives up before the end: {:?}", started.elapsed());
+    let report: Value = serde_json::from_str(&stdout).expect("a report");
+    assert_eq!(status.code(), Some(1), "{stderr}{report:#}");
+    assert_eq!(count(&report, "/messages/sent") + count(&report, "/messages/unsent"), 400, "{report:#}");
 }
 
 #[test]
