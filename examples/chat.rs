@@ -1,11 +1,12 @@
-//! A chat room: what one says on a line, all hear. `quit` leaves.
+//! A chat room: every member receives every line. `quit` leaves.
 //!
 //!     cargo run --example chat
+//!     nc 127.0.0.1 7777
 
 use edgecho::protocol::{Decoder, Lines, Post, Protocol, Recipients, Reply, SessionId};
 use edgecho::server::Server;
 
-/// The room. What is not kept for each member alone would be kept here.
+/// The room. State that members share goes here, and needs no lock: there is one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Chat {
     members: usize,
@@ -37,7 +38,7 @@ impl Protocol for Chat {
 
     fn close(&mut self, _session: Lines, _id: SessionId, post: &mut Post) {
         self.members -= 1;
-        post.send(Recipients::All, format!("One has left. Members: {}\n", self.members).as_bytes());
+        post.send(Recipients::All, format!("A member left. Members: {}\n", self.members).as_bytes());
     }
 }
 

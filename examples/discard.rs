@@ -1,15 +1,16 @@
-//! The Discard Protocol of RFC 863, for up to a megabyte a second from each connection, with a report every ten seconds.
+//! The Discard Protocol of RFC 863, at up to 1 MB/s for each connection, with a report every ten seconds.
 //!
 //!     cargo run --example discard
+//!     head -c 3M /dev/zero | nc -N 127.0.0.1 7777
 
 use std::time::Duration;
 
 use edgecho::protocol::{Post, Protocol, Reply, Timer};
-use edgecho::server::{Builder, Limits, Server};
+use edgecho::server::{Builder, Server};
 
 const REPORT: u32 = 1;
 
-/// Reads, and counts.
+/// Counts the bytes that it discards.
 #[derive(Debug, Default)]
 pub(crate) struct Discard {
     bytes: u64,
@@ -33,9 +34,9 @@ impl Protocol for Discard {
     }
 }
 
-/// The limit is the server's: who sends faster is slowed down by TCP.
+/// Sets the rate limit. The server reads no faster, and TCP slows the peer.
 pub(crate) fn limited(builder: Builder, bytes_per_second: u64) -> Builder {
-    builder.limits(Limits { rate_limit: Some(bytes_per_second), ..Limits::default() })
+    builder.configure(|config| config.limits.rate_limit = Some(bytes_per_second))
 }
 
 #[allow(dead_code, reason = "the tests have another")]

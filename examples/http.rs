@@ -46,7 +46,7 @@ impl Format for Heads {
     }
 }
 
-/// What a request asks for.
+/// The answer that a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target {
     Greeting,

@@ -1,6 +1,7 @@
-//! A protocol with a handshake, and a time for each of its states: a name, a word, and then everything is echoed.
+//! A protocol with a handshake: a name, a password, and then an echo of each line. Each answer has a time limit.
 //!
 //!     cargo run --example login
+//!     nc 127.0.0.1 7777
 
 use std::time::Duration;
 
@@ -9,14 +10,14 @@ use edgecho::server::Server;
 
 const TOO_SLOW: u32 = 1;
 
-/// Asks for a name and a word.
+/// Asks for a name and a password, which is `friend`.
 #[derive(Debug)]
 pub(crate) struct Login {
-    /// How long each answer may take.
+    /// Time limit of each answer.
     pub(crate) patience: Duration,
 }
 
-/// What is awaited of a connection.
+/// The state of a connection: what it must send next.
 #[derive(Debug)]
 pub(crate) enum State {
     Name,

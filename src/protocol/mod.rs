@@ -1,5 +1,5 @@
-//! What the server does with the bytes of a connection. The server is compiled once for each protocol, so echo pays nothing for
-//! what other protocols need.
+//! Protocols: the server gives them the bytes of a connection, and they decide what it sends. The server is compiled once for each
+//! protocol, so echo pays nothing for what other protocols need.
 //!
 //! A [`Protocol`] is one value for the whole server. It may keep state of its own, and it keeps one [`Session`](Protocol::Session)
 //! for each connection. The server calls its methods from one thread, one after the other. No method may block.
@@ -53,3 +53,12 @@ pub use line::Line;
 pub(crate) use post::Request;
 pub use post::{Mail, Post, Recipients, SessionId, Timer};
 pub use reply::Reply;
+
+/// The pages of the documentation, whose code is compiled with the tests.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../docs/library.md")]
+    mod library {}
+    #[doc = include_str!("../../docs/protocols.md")]
+    mod protocols {}
+}

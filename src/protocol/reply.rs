@@ -1,4 +1,4 @@
-//! What a protocol answers a connection with.
+//! The reply: the connection that the server calls a protocol for.
 
 use std::net::SocketAddr;
 

@@ -80,6 +80,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     ///
     /// # Errors
     /// [`Error::Config`] for what makes no sense, [`Error::System`] for want of a pipe.
+    #[doc(hidden)]
     pub fn on_kernel(
         protocol: P,
         config: &Config,
@@ -93,12 +94,14 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     /// The token under which signals are to be watched.
+    #[doc(hidden)]
     #[must_use]
     pub fn signals_token() -> Token {
         Token::fixed(SIGNALS)
     }
 
     /// The token under which a listener is to be watched.
+    #[doc(hidden)]
     #[must_use]
     pub fn listener_token(index: usize) -> Token {
         tokens::of_listener(index)
@@ -208,10 +211,10 @@ fn bind_all(address: &ListenAddress, options: &SocketOptions) -> Result<Vec<List
     for &address in address.addresses() {
         match Listener::bind(&address, options) {
             Ok(listener) => listeners.push(listener),
-            Err(Error::Listen { address, source })
-                if matches!(Fault::of(&source), Fault::FamilyNotSupported | Fault::AddressNotAvailable) =>
+            Err(Error::Listen { address, error })
+                if matches!(Fault::of(&error), Fault::FamilyNotSupported | Fault::AddressNotAvailable) =>
             {
-                failure = Some(Error::Listen { address, source });
+                failure = Some(Error::Listen { address, error });
             }
             Err(error) => return Err(error),
         }

@@ -4,6 +4,7 @@ use std::{fmt, io};
 
 /// Why a call failed, or a connection ended before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Fault {
     /// `ETIMEDOUT`: the peer no longer acknowledges what it is sent. The connection is closed.
     TimedOut,
@@ -62,9 +63,7 @@ impl Fault {
     #[must_use]
     pub fn hint(self) -> &'static str {
         match self {
-            Self::AddressInUse => {
-                "; another socket has this port: choose another port with --listen, or find its owner with 'ss -ltnp'"
-            }
+            Self::AddressInUse => "; another socket has this port: choose another port, or find its owner with 'ss -ltnp'",
             Self::AddressNotAvailable => {
                 "; no interface of this host has that address: 'ip address' lists those that there are"
             }

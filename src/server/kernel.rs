@@ -13,6 +13,7 @@ use crate::sys::socket::{self, SocketFlags};
 /// The system under a server. No call blocks but `wait`.
 ///
 /// Time comes from here, too: the server looks at no other clock, so that a test can let months pass.
+#[doc(hidden)]
 pub trait Kernel {
     /// A connection. Dropping it closes it.
     type Stream: Stream;

@@ -31,6 +31,7 @@ const OTHER_DESCRIPTORS: usize = 3;
 
 /// How a run of the server ended.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Summary {
     /// Connections that the server closed although that destroyed bytes: [`Reason::Aborted`]. 0 if every connection ended in order. A peer
     /// that the write timeout cut off is counted as [`Reason::WriteStalled`] instead.

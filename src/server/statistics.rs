@@ -7,33 +7,34 @@ use std::{fmt, io};
 /// Why a connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum Reason {
     /// The peer sent its FIN, and had been sent everything it was owed.
     Peer,
     /// The peer reset the connection, or a call on it failed.
     Reset,
-    /// `--idle-timeout`.
+    /// The idle timeout, [`Timeouts::idle`](super::Timeouts::idle).
     Idle,
-    /// `--write-timeout`.
+    /// The write timeout, [`Timeouts::write`](super::Timeouts::write).
     WriteStalled,
-    /// `--max-lifetime`.
+    /// The maximum lifetime, [`Timeouts::lifetime`](super::Timeouts::lifetime).
     Lifetime,
     /// The protocol closed it, in order.
     Protocol,
-    /// `--max-per-ip`.
+    /// The limit per source address, [`Limits::max_per_ip`](super::Limits::max_per_ip).
     Limit,
-    /// At `--memory-limit`, it kept memory for a piece that did not become whole.
+    /// At the memory limit, [`Limits::memory_limit`](super::Limits::memory_limit), it kept memory for a piece that did not become whole.
     Memory,
     /// The drain's time was up, and it was closed in order.
     Drained,
     /// The server closed it although that destroyed bytes: at the end of the drain, by a second signal, when a connection that was being
-    /// closed made no progress, or with `--linger 0s`.
+    /// closed made no progress, or with [`SocketOptions::reset_on_close`](super::SocketOptions::reset_on_close).
     Aborted,
 }
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: &'static [Self] = &[
         Self::Peer,
         Self::Reset,
         Self::Idle,
@@ -92,13 +93,14 @@ impl fmt::Display for Reason {
 /// assert!(statistics.to_string().starts_with("accepted 0\n"));
 /// ```
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Statistics {
     /// Connections accepted.
     pub accepted: u64,
     /// Connections open.
     pub open: u64,
     /// Connections closed, by reason.
-    pub closed: [u64; Reason::ALL.len()],
+    closed: [u64; Reason::ALL.len()],
     /// Bytes read from peers.
     pub received_bytes: u64,
     /// Bytes taken by the kernel for peers.
@@ -167,7 +169,7 @@ impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "accepted {}", self.accepted)?;
         writeln!(f, "open {}", self.open)?;
-        for reason in Reason::ALL {
+        for &reason in Reason::ALL {
             writeln!(f, "closed_{} {}", reason.name(), self.closed_for(reason))?;
         }
         writeln!(f, "received_bytes {}", self.received_bytes)?;

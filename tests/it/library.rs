@@ -12,7 +12,7 @@ use crate::examples::{chat, discard, login, store};
 use crate::support::client::{assert_same, connect, echo, finish, pattern, read_to_fin, stuff};
 use crate::support::{eventually, raise_descriptor_limit};
 use edgecho::protocol::{Echo, Post, Protocol, Recipients, Reply, SessionId, Timer};
-use edgecho::server::{Builder, Error, Handle, Limits, PostError, Server, Summary, Timeouts};
+use edgecho::server::{Builder, Error, Handle, PostError, Server, Summary};
 
 /// A server in a thread of its own.
 pub(crate) struct Running {
@@ -70,9 +70,11 @@ fn a_thousand_hear_one_and_who_does_not_read_holds_up_nobody() {
     const MEMBERS: usize = 1_000;
     const SAID: usize = 200;
     raise_descriptor_limit();
-    let limits = Limits { outbox_limit: 4096, ..Limits::default() };
-    let timeouts = Timeouts { write: None, ..Timeouts::default() };
-    let room = Running::start(chat::Chat::default(), Server::builder().limits(limits).timeouts(timeouts));
+    let builder = Server::builder().configure(|config| {
+        config.limits.outbox_limit = 4096;
+        config.timeouts.write = None;
+    });
+    let room = Running::start(chat::Chat::default(), builder);
     let deaf = connect(room.address());
     let members: Vec<TcpStream> = (0..MEMBERS).map(|_| connect(room.address())).collect();
     let mut readers: Vec<_> = members.iter().map(lines).collect();
@@ -112,7 +114,7 @@ fn members_leave_in_order_and_the_others_are_told() {
     assert_eq!(line(&mut hears_other), "", "closed");
     drop(hears_other);
     drop(other);
-    assert_eq!(line(&mut hears_one), "One has left. Members: 1\n");
+    assert_eq!(line(&mut hears_one), "A member left. Members: 1\n");
     drop(hears_one);
     drop(one);
     assert_eq!(room.end().aborted, 0);

@@ -72,7 +72,7 @@ fn a_backlog_that_the_kernel_cuts_is_a_warning() {
 #[test]
 fn combinations_that_make_no_sense_are_refused_with_a_reason() {
     for (flags, reason) in [
-        (&["--idle-timeout", "60s", "--max-lifetime", "30s"] as &[_], "longer than --max-lifetime"),
+        (&["--idle-timeout", "60s", "--max-lifetime", "30s"] as &[_], "more than --max-lifetime"),
         (&["--max-per-ip", "10", "--max-connections", "5"], "more than --max-connections"),
         (&["--ipv6-only"], "no IPv6 address"),
         (&["--linger", "5s"], "would block"),

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::net::SocketAddr;
 
 use crate::support::scripted::{Outside, Shared, Socket, meanwhile, outside};
-use edgecho::protocol::{Echo, Post, SessionId};
+use edgecho::protocol::{Echo, Post, Protocol, Reply, SessionId};
 use edgecho::server::{Connection, Ending, Host, Peer, Progress};
 use edgecho::stream::Pipe;
 use edgecho::sys::epoll::EpollFlags;
@@ -24,8 +24,9 @@ const BUDGET_BYTES: usize = 40;
 const MOST_CALLS: usize = 2 * (BUDGET_BYTES + BUFFER_BYTES) + 5;
 
 /// A connection, the kernel under it, and the loop's memory of it.
-struct World {
+struct World<P> {
     kernel: Shared,
+    host: Host<P>,
     connection: Connection<Shared, ()>,
     pipe: Pipe,
     /// The first half of a turn is a call of its own, as it is where many are read before any is answered.
@@ -35,12 +36,46 @@ struct World {
     ending: Option<Ending>,
 }
 
-impl World {
+impl World<Echo> {
     fn new(is_in_halves: bool) -> Self {
+        Self::with(Echo, is_in_halves)
+    }
+}
+
+/// Echo that takes up to so many bytes at a time, and leaves the others.
+struct Nibble(usize);
+
+impl Protocol for Nibble {
+    type Session = ();
+
+    fn open(&mut self, _reply: &mut impl Reply) {}
+
+    fn receive(&mut self, (): &mut (), input: &[u8], reply: &mut impl Reply) {
+        let taken = input.len().min(self.0);
+        reply.send(&input[..taken]);
+        reply.leave(input.len() - taken);
+    }
+
+    fn drained(&mut self, (): &mut (), reply: &mut impl Reply) {
+        assert_eq!(reply.pending_bytes(), 0);
+    }
+}
+
+impl<P: Protocol<Session = ()>> World<P> {
+    fn with(protocol: P, is_in_halves: bool) -> Self {
         let kernel = Shared(Rc::new(RefCell::new(Socket::new(MOST_CALLS, 1))));
         let connection = Connection::new(kernel.clone(), ());
         let pipe = Pipe::new().expect("a pipe");
-        Self { kernel, connection, pipe, is_in_halves, is_ready: false, is_watched_for_room: false, ending: None }
+        Self {
+            kernel,
+            host: Host::new(protocol),
+            connection,
+            pipe,
+            is_in_halves,
+            is_ready: false,
+            is_watched_for_room: false,
+            ending: None,
+        }
     }
 
     /// What the server does with a connection in one turn of its loop. Gives whether there was anything to do.
@@ -78,15 +113,15 @@ impl World {
         let progress = if self.is_in_halves && self.connection.needs_only_read() {
             match self.connection.read(&mut buffer) {
                 Ok(0) => Progress::Ended(Ending::ByPeer),
-                Ok(count) => match self.connection.respond(&mut Host::new(Echo), &buffer[..count], &mut turn) {
+                Ok(count) => match self.connection.respond(&mut self.host, &buffer[..count], &mut turn) {
                     Ok(()) if self.connection.is_quiet() => Progress::Waiting,
-                    Ok(()) => self.connection.advance(&mut Host::new(Echo), &mut buffer, BUDGET_BYTES - count, &mut turn),
+                    Ok(()) => self.connection.advance(&mut self.host, &mut buffer, BUDGET_BYTES - count, &mut turn),
                     Err(error) => Progress::Ended(Ending::Failed(error)),
                 },
                 Err(progress) => progress,
             }
         } else {
-            self.connection.advance(&mut Host::new(Echo), &mut buffer, BUDGET_BYTES, &mut turn)
+            self.connection.advance(&mut self.host, &mut buffer, BUDGET_BYTES, &mut turn)
         };
         assert!(self.pipe.is_empty(), "what one connection leaves in the pipe, another would be sent");
         let mut kernel = self.kernel.0.borrow_mut();
@@ -131,7 +166,7 @@ fn schedule() -> impl Strategy<Value = (Vec<Outside>, Vec<Outside>)> {
     (prop::collection::vec(outside(), 0..60), prop::collection::vec(meanwhile(), 0..20))
 }
 
-fn play(world: &mut World, events: Vec<Outside>, meanwhile: Vec<Outside>) {
+fn play<P: Protocol<Session = ()>>(world: &mut World<P>, events: Vec<Outside>, meanwhile: Vec<Outside>) {
     world.kernel.0.borrow_mut().meanwhile = meanwhile.into();
     for event in events {
         match event {
@@ -144,28 +179,43 @@ fn play(world: &mut World, events: Vec<Outside>, meanwhile: Vec<Outside>) {
     }
 }
 
+/// Plays a schedule, and then lets the peer take everything and finish.
+fn check_orderly<P: Protocol<Session = ()>>(
+    world: &mut World<P>,
+    events: Vec<Outside>,
+    meanwhile: Vec<Outside>,
+) -> Result<(), TestCaseError> {
+    play(world, events, meanwhile);
+    world.run_dry();
+    // Nothing more comes, and the peer takes all: whatever is still owed must flow without anything else happening.
+    world.kernel.0.borrow_mut().happen(Outside::Take(1_000_000));
+    world.run_dry();
+    {
+        let mut kernel = world.kernel.0.borrow_mut();
+        prop_assert!(kernel.unread.is_empty(), "invariant 3: {} bytes left unread", kernel.unread.len());
+        prop_assert_eq!(&kernel.echoed, &kernel.sent_by_peer, "invariant 3: bytes left unsent");
+        kernel.happen(Outside::Finish);
+    }
+    world.run_dry();
+    prop_assert!(matches!(world.ending, Some(Ending::ByPeer)), "invariant 3: {:?}", world.ending);
+    let kernel = world.kernel.0.borrow();
+    prop_assert_eq!(&kernel.echoed, &kernel.sent_by_peer);
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// A peer that sends, half-closes and takes everything in the end gets everything, whatever came between.
     #[test]
     fn an_orderly_peer_gets_every_byte((events, meanwhile) in schedule(), is_in_halves in any::<bool>()) {
-        let mut world = World::new(is_in_halves);
-        play(&mut world, events, meanwhile);
-        world.run_dry();
-        // Nothing more comes, and the peer takes all: whatever is still owed must flow without anything else happening.
-        world.kernel.0.borrow_mut().happen(Outside::Take(1_000_000));
-        world.run_dry();
-        {
-            let mut kernel = world.kernel.0.borrow_mut();
-            prop_assert!(kernel.unread.is_empty(), "invariant 3: {} bytes left unread", kernel.unread.len());
-            prop_assert_eq!(&kernel.echoed, &kernel.sent_by_peer, "invariant 3: bytes left unsent");
-            kernel.happen(Outside::Finish);
-        }
-        world.run_dry();
-        prop_assert!(matches!(world.ending, Some(Ending::ByPeer)), "invariant 3: {:?}", world.ending);
-        let kernel = world.kernel.0.borrow();
-        prop_assert_eq!(&kernel.echoed, &kernel.sent_by_peer);
+        check_orderly(&mut World::new(is_in_halves), events, meanwhile)?;
+    }
+
+    /// The same for a protocol that leaves input: it is offered again until all is taken, and only then the connection ends.
+    #[test]
+    fn an_orderly_peer_gets_every_byte_from_a_protocol_that_leaves_input((events, meanwhile) in schedule(), bytes in 1_usize..20) {
+        check_orderly(&mut World::with(Nibble(bytes), false), events, meanwhile)?;
     }
 
     /// A reset at any point ends the connection, and what was echoed until then is a prefix.

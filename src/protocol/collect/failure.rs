@@ -5,34 +5,34 @@ use std::io;
 /// Reaction to a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remedy {
-    /// Try again after a pause, from the byte on at which it failed. Nothing is accepted meanwhile.
+    /// Retry after a pause, from the byte at which the write failed. No frame is accepted meanwhile.
     Retry,
-    /// End the server with an error that says how many frames were not written.
+    /// End the server with an error that tells how many frames were not written.
     GiveUp,
 }
 use Remedy::{GiveUp, Retry};
 
-/// The errors that write(2) lists and that say something about the output, each with the reason for what is done. A retry can succeed
-/// where somebody else can make room; it may not hide that something is lost already.
+/// Errors of write(2) that concern the output, each with the reason for the reaction. A retry makes sense where room can be made. It must
+/// not hide that something is lost already.
 const TABLE: &[(i32, Remedy)] = &[
     // "The device containing the file has no room for the data": files can be removed, and a volume can grow.
     (libc::ENOSPC, Retry),
     // "The user's quota of disk blocks on the filesystem has been exhausted": as above, or the quota is raised.
     (libc::EDQUOT, Retry),
     // "An attempt was made to write a file that exceeds the maximum file size or the process's file size limit": we append, so the
-    // next write succeeds when somebody has truncated the file, or raised the limit with prlimit(1).
+    // next write succeeds once the file is truncated, or the limit is raised with prlimit(1).
     (libc::EFBIG, Retry),
     // Not in write(2), but sockets and some filesystems report it (send(2)): the kernel is short of memory for now.
     (libc::ENOMEM, Retry),
     (libc::ENOBUFS, Retry),
-    // "A low-level I/O error. This error may relate to the write-back of data written by an earlier write(2)": lines that were
-    // written before may be lost, and no retry brings them back.
+    // "A low-level I/O error. This error may relate to the write-back of data written by an earlier write(2)": earlier lines may be
+    // lost, and no retry brings them back.
     (libc::EIO, GiveUp),
-    // "The reading end is closed": lines that it had not read yet are lost with it.
+    // "The reading end is closed": the lines in the pipe are lost.
     (libc::EPIPE, GiveUp),
 ];
 
-/// Returns the reaction to a failure. Errors that the table does not have are defects or do not go away: the server ends.
+/// Returns the reaction to a failure. Errors that are not in the table are defects, or permanent: the server ends.
 pub(super) fn remedy(error: &io::Error) -> Remedy {
     let row = TABLE.iter().find(|&&(errno, _)| Some(errno) == error.raw_os_error());
     row.map_or(GiveUp, |&(_, remedy)| remedy)

@@ -3,10 +3,11 @@
 mod failure;
 mod record;
 mod sink;
+mod waiting;
 mod writer;
 
 use std::borrow::Cow;
-use std::collections::{HashSet, TryReserveError, VecDeque};
+use std::collections::{TryReserveError, VecDeque};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -26,46 +27,46 @@ use crate::throttle::Throttle;
 use failure::{Remedy, remedy};
 use record::Record;
 use sink::{Sink, Step};
+use waiting::Waiting;
 
 /// Bytes of lines that are put together for one write(2).
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// Bytes of payloads that are looked at or written in one turn of the loop. What is left has the next one.
-const WORK_BYTES_A_TURN: usize = 256 * 1024;
+/// Bytes of payloads that are checked or written in one turn of the loop. The rest continues in the next turn.
+const WORK_BYTES_PER_TURN: usize = 256 * 1024;
 
-/// The timer that tries again after a failure. The pause doubles from the first to the last.
+/// The timer of a retry. The pause doubles from the first to the last.
 const RETRY: u32 = 0;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The timer that goes on in the next turn.
+/// The timer that continues in the next turn.
 const CONTINUE: u32 = 1;
 
-/// Takes frames, and writes each as a line of JSON:
+/// Writes each received frame as a line of JSON:
 ///
 /// ```json
 /// {"session":"gs-1@127.0.0.1:40312","sequence":1,"length":5,"encoding":"text","payload":"hello","received_at":"2026-11-20T14:44:07.694924Z"}
 /// ```
 ///
-/// A payload that is not UTF-8 is in base64 (RFC 4648, 4). Sessions are numbered from 1 in the order in which they came, and
-/// frames from 1 within each. `received_at` is what the system's clock says, which may jump; the order of frames is that of the numbers.
+/// A payload that is not UTF-8 is in base64 (RFC 4648, section 4). Sessions are numbered from 1 in the order of acceptance, and frames
+/// from 1 within each session. `received_at` is the time of the system clock, which may jump: the sequence numbers tell the order.
 ///
 /// # Memory
-/// A frame is in the queue until its line has been written. While the queue is full, nothing is read: TCP slows the senders, and nothing
-/// is lost. The queue is passed by what one read holds, 32 KiB, at most. So the payloads take up to `queue` times `max_frame` bytes.
-/// Lines are made in parts, which take 512 KiB at most.
+/// A frame is in the queue until its line is written. While the queue is full, the server reads nothing: TCP slows the senders, and
+/// nothing is lost. The frames of one read, 32 KiB, may exceed the queue. So the payloads take up to `queue` times `max_frame` bytes.
+/// Lines are made in parts, which take at most 512 KiB.
 ///
 /// # Failures
-/// Every accepted frame is written once, or the server ends with an error that says how many were not. A full disk (`ENOSPC`), a quota
-/// (`EDQUOT`) and a limit on the size of the file (`EFBIG`) are waited out: the write is tried again, from the byte on at which it
-/// failed, at least once a second, and no frame is accepted meanwhile. `EIO`, `EPIPE` and all others end the server. A consumer that
-/// takes nothing, and a disk that is slow, hold up neither the other connections nor the exit: the drain's time limits that, and a second
-/// signal ends the wait.
+/// Every accepted frame is written once, or the server ends with an error that tells how many were not. After a full disk (`ENOSPC`), a
+/// quota (`EDQUOT`) or a limit on the file size (`EFBIG`), the write is retried at least once a second, from the byte at which it failed,
+/// and no frame is accepted meanwhile. `EIO`, `EPIPE` and all other errors end the server. A stalled consumer or a slow disk delays
+/// neither the other connections nor the exit: the drain timeout limits the wait, and a second signal ends it.
 ///
 /// # Files
-/// A file is appended to (`O_APPEND`). When it is renamed or removed, lines still go there, and not to a new file of the old name, until
-/// the server is started anew. When it is truncated, the next line is at its new end: a rotation that copies and truncates works. At the
-/// end of a drain the file is synced to the disk (fdatasync(2)); a second signal does not wait for that.
+/// Lines are appended to a file (`O_APPEND`). If the file is renamed or removed, the lines follow it until the server is restarted. If it
+/// is truncated, the next line is at its new end: a rotation that copies and truncates works. At the end of a drain the file is synced to
+/// the disk (fdatasync(2)); a second signal does not wait for that.
 ///
 /// ```
 /// use std::path::Path;
@@ -81,15 +82,15 @@ const CONTINUE: u32 = 1;
 pub struct Collect {
     frame: Frame,
     max_frame: usize,
-    /// Frames of which no line, or a part of one, has been made.
+    /// Frames whose line is not made, or only in part.
     queue: VecDeque<Record>,
-    /// Where the lines end that have been made and not written, in bytes since the start.
+    /// The ends of the lines that are made and not written, in bytes since the start.
     ends: VecDeque<u64>,
     queue_limit: usize,
     sink: Sink,
     /// Lines for the next write(2).
     batch: Vec<u8>,
-    /// Bytes that the sink has been given since the start.
+    /// Bytes given to the sink since the start.
     given_bytes: u64,
     waiting: Waiting,
     sessions: u64,
@@ -99,44 +100,17 @@ pub struct Collect {
     failure: Option<String>,
 }
 
-/// The output has failed, and has written nothing since.
+/// A failure of the output, which has written nothing since.
 struct Trouble {
     error: io::Error,
     next_pause: Duration,
-    /// There was a warning, which was not held back.
+    /// A warning was logged, and not suppressed.
     is_known: bool,
-    /// The timer is set. Until it comes nothing is tried.
+    /// The retry timer is set. Nothing is tried before it.
     is_paused: bool,
 }
 
-/// The connections that are not read because the queue is full, in the order in which they came to it.
-#[derive(Default)]
-struct Waiting {
-    order: VecDeque<SessionId>,
-    members: HashSet<SessionId>,
-}
-
-impl Waiting {
-    fn add(&mut self, id: SessionId) {
-        if self.members.insert(id) {
-            self.order.push_back(id);
-        }
-    }
-
-    /// Forgets a connection that has gone. Its place is given back with those of others, so that this takes O(1), amortised.
-    fn remove(&mut self, id: SessionId) {
-        if self.members.remove(&id) && self.order.len() > 2 * self.members.len() {
-            self.order.retain(|id| self.members.contains(id));
-        }
-    }
-
-    fn take(&mut self) -> impl Iterator<Item = SessionId> + '_ {
-        self.members.clear();
-        self.order.drain(..)
-    }
-}
-
-/// What is kept of a connection.
+/// The state of one connection.
 pub struct Session {
     name: Rc<str>,
     frames: Frames,
@@ -144,14 +118,14 @@ pub struct Session {
 }
 
 impl Collect {
-    /// How many frames may wait by default.
+    /// The default of the queue, in frames.
     pub const QUEUE: usize = 256;
 
-    /// Writes to `output`, a file that is appended to, a FIFO or a device, or to stdout; takes frames of up to `max_frame` bytes, and
-    /// queues up to `queue` of them, at least one.
+    /// Returns the protocol. It appends to `output`, a file, FIFO or device, or writes to stdout. It takes frames of up to `max_frame`
+    /// bytes, and queues up to `queue` frames, at least one.
     ///
     /// # Errors
-    /// When the output cannot be opened.
+    /// The error of open(2) or fstat(2).
     pub fn new(output: Option<&Path>, queue: usize, max_frame: usize) -> io::Result<Self> {
         Ok(Self {
             frame: Frame::new(max_frame),
@@ -170,9 +144,9 @@ impl Collect {
         })
     }
 
-    /// Writes as much as is taken, and as is right in one turn.
+    /// Writes what the output takes, up to the limit of one turn.
     fn write(&mut self, post: &mut Post) {
-        let mut budget_bytes = WORK_BYTES_A_TURN;
+        let mut budget_bytes = WORK_BYTES_PER_TURN;
         while self.failure.is_none() && !self.trouble.as_ref().is_some_and(|trouble| trouble.is_paused) {
             self.fill_batch(&mut budget_bytes);
             if self.sink.is_ready() {
@@ -205,7 +179,7 @@ impl Collect {
         }
     }
 
-    /// Makes lines of what waits, as many as go together.
+    /// Makes lines of queued frames, up to a full batch.
     fn fill_batch(&mut self, budget_bytes: &mut usize) {
         while let Some(record) = self.queue.front_mut()
             && record.write(&mut self.batch, BATCH_BYTES, budget_bytes)
@@ -249,7 +223,7 @@ impl Collect {
         }
     }
 
-    /// Takes the lines that have been written off the queue.
+    /// Forgets lines that are written.
     fn forget_written(&mut self) {
         let written_bytes = self.sink.written_bytes();
         while self.ends.front().is_some_and(|&end| end <= written_bytes) {
@@ -257,7 +231,7 @@ impl Collect {
         }
     }
 
-    /// Returns the number of frames that were accepted, and are not known to be written.
+    /// Returns the number of accepted frames that are not known to be written.
     fn unwritten(&self) -> usize {
         self.queue.len() + self.ends.len()
     }
@@ -266,14 +240,14 @@ impl Collect {
         self.failure.is_none() && self.trouble.is_none() && self.unwritten() < self.queue_limit
     }
 
-    /// Returns what is to be said when frames are lost.
+    /// Returns the error for lost frames.
     fn reason(&mut self, why: &dyn std::fmt::Display) -> String {
         self.forget_written();
         format!("cannot write what was collected: {why}: {} frames were not written", self.unwritten())
     }
 }
 
-/// Returns a frame with memory of its own.
+/// Returns a frame that owns its memory.
 fn into_owned(frame: Cow<'_, [u8]>) -> Result<Vec<u8>, TryReserveError> {
     match frame {
         Cow::Owned(frame) => Ok(frame),
@@ -383,30 +357,5 @@ impl Background for Collect {
         self.sink.sync_failure().map_or(Ok(()), |failure| {
             Err(format!("all frames were written, but it is not certain that they are on the disk: cannot sync: {failure}"))
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use slotmap::SlotMap;
-
-    #[test]
-    fn connections_that_go_while_they_wait_leave_nothing_behind() {
-        let mut ids = SlotMap::<SessionId, ()>::with_key();
-        let mut waiting = Waiting::default();
-        let stays = [ids.insert(()), ids.insert(())];
-        waiting.add(stays[0]);
-        for _ in 0..10_000 {
-            let id = ids.insert(());
-            waiting.add(id);
-            waiting.remove(id);
-            waiting.remove(id);
-        }
-        waiting.add(stays[1]);
-        waiting.add(stays[0]);
-        assert!(waiting.order.len() <= 4, "{}", waiting.order.len());
-        assert_eq!(waiting.take().filter(|id| stays.contains(id)).collect::<Vec<_>>(), stays);
-        assert!(waiting.order.is_empty() && waiting.members.is_empty());
     }
 }

@@ -1,5 +1,5 @@
-//! A frame in the queue, and the line that is made of it: in parts, so that a large one neither holds up the loop nor needs memory
-//! for all of its line.
+//! Queued frames, and the lines made of them. A line is made in parts, so that a large frame neither delays the loop nor needs memory for
+//! its whole line.
 
 use std::io::Write;
 use std::rc::Rc;
@@ -10,32 +10,32 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::protocol::decode::Frames;
 
-/// Bytes of a payload that are looked at, or written, in one step. A multiple of 3, so that base64 has no padding in the middle.
+/// Bytes of a payload that one step checks or writes. A multiple of 3, so that base64 has no padding in the middle.
 const PART_BYTES: usize = 12 * 1024;
 
-/// Bytes that a line has beside its payload, roughly: so much work is counted for a frame without any.
+/// Approximate bytes of a line without its payload: the work that an empty frame counts for.
 const FRAMING_BYTES: usize = 128;
 
-/// The end of the year 9999, the last that RFC 3339 can write.
+/// The end of the year 9999, the last one in RFC 3339.
 const LAST_TIME: Duration = Duration::new(253_402_300_799, 999_999_999);
 
-/// A frame that was accepted.
+/// An accepted frame.
 pub(super) struct Record {
     session: Rc<str>,
     sequence: u64,
     frame: Vec<u8>,
     received_at: SystemTime,
     stage: Stage,
-    /// Bytes of the payload that the stage is done with.
+    /// Bytes of the payload that the stage has finished.
     done: usize,
 }
 
 /// Progress of a record's line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// The payload is searched for bytes that are not UTF-8. Nothing is written yet.
+    /// The payload is checked for bytes that are not UTF-8. Nothing is written yet.
     Checking,
-    /// The line has begun, with a payload in this encoding.
+    /// The line has begun. The payload has this encoding.
     Writing(Encoding),
 }
 
@@ -45,7 +45,7 @@ enum Encoding {
     Base64,
 }
 
-/// Returns the time as the system's clock has it. That clock can be set, also to what RFC 3339 cannot write: the time is then the nearest
+/// Returns the time of the system clock. The clock may be set to a time that RFC 3339 cannot express. The result is then the nearest time
 /// that it can.
 pub(super) fn now() -> SystemTime {
     within_rfc_3339(SystemTime::now())
@@ -60,8 +60,8 @@ impl Record {
         Self { session, sequence, frame, received_at, stage: Stage::Checking, done: 0 }
     }
 
-    /// Appends the next part of the line to `batch`, until that has `batch_bytes`, or `budget_bytes` of work are done, which are taken
-    /// from it. Returns whether the line is whole. A call does at most one part more than it was allowed.
+    /// Appends parts of the line to `batch`, until `batch` has `batch_bytes` or the budget is used up. Takes the work done from
+    /// `budget_bytes`. Returns whether the line is whole. A call may exceed either limit by one part.
     pub(super) fn write(&mut self, batch: &mut Vec<u8>, batch_bytes: usize, budget_bytes: &mut usize) -> bool {
         while batch.len() < batch_bytes && *budget_bytes > 0 {
             let before = self.done;
@@ -92,14 +92,14 @@ impl Record {
         &rest[..rest.len().min(PART_BYTES)]
     }
 
-    /// Looks for bytes that are not UTF-8, and begins the line when it is known whether there are any.
+    /// Checks the next part for bytes that are not UTF-8. Begins the line once the encoding is known.
     fn check(&mut self, batch: &mut Vec<u8>) {
         let part = self.part();
         let is_last = self.done + part.len() == self.payload().len();
         match std::str::from_utf8(part) {
             Ok(_) if is_last => self.begin(Encoding::Text, batch),
             Ok(_) => self.done += part.len(),
-            // A character that the part has cut is looked at with the next.
+            // A character that the part has cut is checked with the next part.
             Err(error) if error.error_len().is_none() && !is_last => self.done += error.valid_up_to(),
             Err(_) => self.begin(Encoding::Base64, batch),
         }
@@ -109,7 +109,7 @@ impl Record {
         let Self { session, sequence, .. } = self;
         let (length, name) =
             (Frames::payload(&self.frame).len(), if encoding == Encoding::Text { "text" } else { "base64" });
-        // The name of a session is a number and an address: nothing in it has to be escaped.
+        // The name of a session is a number and an address, which need no escapes.
         write!(batch, r#"{{"session":"{session}","sequence":{sequence},"length":{length},"encoding":"{name}","payload":""#)
             .expect("a vector takes it");
         (self.stage, self.done) = (Stage::Writing(encoding), 0);
@@ -119,11 +119,11 @@ impl Record {
         let (part, start) = (self.part(), batch.len());
         match encoding {
             Encoding::Text => {
-                // All of it is text. A character that the part has cut comes with the next.
+                // The whole payload is text. A character that the part has cut comes with the next part.
                 let text = part.utf8_chunks().next().map_or("", |chunk| chunk.valid());
                 serde_json::to_writer(&mut *batch, text).expect("text into memory");
                 batch.pop();
-                batch.remove(start); // the quotes, which stand around the whole payload
+                batch.remove(start); // the quotes: only the whole payload has them
                 self.done += text.len();
             }
             Encoding::Base64 => {
@@ -142,7 +142,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    /// Makes a line with so much allowed at a time, and gives it with the largest part.
+    /// Makes a line with these limits for each call. Returns it, and the length of the largest part.
     fn line(payload: &[u8], batch_bytes: usize, budget_bytes: usize) -> (Vec<u8>, usize) {
         let mut record = Record::new("gs-1@[::1]:7".into(), 3, Frames::encode(payload), UNIX_EPOCH);
         let (mut line, mut largest) = (Vec::new(), 0);

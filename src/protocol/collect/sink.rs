@@ -1,9 +1,9 @@
-//! Where lines go. The loop never blocks on it, whatever it is.
+//! The output of lines. The loop never blocks on it.
 //!
-//! What can be polled (a pipe, a FIFO, a terminal) is opened anew, through proc(5), so that it does not block: to set `O_NONBLOCK` on
-//! a descriptor that was inherited would set it for everybody who shares it, the shell included. What cannot be polled (a regular file,
-//! `/dev/null`, `/dev/full`), or cannot be opened anew (a socket, or a pipe of another user), is written to by a thread of its own,
-//! which says by an eventfd when it is done.
+//! An output that epoll can watch (a pipe, a FIFO, a terminal) is reopened through proc(5) without blocking. Setting `O_NONBLOCK` on an
+//! inherited descriptor would set it for every process that shares it, such as the shell. Another output (a regular file, `/dev/null`,
+//! `/dev/full`), or one that cannot be reopened (a socket, a pipe of another user), is written to by a thread, which reports through an
+//! eventfd.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -16,8 +16,8 @@ use tracing::warn;
 use super::writer::{Activity, Writer};
 use crate::sys::epoll::{self, CreateFlags, EpollFlags};
 
-/// Returns whether a regular file ends within a line, as a run leaves it that could not write to its end. A file that may not be read is
-/// taken to be whole.
+/// Returns whether a regular file ends within a line, which happens when a run could not write its last line. A file without read
+/// permission is assumed to be whole.
 fn ends_within_a_line(path: &Path) -> io::Result<bool> {
     if !path.metadata()?.is_file() {
         return Ok(false);
@@ -36,26 +36,26 @@ fn ends_within_a_line(path: &Path) -> io::Result<bool> {
 pub(super) enum Step {
     /// The batch has been written.
     Done,
-    /// There is more to write, and it can be tried at once.
+    /// There is more to write, and the next step can be tried at once.
     More,
-    /// There is more to write, but not before the source makes an event, or before a retry.
+    /// There is more to write, after an event of the descriptor or a retry.
     Waiting,
 }
 
-/// The output, and the batch that it is being sent.
+/// The output, and the batch that is being written.
 pub(super) struct Sink {
     output: Output,
     sync: Sync,
 }
 
 enum Output {
-    /// Written to by the loop itself, without blocking: what `done` leaves of the batch.
+    /// The loop writes itself, without blocking. The first `done` bytes of the batch are written.
     Polled { file: File, batch: Vec<u8>, done: usize, written_bytes: u64 },
-    /// Written to by a thread.
+    /// A thread writes.
     Threaded(Writer),
 }
 
-/// Progress of the final sync, which has the lines reach the disk.
+/// Progress of the final sync to the disk.
 enum Sync {
     NotBegun,
     Running,
@@ -66,7 +66,7 @@ impl Sink {
     /// Opens a file, or stdout.
     pub(super) fn open(output: Option<&Path>) -> io::Result<Self> {
         let file = match output {
-            // A FIFO that nobody reads is an error, and not a wait without an end (open(2), ENXIO).
+            // A FIFO without a reader is an error (open(2), ENXIO), and not an endless wait.
             Some(path) => {
                 let mut file = OpenOptions::new().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(path)?;
                 if ends_within_a_line(path)? {
@@ -82,7 +82,7 @@ impl Sink {
             Some(_) => Ok(file),
             None => OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open("/proc/self/fd/1").map_err(|_| file),
         };
-        // A file behind stdout is appended to, however the shell has opened it: truncating it then makes room.
+        // If stdout is a file, it is appended to, even if the shell has opened it otherwise: truncating it then makes room.
         let polled = match polled {
             Err(file) if output.is_none() && file.metadata()?.is_file() => {
                 Err(OpenOptions::new().append(true).open("/proc/self/fd/1").unwrap_or(file))
@@ -96,7 +96,7 @@ impl Sink {
         Ok(Self { output, sync: Sync::NotBegun })
     }
 
-    /// Returns what makes an event when more can be written.
+    /// Returns the descriptor that makes an event when more can be written.
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         match &self.output {
             Output::Polled { file, .. } => file.as_fd(),
@@ -104,14 +104,14 @@ impl Sink {
         }
     }
 
-    /// Takes note of an event of the source.
+    /// Acts on an event of the descriptor.
     pub(super) fn on_event(&mut self) {
         if let Output::Threaded(writer) = &mut self.output {
             writer.on_event();
         }
     }
 
-    /// Returns whether a batch can be begun: none is being written, and none has failed.
+    /// Returns whether a batch can begin: none is being written, and none has failed.
     pub(super) fn is_ready(&self) -> bool {
         match &self.output {
             Output::Polled { batch, .. } => batch.is_empty(),
@@ -119,7 +119,7 @@ impl Sink {
         }
     }
 
-    /// Takes a batch, to be written by [`step`](Self::step)s, and leaves an empty one.
+    /// Takes a batch, and leaves an empty one. [`step`](Self::step) writes it.
     pub(super) fn begin(&mut self, next: &mut Vec<u8>) {
         match &mut self.output {
             Output::Polled { batch, done, .. } => {
@@ -130,10 +130,10 @@ impl Sink {
         }
     }
 
-    /// Writes on, with at most one write(2).
+    /// Continues to write, with at most one write(2).
     ///
     /// # Errors
-    /// Those of write(2), each told once. The batch stays, at the byte at which it failed, for a [`retry`](Self::retry).
+    /// The errors of write(2), each returned once. The batch keeps the bytes that were not written, for a [`retry`](Self::retry).
     pub(super) fn step(&mut self) -> io::Result<Step> {
         match &mut self.output {
             Output::Threaded(writer) => match writer.activity() {
@@ -161,14 +161,14 @@ impl Sink {
         }
     }
 
-    /// Has a batch that failed tried again by the next [`step`](Self::step).
+    /// Lets the next [`step`](Self::step) retry a batch that failed.
     pub(super) fn retry(&mut self) {
         if let Output::Threaded(writer) = &mut self.output {
             writer.retry();
         }
     }
 
-    /// Returns the number of bytes that have been written since the start.
+    /// Returns the number of bytes written since the start.
     pub(super) fn written_bytes(&self) -> u64 {
         match &self.output {
             Output::Polled { written_bytes, .. } => *written_bytes,
@@ -176,8 +176,8 @@ impl Sink {
         }
     }
 
-    /// Has what was written reach the disk, where there is one. Returns whether that has come to its end; if not, the source makes an
-    /// event when it has.
+    /// Syncs the output to the disk, if there is one. Returns whether the sync has ended. If not, the descriptor makes an event at its
+    /// end.
     pub(super) fn sync(&mut self) -> bool {
         let Output::Threaded(writer) = &mut self.output else { return true };
         match self.sync {
@@ -195,7 +195,7 @@ impl Sink {
         matches!(self.sync, Sync::Ended(_))
     }
 
-    /// Returns why it is not certain that what was written is on the disk, if a sync was begun.
+    /// Returns the reason why the written lines may not be on the disk, if a sync was begun.
     pub(super) fn sync_failure(&self) -> Option<String> {
         match &self.sync {
             Sync::NotBegun | Sync::Ended(Ok(())) => None,

@@ -1,4 +1,4 @@
-//! A thread that writes to an output that may block: one batch after the other. The loop never waits for it.
+//! A thread that writes to an output that may block, one batch after the other. The loop never waits for it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use crate::sys::eventfd::{self, EventFdFlags};
 use crate::sys::signal;
 use crate::sys::{file, thread};
 
-/// The end of the thread that the loop holds. When it goes, the thread ends after the write that it is in.
+/// The loop's handle to the thread. When it is dropped, the thread ends after its current write.
 pub(super) struct Writer {
     eventfd: OwnedFd,
     shared: Arc<Shared>,
@@ -19,7 +19,7 @@ pub(super) struct Writer {
 
 enum Job {
     Write(Vec<u8>),
-    /// Goes on with the batch that failed.
+    /// Continues the batch that failed.
     Retry,
     Sync,
 }
@@ -30,7 +30,7 @@ pub(super) enum Activity {
     #[default]
     Idle,
     Busy,
-    /// The batch stopped at the error, which is taken once; the batch waits for a retry.
+    /// The batch waits for a retry after this error, which is taken once.
     Failed(Option<io::Error>),
 }
 
@@ -39,7 +39,7 @@ struct State {
     activity: Activity,
     written_bytes: u64,
     sync: Option<io::Result<()>>,
-    /// The memory of the batch before.
+    /// The memory of the previous batch.
     spare: Vec<u8>,
 }
 
@@ -62,10 +62,10 @@ impl Writer {
         let (ready, is_ready) = sync_channel(1);
         let (theirs, state) = (Arc::clone(&ends), Arc::clone(&shared));
         std::thread::Builder::new().name("output".to_owned()).spawn(move || {
-            // Signals are the loop's. A blocked SIGXFSZ ends no process: the write fails with EFBIG.
+            // The loop handles signals. With SIGXFSZ blocked, a write above the size limit fails with EFBIG and does not end the process.
             let _ = signal::block_all();
             let own = own_descriptors(&theirs.0, theirs.1.as_fd());
-            drop(theirs); // while the loop still has them: closing is for the table that they were opened in
+            drop(theirs); // the loop still has them, and closes them in the table that they were opened in
             match own {
                 Ok((file, eventfd)) => {
                     let _ = ready.send(Ok(()));
@@ -79,14 +79,14 @@ impl Writer {
         Ok(Self { eventfd, shared, jobs })
     }
 
-    /// Returns what makes an event when the thread has done what it was given.
+    /// Returns the descriptor that makes an event when the thread has finished a job.
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.eventfd.as_fd()
     }
 
-    /// Takes note of that event.
+    /// Acts on an event of the descriptor.
     pub(super) fn on_event(&mut self) {
-        let _ = eventfd::take(self.descriptor()); // it may have been taken with the event before
+        let _ = eventfd::take(self.descriptor()); // an earlier event may have taken it
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -102,30 +102,30 @@ impl Writer {
         }
     }
 
-    /// Returns the number of bytes that have been written since the start.
+    /// Returns the number of bytes written since the start.
     pub(super) fn written_bytes(&self) -> u64 {
         self.shared.state().written_bytes
     }
 
-    /// Gives the idle thread a batch, and takes the memory of the one before for it.
+    /// Gives the idle thread a batch, in exchange for the memory of the previous batch.
     pub(super) fn begin(&mut self, batch: &mut Vec<u8>) {
         let spare = std::mem::take(&mut self.shared.state().spare);
         self.give(Job::Write(std::mem::replace(batch, spare)));
     }
 
-    /// Has the batch that failed tried again, from where it stopped.
+    /// Lets the thread retry the batch that failed, from the byte at which it stopped.
     pub(super) fn retry(&mut self) {
         if matches!(self.shared.state().activity, Activity::Failed(_)) {
             self.give(Job::Retry);
         }
     }
 
-    /// Has the idle thread ask the kernel that what was written reach the disk.
+    /// Lets the idle thread sync the output to the disk.
     pub(super) fn sync(&mut self) {
         self.give(Job::Sync);
     }
 
-    /// Takes what came of that, once it has.
+    /// Takes the result of the sync, once there is one.
     pub(super) fn take_sync(&mut self) -> Option<io::Result<()>> {
         self.shared.state().sync.take()
     }
@@ -142,8 +142,8 @@ fn died() -> io::Error {
     io::Error::other("the thread that writes has died")
 }
 
-/// Gives this thread descriptors of its own, in a table that has no others if the kernel can make one (since Linux 5.9): the kernel then
-/// takes its cheap path at each lookup of the loop's, and a listener that the loop closes is closed.
+/// Gives this thread its own copies of the descriptors, in a descriptor table without others if the kernel can make one (since Linux
+/// 5.9). The kernel then keeps its cheap path for the lookups of the loop, and a listener that the loop closes is really closed.
 fn own_descriptors(file: &File, eventfd: BorrowedFd<'_>) -> io::Result<(File, OwnedFd)> {
     let is_alone = thread::unshare_and_close(u32::MAX, u32::MAX).is_ok();
     let own = (file.try_clone()?, eventfd.try_clone_to_owned()?);
@@ -151,7 +151,7 @@ fn own_descriptors(file: &File, eventfd: BorrowedFd<'_>) -> io::Result<(File, Ow
         let (one, other) = (own.0.as_raw_fd() as u32, own.1.as_raw_fd() as u32);
         let (low, high) = (one.min(other), one.max(other));
         for range in [0..low, low + 1..high, high + 1..u32::MAX].into_iter().filter(|range| !range.is_empty()) {
-            let _ = thread::unshare_and_close(range.start, range.end - 1); // what stays open is a copy that nobody uses
+            let _ = thread::unshare_and_close(range.start, range.end - 1); // otherwise an unused copy stays open
         }
     }
     Ok(own)
@@ -182,9 +182,9 @@ fn work(file: &File, eventfd: BorrowedFd<'_>, shared: &Shared, jobs: &Receiver<J
     }
 }
 
-/// Writes what `done` leaves of a batch, and keeps `done` at what was written, also if it fails.
+/// Writes a batch from byte `done` on. `done` then counts all bytes written, also after an error.
 fn write_all(mut file: &File, batch: &[u8], done: &mut usize, shared: &Shared) -> io::Result<()> {
-    // A pipe takes a piece of this size as a whole or not at all (pipe(7), PIPE_BUF), so that what was written is known.
+    // A pipe takes a piece of this size as a whole or not at all (pipe(7), PIPE_BUF), so the number of written bytes is known.
     let most = if file.metadata().is_ok_and(|metadata| metadata.is_file()) { usize::MAX } else { libc::PIPE_BUF };
     while *done < batch.len() {
         let end = batch.len().min(done.saturating_add(most));
@@ -196,7 +196,7 @@ fn write_all(mut file: &File, batch: &[u8], done: &mut usize, shared: &Shared) -
             }
             Err(error) => match error.kind() {
                 io::ErrorKind::Interrupted => {}
-                // Another process that shares the file has set O_NONBLOCK.
+                // A process that shares the file has set O_NONBLOCK.
                 io::ErrorKind::WouldBlock => drop(file::poll_writable(file.as_fd(), -1)?),
                 _ => return Err(error),
             },
@@ -205,10 +205,10 @@ fn write_all(mut file: &File, batch: &[u8], done: &mut usize, shared: &Shared) -
     Ok(())
 }
 
-/// fdatasync(2), where there is something to sync.
+/// Calls fdatasync(2), if there is something to sync.
 fn sync(file: &File) -> io::Result<()> {
     match file.sync_data() {
-        // What is no file on a disk has nothing to sync (fsync(2)).
+        // Only files on a disk can be synced (fsync(2)).
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EROFS)) => Ok(()),
         result => result,
     }

@@ -48,7 +48,7 @@ pub trait Decoder {
     }
 
     /// Decodes like [`decode`](Self::decode). A piece that is whole within `input` is borrowed from it. A piece that was begun before is
-    /// given with its memory, so that nobody has to copy it.
+    /// given with its memory, so that it need not be copied.
     ///
     /// # Errors
     /// Those of [`decode`](Self::decode).

@@ -101,7 +101,7 @@ enum Pause {
 impl Listener<OwnedFd, OwnedFd> {
     /// Listens on `address`. What is set on this socket is inherited by all that it accepts, which saves a call for each.
     pub(in crate::server) fn bind(address: &SocketAddr, options: &SocketOptions) -> Result<Self, Error> {
-        let listen_error = |source| Error::Listen { address: *address, source };
+        let listen_error = |error| Error::Listen { address: *address, error };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = socket::socket(Domain::from(address), flags).map_err(listen_error)?;
         set_options(fd.as_fd(), address, options)?;
@@ -207,53 +207,53 @@ impl<L, S> Listener<L, S> {
 
 /// Sets on a listening socket what its connections are to inherit.
 fn set_options(fd: BorrowedFd<'_>, address: &SocketAddr, options: &SocketOptions) -> Result<(), Error> {
-    let failed = |option| move |source| Error::Option { option, address: *address, source };
-    let set = |flag, option, value: i32| socket::set_option(fd, option, value).map_err(failed(flag));
+    let failed = |option| move |error| Error::Option { option, address: *address, error };
+    let set = |name, option, value: i32| socket::set_option(fd, option, value).map_err(failed(name));
     let seconds = |time: Duration| i32::try_from(time.as_secs()).unwrap_or(i32::MAX);
 
     // A restart must not have to wait for the connections of its predecessor to leave TIME_WAIT.
     set("SO_REUSEADDR", SocketOption::REUSEADDR, 1)?;
     if options.nodelay {
         // An answer is never held back in the hope of more.
-        set("TCP_NODELAY", SocketOption::NODELAY, 1)?;
+        set("sockets.nodelay", SocketOption::NODELAY, 1)?;
     }
     // An urgent byte is a byte of the stream, and is echoed at its place (RFC 6093, 2.1).
     set("SO_OOBINLINE", SocketOption::OOBINLINE, 1)?;
     if options.reuse_port {
-        set("--reuse-port", SocketOption::REUSEPORT, 1)?;
+        set("sockets.reuse_port", SocketOption::REUSEPORT, 1)?;
     }
     if let Some(Keepalive { idle, interval, count }) = options.keepalive {
-        set("--keepalive", SocketOption::KEEPALIVE, 1)?;
-        set("--keepalive", SocketOption::KEEPIDLE, seconds(idle))?;
+        set("sockets.keepalive", SocketOption::KEEPALIVE, 1)?;
+        set("sockets.keepalive", SocketOption::KEEPIDLE, seconds(idle))?;
         if let Some(interval) = interval {
-            set("--keepalive", SocketOption::KEEPINTVL, seconds(interval))?;
+            set("sockets.keepalive", SocketOption::KEEPINTVL, seconds(interval))?;
         }
         if let Some(count) = count {
-            set("--keepalive", SocketOption::KEEPCNT, i32::try_from(count).unwrap_or(i32::MAX))?;
+            set("sockets.keepalive", SocketOption::KEEPCNT, i32::try_from(count).unwrap_or(i32::MAX))?;
         }
     }
     if options.reset_on_close {
-        socket::set_linger(fd, Some(0)).map_err(failed("--linger"))?;
+        socket::set_linger(fd, Some(0)).map_err(failed("sockets.reset_on_close"))?;
     }
-    for (flag, option, size) in [
-        ("--recv-buffer", SocketOption::RCVBUF, options.recv_buffer),
-        ("--send-buffer", SocketOption::SNDBUF, options.send_buffer),
+    for (name, option, size) in [
+        ("sockets.recv_buffer", SocketOption::RCVBUF, options.recv_buffer),
+        ("sockets.send_buffer", SocketOption::SNDBUF, options.send_buffer),
     ] {
         if let Some(size) = size {
-            set(flag, option, i32::try_from(size).unwrap_or(i32::MAX))?;
+            set(name, option, i32::try_from(size).unwrap_or(i32::MAX))?;
         }
     }
     if let Some(time) = options.defer_accept {
-        set("--defer-accept", SocketOption::DEFER_ACCEPT, seconds(time))?;
+        set("sockets.defer_accept", SocketOption::DEFER_ACCEPT, seconds(time))?;
     }
     if let Some(time) = options.user_timeout {
-        set("--user-timeout", SocketOption::USER_TIMEOUT, i32::try_from(time.as_millis()).unwrap_or(i32::MAX))?;
+        set("sockets.user_timeout", SocketOption::USER_TIMEOUT, i32::try_from(time.as_millis()).unwrap_or(i32::MAX))?;
     }
     if options.ipv6_only && address.is_ipv6() {
-        set("--ipv6-only", SocketOption::V6ONLY, 1)?;
+        set("sockets.ipv6_only", SocketOption::V6ONLY, 1)?;
     }
     if let Some(interface) = &options.bind_device {
-        socket::bind_to_device(fd, interface).map_err(failed("--bind-device"))?;
+        socket::bind_to_device(fd, interface).map_err(failed("sockets.bind_device"))?;
     }
     Ok(())
 }
@@ -363,7 +363,7 @@ mod tests {
         assert!(socket2::SockRef::from(&other).only_v6().expect("IPV6_V6ONLY"));
         let wrong = SocketOptions { bind_device: Some("no-such-device".to_owned()), ..SocketOptions::default() };
         let error = Listener::bind(&one.address(), &wrong).expect_err("there is no such device").to_string();
-        assert!(error.starts_with("cannot set --bind-device on [::1]:"), "{error}");
+        assert!(error.starts_with("cannot set sockets.bind_device on [::1]:"), "{error}");
     }
 
     #[test]

@@ -37,17 +37,18 @@ impl From<SocketAddr> for ListenAddress {
 
 /// Why a text is not an address to listen on.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum AddressError {
     /// It has no port, or one that is not a number up to 65535.
     #[error("expected HOST:PORT with a port from 0 to 65535, such as 127.0.0.1:7777, [::1]:7777 or localhost:7777")]
     Malformed,
     /// It has the form of a name with a port, but nobody knows the name.
-    #[error("cannot look up '{host}': {source}")]
+    #[error("cannot look up '{host}': {error}")]
     Unknown {
         /// The name.
         host: String,
         /// What the resolver said.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -60,7 +61,7 @@ impl FromStr for ListenAddress {
             Parsed::Address(address) => return Ok(address.into()),
             Parsed::Name(host, port) => (host, port),
         };
-        let addresses = look_up(host, port).map_err(|source| AddressError::Unknown { host: host.to_owned(), source })?;
+        let addresses = look_up(host, port).map_err(|error| AddressError::Unknown { host: host.to_owned(), error })?;
         Ok(Self { addresses })
     }
 }

@@ -10,12 +10,12 @@ use super::{Config, Limits, ListenAddress, SocketOptions, Timeouts};
 /// use std::time::Duration;
 ///
 /// use edgecho::protocol::Line;
-/// use edgecho::server::{Server, Timeouts};
+/// use edgecho::server::Server;
 ///
 /// let server = Server::builder()
 ///     .listen("127.0.0.1:7777".parse()?)
 ///     .listen("[::1]:7777".parse()?)
-///     .timeouts(Timeouts { idle: Some(Duration::from_secs(60)), ..Timeouts::default() })
+///     .configure(|config| config.timeouts.idle = Some(Duration::from_secs(60)))
 ///     .bind(Line::default())?;
 /// server.run()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -55,6 +55,13 @@ impl Builder {
     #[must_use]
     pub fn sockets(mut self, sockets: SocketOptions) -> Self {
         self.config.sockets = sockets;
+        self
+    }
+
+    /// Changes any field of the configuration.
+    #[must_use]
+    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
         self
     }
 

@@ -12,14 +12,16 @@ pub use builder::Builder;
 /// How a server is to behave.
 ///
 /// ```
-/// use edgecho::server::{Config, Limits};
+/// use edgecho::server::Config;
 ///
-/// let mut config = Config { limits: Limits { max_per_ip: Some(10), ..Limits::default() }, ..Config::default() };
+/// let mut config = Config::default();
+/// config.limits.max_per_ip = Some(10);
 /// assert!(config.check().is_ok());
 /// config.sockets.ipv6_only = true;
 /// assert!(config.check().is_err(), "there is no IPv6 address to listen on");
 /// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Config {
     /// Where to listen. By default `127.0.0.1:7777`.
     pub listen: Vec<ListenAddress>,
@@ -70,11 +72,14 @@ impl Default for Config {
 /// ```
 /// use edgecho::server::{Limits, Server};
 ///
-/// let limits = Limits { max_per_ip: Some(20), rate_limit: Some(1 << 20), ..Limits::default() };
+/// let mut limits = Limits::default();
+/// limits.max_per_ip = Some(20);
+/// limits.rate_limit = Some(1 << 20);
 /// let builder = Server::builder().limits(limits);
 /// # let _ = builder;
 /// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Limits {
     /// How many connections may be open; at the limit new clients wait in the kernel's queue. By default as many as
     /// `RLIMIT_NOFILE` leaves descriptors for.
@@ -109,10 +114,12 @@ impl Default for Limits {
 ///
 /// use edgecho::server::{Server, Timeouts};
 ///
-/// let timeouts = Timeouts { idle: Some(Duration::from_secs(60)), ..Timeouts::default() };
+/// let mut timeouts = Timeouts::default();
+/// timeouts.idle = Some(Duration::from_secs(60));
 /// assert!(Server::builder().timeouts(timeouts).config().check().is_ok());
 /// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Timeouts {
     /// How long a connection may neither send nor take bytes before it is closed in order. A peer takes bytes when its kernel acknowledges
     /// them. A connection whose input the server itself holds back is not idle. No limit by default.
@@ -151,11 +158,13 @@ impl Default for Timeouts {
 ///
 /// use edgecho::server::{Keepalive, Server, SocketOptions};
 ///
-/// let keepalive = Keepalive { idle: Duration::from_secs(60), interval: None, count: None };
-/// let sockets = SocketOptions { keepalive: Some(keepalive), backlog: 128, ..SocketOptions::default() };
+/// let mut sockets = SocketOptions::default();
+/// sockets.keepalive = Some(Keepalive::new(Duration::from_secs(60)));
+/// sockets.backlog = 128;
 /// assert!(Server::builder().sockets(sockets).config().check().is_ok());
 /// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct SocketOptions {
     /// How many connections may wait in the kernel to be accepted (listen(2)); `somaxconn` may cut it. By default 4,096.
     pub backlog: i32,
@@ -201,6 +210,7 @@ impl Default for SocketOptions {
 
 /// When the kernel asks a silent peer whether it is still there (tcp(7)). Whole seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Keepalive {
     /// `TCP_KEEPIDLE`: after so long without a segment.
     pub idle: Duration,
@@ -210,106 +220,125 @@ pub struct Keepalive {
     pub count: Option<u32>,
 }
 
-/// Why a configuration makes no sense.
+impl Keepalive {
+    /// Returns probes after `idle`, with the system's interval and count.
+    #[must_use]
+    pub fn new(idle: Duration) -> Self {
+        Self { idle, interval: None, count: None }
+    }
+}
+
+/// An error in a configuration. Fields are named by their path in [`Config`], such as `timeouts.idle`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigError {
-    /// A number or a time is out of its bounds.
-    #[error("--{flag} takes {bounds}")]
+    /// A number or a duration is out of its bounds.
+    #[error("{field} must be {bounds}")]
     OutOfBounds {
-        /// The flag.
-        flag: &'static str,
-        /// What it takes.
+        /// The field.
+        field: &'static str,
+        /// Its bounds, such as `at least 1`.
         bounds: &'static str,
     },
-    /// More connections than the process may have descriptors.
+    /// `limits.max_connections` is more than the process may have descriptors.
     #[error(
-        "--max-connections {wanted} is more than the {possible} that the limit on open descriptors leaves room for (RLIMIT_NOFILE is {limit}): raise it with 'ulimit -Hn'"
+        "limits.max_connections ({wanted}) is more than the {possible} that the limit on open descriptors leaves room for (RLIMIT_NOFILE is {limit}): raise it with 'ulimit -Hn'"
     )]
     TooManyConnections {
-        /// What was asked for.
+        /// The value of the field, or 1 if it has none.
         wanted: usize,
-        /// What there is room for.
+        /// Connections that there are descriptors for.
         possible: usize,
         /// The limit on descriptors.
         limit: u64,
     },
-    /// Two flags of which one makes the other pointless.
-    #[error("--{flag} {why}")]
-    Contradiction {
-        /// The flag that has no effect.
-        flag: &'static str,
-        /// Why.
-        why: &'static str,
+    /// A field has no effect, because another one takes effect first.
+    #[error("{field} is more than {smaller}, so it can never be reached")]
+    NeverReached {
+        /// The field without an effect.
+        field: &'static str,
+        /// The field that takes effect first.
+        smaller: &'static str,
     },
+    /// `sockets.ipv6_only` is set, but no address to listen on is an IPv6 address.
+    #[error("sockets.ipv6_only has no effect: there is no IPv6 address to listen on")]
+    NoIpv6Address,
 }
 
 impl Config {
-    /// Checks the bounds, and that no flag makes another pointless.
+    /// Checks the bounds of all fields, and that no field makes another one pointless.
     ///
     /// # Errors
-    /// The first thing that makes no sense.
+    /// Returns the first error found.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let bounds =
-            |is_good: bool, flag, bounds| if is_good { Ok(()) } else { Err(ConfigError::OutOfBounds { flag, bounds }) };
-        let Self { limits, timeouts, sockets, .. } = self;
-        let is_timeout =
-            |timeout: Option<Duration>| timeout.is_none_or(|time| (Timeouts::MIN..=Timeouts::MAX).contains(&time));
-        bounds(limits.max_connections != Some(0), "max-connections", "at least 1")?;
-        bounds(limits.max_per_ip != Some(0), "max-per-ip", "at least 1")?;
-        bounds(
-            limits.rate_limit.is_none_or(|rate| (100..=1 << 40).contains(&rate)),
-            "rate-limit",
-            "from 100 B to 1 TiB a second",
-        )?;
-        bounds(limits.memory_limit.is_none_or(|bytes| bytes >= 65_536), "memory-limit", "at least 64KiB, two read buffers")?;
-        bounds(limits.outbox_limit >= 1024, "outbox-limit", "at least 1KiB")?;
-        bounds(is_timeout(timeouts.idle), "idle-timeout", "from 10ms to 20days")?;
-        bounds(is_timeout(timeouts.write), "write-timeout", "from 10ms to 20days, or 'off'")?;
-        bounds(is_timeout(timeouts.lifetime), "max-lifetime", "from 10ms to 20days")?;
-        bounds(timeouts.drain <= Timeouts::MAX_DRAIN, "drain-timeout", "from 0s to 1day")?;
-        bounds(sockets.backlog >= 1, "backlog", "at least 1")?;
-        bounds(self.busy_poll <= Duration::from_secs(1), "busy-poll", "from 0s to 1s")?;
-        let intervals = Duration::from_millis(100)..=Timeouts::MAX;
-        bounds(self.stats_interval.is_none_or(|time| intervals.contains(&time)), "stats-interval", "from 100ms to 20days")?;
-        bounds(
-            self.status_interval.is_none_or(|time| intervals.contains(&time)),
-            "status-interval",
-            "from 100ms to 20days",
-        )?;
-        bounds(self.heartbeat.is_none_or(|time| intervals.contains(&time)), "heartbeat", "from 100ms to 20days")?;
+        self.check_limits()?;
+        self.check_times()?;
+        self.check_sockets()?;
+        self.check_combinations()
+    }
+
+    fn check_limits(&self) -> Result<(), ConfigError> {
+        let Limits { max_connections, max_per_ip, rate_limit, memory_limit, outbox_limit } = self.limits;
+        bounds(max_connections != Some(0), "limits.max_connections", "at least 1")?;
+        bounds(max_per_ip != Some(0), "limits.max_per_ip", "at least 1")?;
+        let is_rate = |rate: u64| (100..=1 << 40).contains(&rate);
+        bounds(rate_limit.is_none_or(is_rate), "limits.rate_limit", "from 100 B to 1 TiB a second")?;
+        bounds(memory_limit.is_none_or(|bytes| bytes >= 65_536), "limits.memory_limit", "at least 64KiB, two read buffers")?;
+        bounds(outbox_limit >= 1024, "limits.outbox_limit", "at least 1KiB")
+    }
+
+    fn check_times(&self) -> Result<(), ConfigError> {
+        const BOUNDS: &str = "from 10ms to 20days";
+        const INTERVAL_BOUNDS: &str = "from 100ms to 20days";
+        let Timeouts { idle, write, lifetime, drain } = self.timeouts;
+        let is_timeout = |time: Duration| (Timeouts::MIN..=Timeouts::MAX).contains(&time);
+        bounds(idle.is_none_or(is_timeout), "timeouts.idle", BOUNDS)?;
+        bounds(write.is_none_or(is_timeout), "timeouts.write", BOUNDS)?;
+        bounds(lifetime.is_none_or(is_timeout), "timeouts.lifetime", BOUNDS)?;
+        bounds(drain <= Timeouts::MAX_DRAIN, "timeouts.drain", "from 0s to 1day")?;
+        bounds(self.busy_poll <= Duration::from_secs(1), "busy_poll", "from 0s to 1s")?;
+        let is_interval = |time: Duration| (Duration::from_millis(100)..=Timeouts::MAX).contains(&time);
+        bounds(self.stats_interval.is_none_or(is_interval), "stats_interval", INTERVAL_BOUNDS)?;
+        bounds(self.status_interval.is_none_or(is_interval), "status_interval", INTERVAL_BOUNDS)?;
+        bounds(self.heartbeat.is_none_or(is_interval), "heartbeat", INTERVAL_BOUNDS)
+    }
+
+    fn check_sockets(&self) -> Result<(), ConfigError> {
+        let SocketOptions { backlog, keepalive, defer_accept, user_timeout, .. } = self.sockets;
+        bounds(backlog >= 1, "sockets.backlog", "at least 1")?;
         let whole_seconds = |time: Duration| (1..=32_767).contains(&time.as_secs()) && time.subsec_nanos() == 0;
-        bounds(sockets.defer_accept.is_none_or(whole_seconds), "defer-accept", "whole seconds, from 1s to 32767s")?;
-        if let Some(Keepalive { idle, interval, count }) = sockets.keepalive {
+        bounds(defer_accept.is_none_or(whole_seconds), "sockets.defer_accept", "whole seconds, from 1s to 32767s")?;
+        if let Some(Keepalive { idle, interval, count }) = keepalive {
             let are_good =
                 whole_seconds(idle) && interval.is_none_or(whole_seconds) && count.is_none_or(|n| (1..=127).contains(&n));
-            bounds(
-                are_good,
-                "keepalive",
-                "IDLE[,INTERVAL,COUNT]: whole seconds from 1s to 32767s, and a count from 1 to 127",
-            )?;
+            bounds(are_good, "sockets.keepalive", "whole seconds from 1s to 32767s, and a count from 1 to 127")?;
         }
         let is_user_timeout = |time: Duration| (1..=i32::MAX as u128).contains(&time.as_millis());
-        bounds(sockets.user_timeout.is_none_or(is_user_timeout), "user-timeout", "from 1ms to 24days")?;
+        bounds(user_timeout.is_none_or(is_user_timeout), "sockets.user_timeout", "from 1ms to 24days")
+    }
 
-        let contradiction = |flag, why| Err(ConfigError::Contradiction { flag, why });
+    fn check_combinations(&self) -> Result<(), ConfigError> {
+        let Self { limits, timeouts, sockets, .. } = self;
+        let never_reached = |field, smaller| Err(ConfigError::NeverReached { field, smaller });
         if let (Some(idle), Some(lifetime)) = (timeouts.idle, timeouts.lifetime)
             && idle > lifetime
         {
-            return contradiction(
-                "idle-timeout",
-                "is longer than --max-lifetime, so no connection could ever be idle for that long",
-            );
+            return never_reached("timeouts.idle", "timeouts.lifetime");
         }
         if let (Some(each), Some(all)) = (limits.max_per_ip, limits.max_connections)
             && each as usize > all
         {
-            return contradiction("max-per-ip", "is more than --max-connections, so it could never be reached");
+            return never_reached("limits.max_per_ip", "limits.max_connections");
         }
         if sockets.ipv6_only && self.listen.iter().flat_map(ListenAddress::addresses).all(SocketAddr::is_ipv4) {
-            return contradiction("ipv6-only", "has no IPv6 address to listen on: give one with --listen '[::]:7777'");
+            return Err(ConfigError::NoIpv6Address);
         }
         Ok(())
     }
+}
+
+fn bounds(is_good: bool, field: &'static str, bounds: &'static str) -> Result<(), ConfigError> {
+    if is_good { Ok(()) } else { Err(ConfigError::OutOfBounds { field, bounds }) }
 }
 
 #[cfg(test)]
@@ -326,17 +355,17 @@ mod tests {
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         let limits = |limits| Config { limits, ..Config::default() };
         let sockets = |sockets| Config { sockets, ..Config::default() };
-        for (flag, config) in [
-            ("max-connections", limits(Limits { max_connections: Some(0), ..Limits::default() })),
-            ("rate-limit", limits(Limits { rate_limit: Some(1), ..Limits::default() })),
-            ("memory-limit", limits(Limits { memory_limit: Some(1_000), ..Limits::default() })),
-            ("ipv6-only", sockets(SocketOptions { ipv6_only: true, ..SocketOptions::default() })),
+        for (field, config) in [
+            ("limits.max_connections", limits(Limits { max_connections: Some(0), ..Limits::default() })),
+            ("limits.rate_limit", limits(Limits { rate_limit: Some(1), ..Limits::default() })),
+            ("limits.memory_limit", limits(Limits { memory_limit: Some(1_000), ..Limits::default() })),
+            ("sockets.ipv6_only", sockets(SocketOptions { ipv6_only: true, ..SocketOptions::default() })),
         ] {
-            let error = config.check().expect_err(flag).to_string();
-            assert!(error.starts_with(&format!("--{flag} ")), "{error}");
+            let error = config.check().expect_err(field).to_string();
+            assert!(error.starts_with(&format!("{field} ")), "{error}");
         }
         let mut config = Config::default();
         (config.timeouts.idle, config.timeouts.lifetime) = (seconds(60), seconds(30));
-        assert!(config.check().expect_err("pointless").to_string().contains("--max-lifetime"));
+        assert!(config.check().expect_err("pointless").to_string().contains("timeouts.lifetime"));
     }
 }

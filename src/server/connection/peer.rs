@@ -1,13 +1,13 @@
-//! Where a connection comes from, in 22 bytes instead of the 32 of a [`SocketAddr`]: each connection keeps one for as long as it is idle.
+//! The address of a peer in 22 bytes, instead of the 32 of a [`SocketAddr`]: every idle connection keeps one.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-/// The scope of addresses that are IPv4's own. No interface has this index (an `int` in the kernel, above 0), so that an IPv4 address is
-/// not taken for the IPv6 address that it is mapped to (RFC 4291, 2.5.5.2).
+/// The scope that marks an IPv4 address. No interface has this index (a positive `int` in the kernel), so an IPv4 address differs from
+/// the IPv6 address that it is mapped to (RFC 4291, 2.5.5.2).
 const IPV4: u32 = u32::MAX;
 
-/// The address of a peer. The flow label of IPv6 is not kept: it names a flow, and no host.
+/// The address of a peer, without the flow label of IPv6, which names a flow and not a host.
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -28,7 +28,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Its address without the port.
+    /// Returns the address without the port.
     #[must_use]
     pub fn ip(&self) -> IpAddr {
         SocketAddr::from(*self).ip()
