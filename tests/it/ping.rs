@@ -220,6 +220,22 @@ fn sigusr1_shows_the_summary_on_the_way_and_sighup_ends_with_it() {
 }
 
 #[test]
+fn an_interim_summary_in_json_is_told_from_the_last() {
+    let process = Process::rust(&[]);
+    let (mut child, mut stdout) = endless_ping(&process, &["--json"]);
+    read_until("\"seq\":3,", &mut stdout);
+    for (signal, is_interim) in [(Signal::SIGUSR1, true), (Signal::SIGINT, false)] {
+        child.signal(signal);
+        let said = read_until("\"type\":\"summary\"", &mut stdout);
+        let line: serde_json::Value = serde_json::from_str(said.lines().last().expect("a line")).expect("JSON");
+        assert_valid(&line, "ping-line");
+        assert_eq!(line["interim"], is_interim, "{line}");
+    }
+    assert_eq!(child.wait().code(), Some(0));
+    process.terminate();
+}
+
+#[test]
 fn sighup_that_is_ignored_stays_ignored() {
     let process = Process::rust(&[]);
     let mut command = Command::new("nohup");

@@ -1,11 +1,15 @@
 //! The errors of a flood in the words of the command line: flags instead of fields.
 
+use edgecho::client::ConnectError;
 use edgecho::client::flood::{Error, OptionsError};
+
+use crate::cli::connecting;
 
 /// Describes an error of a flood, with flags instead of fields.
 pub(super) fn describe(error: &Error) -> String {
     match error {
         Error::Options(error) => describe_options(error),
+        Error::Connect { error: cause, .. } => format!("{error}{}", advice(cause)),
         error => error.to_string(),
     }
 }
@@ -17,6 +21,15 @@ fn describe_options(error: &OptionsError) -> String {
         field => format!("--{}", field.replace('_', "-")),
     };
     format!("{flag} {}", error.problem())
+}
+
+/// Returns the flag that helps, as an addition to the text of the error.
+fn advice(error: &ConnectError) -> &'static str {
+    match error {
+        ConnectError::Local(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => " (--source 127.0.0.1-127.0.0.8)",
+        ConnectError::Local(error) if error.raw_os_error() == Some(libc::EMFILE) => " (--threads)",
+        _ => connecting::advice(error),
+    }
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ fn what_comes_late_is_told_from_what_never_comes() {
     let (status, report, _) = flood(serve(Wrong::Swallows { at: 128 }), &["-c", "2", "-d", "100ms", "--timeout", "100ms"]);
     assert_eq!(status.code(), Some(1), "{report:#}");
     assert!(count(&report, "/messages/lost") >= 2, "{report:#}");
-    assert!(examples(&report, "lost").contains("0 of 64 bytes have come back"), "{report:#}");
+    assert!(examples(&report, "lost").contains("0 of 64 bytes came back"), "{report:#}");
 }
 
 #[test]

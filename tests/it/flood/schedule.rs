@@ -158,3 +158,20 @@ fn a_flood_that_was_stopped_reads_what_has_come_before_it_calls_it_lost() {
     assert_eq!((status.code(), count(&report, "/messages/lost")), (Some(0), 0), "{stderr}{report:#}");
     assert!(count(&report, "/messages/late") >= 1, "it was stopped while messages were on their way: {report:#}");
 }
+
+#[test]
+fn an_open_loop_that_loses_all_connections_counts_the_messages_due_later() {
+    let process = Process::rust(&["--drain-timeout", "50ms"]);
+    let idle = process.descriptors();
+    let mut command = edgecho(&["flood", &process.address.to_string(), "-c", "2", "-d", "20s", "--rate", "20"]);
+    command.args(["--timeout", "1s", "--json", "-", "--assert", "failed<=99", "--assert", "ended<=2"]);
+    let mut child = Program::piped(&mut command);
+    wait_until("both connections are open", || process.descriptors() == idle + 2);
+    let started = Instant::now();
+    process.terminate();
+    let (status, stdout, stderr) = child.finish();
+    assert!(started.elapsed() < Duration::from_secs(10), "it gives up before the end: {:?}", started.elapsed());
+    let report: Value = serde_json::from_str(&stdout).expect("a report");
+    assert_eq!(status.code(), Some(1), "{stderr}{report:#}");
+    assert_eq!(count(&report, "/messages/sent") + count(&report, "/messages/unsent"), 400, "{report:#}");
+}

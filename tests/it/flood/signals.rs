@@ -8,9 +8,10 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::count;
+use crate::faulty::{Wrong, serve};
 use crate::support::client::free_address;
 use crate::support::proc::work_of_all_threads;
-use crate::support::{PROGRAM, Process, Program, edgecho, wait_until};
+use crate::support::{PROGRAM, Process, Program, edgecho, eventually, wait_until};
 
 #[test]
 fn ctrl_c_ends_early_and_still_reports() {
@@ -22,6 +23,17 @@ fn ctrl_c_ends_early_and_still_reports() {
     assert!(table.contains("ended early") && table.contains(" 0 lost"), "{table}");
     assert!(table.contains("p99.9") && table.contains('█'), "{table}");
     process.terminate();
+}
+
+#[test]
+fn ctrl_c_does_not_excuse_an_overloaded_flood() {
+    let target = serve(Wrong::IsSlow { micros: 5_000 }).to_string();
+    let mut child = Program::piped(&mut edgecho(&["flood", &target, "-c", "10", "-d", "1h", "--rate", "2000"]));
+    eventually("it floods", || (work_of_all_threads(child.pid())?.1 > 500).then_some(()));
+    child.signal(Signal::SIGINT);
+    let (status, table, stderr) = child.finish();
+    assert_eq!(status.code(), Some(1), "{table}{stderr}");
+    assert!(table.contains("ended early") && stderr.contains("error: messages due and never sent: "), "{table}{stderr}");
 }
 
 /// Starts a flood for an hour, and waits until it has begun.
