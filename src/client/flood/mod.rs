@@ -1,6 +1,6 @@
 //! `edgecho flood`: a load over many connections that accounts for every byte.
 //!
-//! Each thread has its own connections, event loop and descriptor table; no thread waits for another. The thread that calls [`run`]
+//! Each thread has its own connections, event loop and descriptor table; no thread waits for another. The thread that calls [`run()`]
 //! takes no part in the traffic. It starts the others together, collects what they count, and reports the progress.
 
 mod conversation;
