@@ -4,17 +4,19 @@
 //! 3. No edge is lost: when the kernel has nothing more to tell, nothing is left undone.
 //! 4. No turn works without bound.
 
+mod scripted;
+
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
-use std::net::SocketAddr;
-
-use crate::support::scripted::{Outside, Shared, Socket, meanwhile, outside};
 use edgecho::protocol::{Echo, Post, Protocol, Reply, SessionId};
 use edgecho::server::{Connection, Ending, Host, Peer, Progress};
 use edgecho::stream::Pipe;
 use edgecho::sys::epoll::EpollFlags;
 use proptest::prelude::*;
+
+use scripted::{Outside, Shared, Socket, meanwhile, outside};
 
 /// Small, so that full reads are as frequent as short ones.
 const BUFFER_BYTES: usize = 16;

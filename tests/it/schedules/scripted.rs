@@ -12,7 +12,7 @@ use edgecho::stream::{Pipe, Stream};
 use edgecho::sys::epoll::EpollFlags;
 use proptest::prelude::*;
 
-use super::client::pattern;
+use crate::support::client::pattern;
 
 /// What happens outside of the server.
 #[derive(Debug, Clone, Copy)]
