@@ -4,6 +4,7 @@
 //! takes no part in the traffic. It starts the others together, collects what they count, and reports the progress.
 
 mod conversation;
+mod counts;
 mod error;
 mod in_flight;
 mod observer;
@@ -21,6 +22,7 @@ mod tally;
 mod troubles;
 mod worker;
 
+pub use counts::Counts;
 pub use error::Error;
 pub use observer::{Interval, Observer, Progress};
 pub use options::{Load, Options, OptionsError, Verify};
@@ -28,5 +30,4 @@ pub use outcome::{ClientCpu, Outcome};
 pub use run::run;
 pub use samples::Sample;
 pub use sizes::{Sizes, SizesError};
-pub use tally::Counts;
 pub use troubles::{Example, Trouble};
