@@ -47,6 +47,7 @@ enum {
     QUEUED_BUDGET_BYTES = 512 * 1024, /* read budget per turn, shared by all queued connections */
     ACCEPTS_PER_TURN = 64,
     EVENTS_PER_TURN = 256,
+    OTHER_DESCRIPTORS = 2,            /* in the epoll set besides connections: the listener and the signals */
     BACKLOG = 4096,
     LINGER_MS = 2000,                 /* the time that a peer has to send its FIN after ours */
     SHORTEST_PAUSE_MS = 10,           /* the first pause of accepting when a resource has run out; each further one doubles */
@@ -67,7 +68,7 @@ static const uint32_t INTEREST = EPOLLIN | EPOLLRDHUP | EPOLLPRI;
  * PLENTY: the peer sends more than one read can take; its last turn filled the read buffer. epoll never sets this bit. */
 enum { READABLE = EPOLLIN, WRITABLE = EPOLLOUT, FIN = EPOLLRDHUP, READ_ON = EPOLLPRI, PLENTY = 1 << 15 };
 
-/* How far a connection has come.
+/* The phases of a connection.
  * PEER_FINISHED: the peer has sent its last byte. The connection ends when the outbox is empty.
  * CLOSING: the server closes it. When the outbox is empty, our FIN goes out.
  * LINGERING: our FIN is out. Input is discarded until the peer's FIN: close(2) with unread input sends a reset, which can destroy
@@ -81,11 +82,11 @@ enum progress { WAITING, MORE, ENDED };
  * out. */
 enum { NOTHING = -1, FAILED = -2, EXHAUSTED = -3 };
 
-/* How far the drain has come. SERVING: no signal yet. DRAINING: the accept queue and the open connections are served. CLOSING: the
+/* The stages of the drain. SERVING: no signal yet. DRAINING: the accept queue and the open connections are served. CLOSING: the
  * drain timeout has passed, and all connections are being closed. OVER: what was left is cut off. */
 enum stage { STAGE_SERVING, STAGE_DRAINING, STAGE_CLOSING, STAGE_OVER };
 
-/* What to do at a drain deadline. WAIT: peers had no time to take their bytes while this process was stopped. */
+/* The actions at a drain deadline. WAIT: peers had no time to take their bytes while this process was stopped. */
 enum due { CLOSE_ALL, WAIT, CUT_OFF };
 
 /* A watched descriptor, with its place in the ready queue. It is the first member of everything that epoll's data.ptr points to. */
@@ -132,7 +133,7 @@ static struct turn_buffers {
     char read_buffer[READ_BUFFER_BYTES] __attribute__((aligned(4096)));
     struct input inputs[EVENTS_PER_TURN]; /* read in this turn and not answered yet, in their order in the read buffer */
     int input_count, input_bytes;
-} turn;
+} buffers;
 
 static struct connections {
     struct connection *first, *last; /* the oldest connection first */
@@ -175,15 +176,17 @@ static struct deadlines {
 
 /* server/run.rs */
 static void server_run(void);
-static void server_dispatch(struct watched *watched, uint32_t events);
 static void server_resume_queued(void);
+static int server_wait(void);
+static void server_dispatch(struct watched *watched, uint32_t events);
+static void server_keep_time(int count);
+static void server_on_signals(void);
+static void server_on_listener_event(void);
 static void server_accept_from(void);
 static void server_pause_listener(void);
 static void server_resume_listeners(void);
 static void server_queue_listener(void);
-static void server_on_signals(void);
-static void server_begin_drain(void);
-static bool server_is_drained(void);
+static bool server_finish_drain(void);
 static void server_end(void);
 /* server/serve.rs */
 static bool server_open(int fd);
@@ -192,15 +195,16 @@ static void server_answer_inputs(void);
 static bool server_serve(struct connection *self, ssize_t *budget);
 static bool server_after_turn(struct connection *self, ssize_t *budget, enum progress progress);
 static void server_watch_for_room(struct connection *self);
-static void server_close(struct connection *self);
 static void server_begin_close(struct connection *self);
+static void server_cut(struct connection *self);
+static void server_remove(struct connection *self);
 /* server/due.rs */
-static void server_keep_time(void);
+static void server_do_due(void);
 static void server_retry_to_watch(void);
+static void server_begin_drain(void);
 static void server_on_drain_deadline(void);
 static void server_serve_last(struct connection *self);
 static void server_cut_off(void);
-static void server_cut(struct connection *self);
 /* server/bind.rs */
 static void server_bind(void);
 static void read_signals(void);
@@ -208,6 +212,7 @@ static void warn_if_backlog_is_cut(void);
 static void raise_descriptor_limit(void);
 /* server/turn.rs */
 static bool turn_buffers_push(struct connection *connection, int count);
+static void turn_buffers_clear(void);
 /* server/connections.rs */
 static struct connection *connections_open(int fd);
 static void connections_remove(struct connection *self);
@@ -233,6 +238,8 @@ static bool is_of_the_call(int error);
 /* server/connection/reply.rs */
 static bool keep(struct connection *self, const char *rest, size_t count);
 /* server/accept/acceptor.rs */
+static int acceptor_accept(void);
+static int64_t acceptor_pause(void);
 static void acceptor_abort(void);
 /* server/accept/listener.rs */
 static void listener_bind(void);
@@ -241,10 +248,10 @@ static int64_t listener_pause(void);
 static void listener_close(void);
 static bool set_options(int fd);
 /* server/time/mod.rs */
-static int time_before_wait(void);
+static int time_before_wait(int watched, bool has_work);
 static int64_t time_next_deadline(void);
 /* server/time/clock.rs */
-static int64_t now_ms(void);
+static int64_t clock_read(void);
 static void horizon_before_wait(int64_t now, int watched);
 static bool horizon_after_turn(int count);
 /* server/drain.rs */
@@ -260,13 +267,14 @@ static ssize_t pipe_take(char *buffer, size_t length);
 /* stream/readiness.rs */
 static void readiness_tell(uint32_t *self, uint32_t events);
 static ssize_t readiness_offer(uint32_t *self, int fd, const char *bytes, size_t count);
-static ssize_t readiness_note_taken(uint32_t *self, ssize_t taken, size_t count);
+static ssize_t readiness_note_sent(uint32_t *self, ssize_t taken, size_t count);
 /* event/mod.rs */
 static bool event_loop_watch(struct watched *watched, uint32_t interest);
 static bool event_loop_rewatch(struct watched *watched, uint32_t interest);
 static int event_loop_wait(struct epoll_event *events, int timeout_ms);
 /* event/signals.rs */
 static int signals_next(void);
+
 /* ---- No Rust file: the command line, which src/cli/ parses with a library ---- */
 
 static _Noreturn void fail(const char *action) {
@@ -376,16 +384,37 @@ static void server_run(void) {
     static struct epoll_event events[EVENTS_PER_TURN];
     for (;;) {
         server_resume_queued();
-        if (interrupted_by || server_is_drained())
+        if (server_finish_drain() || interrupted_by)
             break;
-        int count = event_loop_wait(events, time_before_wait());
+        int count = event_loop_wait(events, server_wait());
         for (int i = 0; i < count; i++)
             server_dispatch(events[i].data.ptr, events[i].events);
         server_answer_inputs();
-        if (horizon_after_turn(count))
-            server_keep_time();
+        server_keep_time(count);
     }
     server_end();
+}
+
+/* Resumes queued connections, each once, until the shared budget is used up. A wait for new events follows, so a connection with
+ * little to send waits no longer than this. */
+static void server_resume_queued(void) {
+    const struct watched *end = connections.ready_last;
+    ssize_t budget = QUEUED_BUDGET_BYTES;
+    for (bool is_last = false; !is_last && budget > 0;) {
+        struct watched *watched = connections_pop_ready();
+        if (!watched)
+            break;
+        is_last = watched == end;
+        if (watched->kind == LISTENER)
+            server_accept_from();
+        else
+            server_serve((struct connection *)watched, &budget);
+    }
+}
+
+/* Returns the timeout of the next wait. */
+static int server_wait(void) {
+    return time_before_wait(connections.count + OTHER_DESCRIPTORS, connections.ready_first);
 }
 
 static void server_dispatch(struct watched *watched, uint32_t events) {
@@ -396,36 +425,40 @@ static void server_dispatch(struct watched *watched, uint32_t events) {
     case SIGNALS:
         server_on_signals();
         break;
-    case LISTENER: /* a listener that is queued or paused accepts later, until its queue is empty: the event is not lost */
-        if (!watched->is_queued && !deadlines.accept)
-            server_accept_from();
+    case LISTENER:
+        server_on_listener_event();
     }
 }
 
-/* Resumes queued connections, each once, until the shared budget is used up. A wait for new events follows, so a connection with
- * little to send waits no longer than this. */
-static void server_resume_queued(void) {
-    const struct watched *end = connections.ready_last;
-    ssize_t budget = QUEUED_BUDGET_BYTES;
-    for (struct watched *watched = NULL; watched != end && budget > 0;) {
-        if (!(watched = connections_pop_ready()))
-            break;
-        if (watched->kind == LISTENER)
-            server_accept_from();
+/* Does what is due now that `count` events have been processed. */
+static void server_keep_time(int count) {
+    if (horizon_after_turn(count))
+        server_do_due();
+}
+
+static void server_on_signals(void) {
+    for (int number; (number = signals_next());) {
+        if (number == SIGUSR1)
+            print_statistics();
+        else if (drain.stage != STAGE_SERVING)
+            interrupted_by = number;
         else
-            server_serve((struct connection *)watched, &budget);
+            server_begin_drain();
     }
+}
+
+/* A listener that is queued or paused accepts later, until its queue is empty, so this event is not lost. */
+static void server_on_listener_event(void) {
+    if (!listener.watched.is_queued && !deadlines.accept)
+        server_accept_from();
 }
 
 /* Accepts until the accept queue is empty, a resource has run out, or the budget of this turn is used up. */
 static void server_accept_from(void) {
-    for (int i = 0; i < ACCEPTS_PER_TURN && listener.watched.fd != -1; i++) {
-        int fd = listener_accept();
-        if (fd == NOTHING) {
-            if (drain.stage != STAGE_SERVING)
-                listener_close();
+    for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
+        int fd = acceptor_accept();
+        if (fd == NOTHING)
             return;
-        }
         if (fd == FAILED)
             continue;
         if (fd == EXHAUSTED || !server_open(fd)) {
@@ -435,15 +468,12 @@ static void server_accept_from(void) {
         }
         listener.pause_ms = 0;
     }
-    if (listener.watched.fd != -1)
-        server_queue_listener();
+    server_queue_listener();
 }
 
-/* Stops accepting until a connection has closed or the pause is over. In a drain no new client joins the accept queue meanwhile. */
+/* Pauses accepting until a connection has closed or the pause is over. */
 static void server_pause_listener(void) {
-    deadlines.accept = listener_pause();
-    if (drain.stage != STAGE_SERVING)
-        listen(listener.watched.fd, 0);
+    deadlines.accept = acceptor_pause();
 }
 
 /* A connection has closed: a paused listener accepts in the next turn. */
@@ -458,25 +488,8 @@ static void server_queue_listener(void) {
     connections_queue(&listener.watched);
 }
 
-static void server_on_signals(void) {
-    for (int number; (number = signals_next());) {
-        if (number == SIGUSR1)
-            print_statistics();
-        else if (drain.stage != STAGE_SERVING)
-            interrupted_by = number;
-        else
-            server_begin_drain();
-    }
-}
-
-/* Serves the clients that are already in the accept queue. Then the listener closes. */
-static void server_begin_drain(void) {
-    deadlines.drain = drain_on_signal(now_ms());
-    server_queue_listener();
-}
-
 /* Returns whether the drain is complete: no client can connect any more, and all connections have ended. */
-static bool server_is_drained(void) {
+static bool server_finish_drain(void) {
     return drain.stage != STAGE_SERVING && connections.count == 0 && listener.watched.fd == -1;
 }
 
@@ -517,7 +530,7 @@ static void server_on_connection_event(struct connection *self, uint32_t events)
         server_serve(self, &budget);
         return;
     }
-    ssize_t count = connection_read(self, turn.read_buffer + turn.input_bytes, READ_BUFFER_BYTES - turn.input_bytes);
+    ssize_t count = connection_read(self, buffers.read_buffer + buffers.input_bytes, READ_BUFFER_BYTES - buffers.input_bytes);
     if (count > 0) {
         if (turn_buffers_push(self, count))
             server_answer_inputs();
@@ -528,19 +541,19 @@ static void server_on_connection_event(struct connection *self, uint32_t events)
 
 /* Answers all input of this turn, in the order of the reads. */
 static void server_answer_inputs(void) {
-    const char *bytes = turn.read_buffer;
-    for (int i = 0; i < turn.input_count; i++) {
-        struct connection *connection = turn.inputs[i].connection;
-        int count = turn.inputs[i].count;
+    const char *bytes = buffers.read_buffer;
+    for (int i = 0; i < buffers.input_count; i++) {
+        struct connection *connection = buffers.inputs[i].connection;
+        int count = buffers.inputs[i].count;
         /* The last one may use the read buffer again. The others may not read before that, so they have no budget. */
-        ssize_t budget = i + 1 == turn.input_count ? EVENT_BUDGET_BYTES - count : 0;
+        ssize_t budget = i + 1 == buffers.input_count ? EVENT_BUDGET_BYTES - count : 0;
         if (!connection_respond(connection, bytes, count))
             server_after_turn(connection, &budget, ENDED);
         else if (!connection_is_quiet(connection))
             server_serve(connection, &budget);
         bytes += count;
     }
-    turn.input_count = turn.input_bytes = 0;
+    turn_buffers_clear();
 }
 
 /* Gives a connection its turn. Returns false if that closes it. */
@@ -559,7 +572,7 @@ static bool server_after_turn(struct connection *self, ssize_t *budget, enum pro
         connections_queue(&self->watched);
         break;
     case ENDED:
-        server_close(self);
+        server_remove(self);
         *budget = 0; /* the connection may have used all of it */
     }
     return progress != ENDED;
@@ -568,13 +581,7 @@ static bool server_after_turn(struct connection *self, ssize_t *budget, enum pro
 /* Has epoll report room for pending bytes. If it cannot, they stay pending until a retry after the shortest pause. */
 static void server_watch_for_room(struct connection *self) {
     if (!connections_watch_for_room(self) && !deadlines.watch)
-        deadlines.watch = now_ms() + SHORTEST_PAUSE_MS;
-}
-
-/* Closes a connection that has ended. */
-static void server_close(struct connection *self) {
-    connections_remove(self);
-    server_resume_listeners(); /* a descriptor is free again */
+        deadlines.watch = clock_read() + SHORTEST_PAUSE_MS;
 }
 
 /* Starts to close a connection in order. The drain loses its input that is unread. */
@@ -587,10 +594,22 @@ static void server_begin_close(struct connection *self) {
     connections_queue(&self->watched);
 }
 
+/* Closes a connection at once. It counts as aborted if that destroys bytes. */
+static void server_cut(struct connection *self) {
+    aborted += connection_unsettled_bytes(self) > 0 && !self->has_lost_input;
+    server_remove(self);
+}
+
+/* Closes a connection. */
+static void server_remove(struct connection *self) {
+    connections_remove(self);
+    server_resume_listeners(); /* a descriptor is free again */
+}
+
 /* ---- server/due.rs ---- */
 
 /* Does what was due when the last known event arrived. */
-static void server_keep_time(void) {
+static void server_do_due(void) {
     for (int64_t next; (next = time_next_deadline()) && next <= horizon.known_until;) {
         if (next == deadlines.accept)
             server_queue_listener();
@@ -612,8 +631,14 @@ static void server_retry_to_watch(void) {
     }
 }
 
+/* Serves the clients that are already in the accept queue. Then the listener closes. */
+static void server_begin_drain(void) {
+    deadlines.drain = drain_on_signal(clock_read());
+    server_queue_listener();
+}
+
 static void server_on_drain_deadline(void) {
-    switch (drain_on_deadline(now_ms())) {
+    switch (drain_on_deadline(clock_read())) {
     case CLOSE_ALL:
         for (struct connection *connection = connections.first; connection; connection = connection->next)
             server_begin_close(connection);
@@ -644,12 +669,6 @@ static void server_cut_off(void) {
     connections.ready_first = connections.ready_last = NULL;
     while (connections.first)
         server_cut(connections.first);
-}
-
-/* Closes a connection at once. It counts as aborted if that destroys bytes. */
-static void server_cut(struct connection *self) {
-    aborted += connection_unsettled_bytes(self) > 0 && !self->has_lost_input;
-    server_close(self);
 }
 
 /* ---- server/bind.rs ---- */
@@ -712,9 +731,13 @@ static void raise_descriptor_limit(void) {
 /* Adds `count` bytes that were read into the free part of the read buffer. Returns whether they have to be answered now, because
  * the buffer is nearly full. */
 static bool turn_buffers_push(struct connection *connection, int count) {
-    turn.inputs[turn.input_count++] = (struct input){.connection = connection, .count = count};
-    turn.input_bytes += count;
-    return turn.input_bytes > READ_BUFFER_BYTES - MIN_ROOM_BYTES;
+    buffers.inputs[buffers.input_count++] = (struct input){.connection = connection, .count = count};
+    buffers.input_bytes += count;
+    return buffers.input_bytes > READ_BUFFER_BYTES - MIN_ROOM_BYTES;
+}
+
+static void turn_buffers_clear(void) {
+    buffers.input_count = buffers.input_bytes = 0;
 }
 
 /* ---- server/connections.rs ---- */
@@ -840,7 +863,7 @@ static enum progress connection_advance(struct connection *self, ssize_t *budget
             continue;
         }
         bool is_open = self->phase == PHASE_OPEN;
-        ssize_t count = connection_read(self, turn.read_buffer, READ_BUFFER_BYTES);
+        ssize_t count = connection_read(self, buffers.read_buffer, READ_BUFFER_BYTES);
         if (count == 0)
             return ENDED;
         if (count == -1 && errno == EAGAIN)
@@ -848,12 +871,12 @@ static enum progress connection_advance(struct connection *self, ssize_t *budget
         if (count == -1)
             return errno == EINTR ? MORE : ENDED;
         *budget -= count;
-        if (is_open && !connection_respond(self, turn.read_buffer, count))
+        if (is_open && !connection_respond(self, buffers.read_buffer, count))
             return ENDED;
     }
 }
 
-/* With an empty outbox, takes the next step to the end of a connection that is no longer open. Returns whether that was the last. */
+/* With an empty outbox, takes the next step to the end of a connection that is no longer open. Returns whether it has ended. */
 static bool connection_proceed_to_the_end(struct connection *self) {
     if (self->phase == PHASE_PEER_FINISHED)
         return true;
@@ -900,14 +923,14 @@ static ssize_t connection_relay(struct connection *self) {
     if (count <= 0)
         return count == 0 || is_of_the_call(errno) ? 0 : -1;
     bool is_broken =
-        readiness_note_taken(&self->readiness, pipe_pour(self->watched.fd, count), count) == -1 && !is_of_the_call(errno);
+        readiness_note_sent(&self->readiness, pipe_pour(self->watched.fd, count), count) == -1 && !is_of_the_call(errno);
     while (zero_copy_pipe.held_bytes > 0) { /* the socket had no room for these; the next connection needs an empty pipe */
-        ssize_t taken = pipe_take(turn.read_buffer + rest, READ_BUFFER_BYTES - rest);
+        ssize_t taken = pipe_take(buffers.read_buffer + rest, READ_BUFFER_BYTES - rest);
         if (taken == -1 && errno != EINTR)
             return -1; /* the pipe is not empty, and is not used again */
         rest += taken == -1 ? 0 : taken;
     }
-    return is_broken || !keep(self, turn.read_buffer, rest) ? -1 : count;
+    return is_broken || !keep(self, buffers.read_buffer, rest) ? -1 : count;
 }
 
 /* Offers the kernel what is pending. Returns false if the connection is broken. */
@@ -941,6 +964,23 @@ static bool keep(struct connection *self, const char *rest, size_t count) {
 }
 
 /* ---- server/accept/acceptor.rs ---- */
+
+/* Accepts once. In a drain, a listener with an empty accept queue is closed. */
+static int acceptor_accept(void) {
+    int fd = listener.watched.fd == -1 ? NOTHING : listener_accept();
+    if (fd == NOTHING && listener.watched.fd != -1 && drain.stage != STAGE_SERVING)
+        listener_close();
+    return fd;
+}
+
+/* Pauses the listener because a resource has run out, and returns the end of the pause. In a drain no new client joins the accept
+ * queue meanwhile. */
+static int64_t acceptor_pause(void) {
+    int64_t until = listener_pause();
+    if (drain.stage != STAGE_SERVING)
+        listen(listener.watched.fd, 0);
+    return until;
+}
 
 /* Closes the listener with the clients in its accept queue, which are reset. Each counts as aborted. */
 static void acceptor_abort(void) {
@@ -995,7 +1035,7 @@ static int listener_accept(void) {
 static int64_t listener_pause(void) {
     listener.pause_ms = listener.pause_ms ? listener.pause_ms * 2 : SHORTEST_PAUSE_MS;
     listener.pause_ms = listener.pause_ms < LONGEST_PAUSE_MS ? listener.pause_ms : LONGEST_PAUSE_MS;
-    return now_ms() + listener.pause_ms;
+    return clock_read() + listener.pause_ms;
 }
 
 static void listener_close(void) {
@@ -1013,13 +1053,14 @@ static bool set_options(int fd) {
 
 /* ---- server/time/mod.rs ---- */
 
-/* Returns the timeout of the next wait as epoll_wait(2) takes it: -1 waits forever. */
-static int time_before_wait(void) {
-    int64_t next = time_next_deadline(), now = next ? now_ms() : 0, left = next - now;
+/* Returns the timeout of the next wait as epoll_wait(2) takes it: -1 waits forever. With queued work the wait only asks for what
+ * is ready. */
+static int time_before_wait(int watched, bool has_work) {
+    int64_t next = time_next_deadline(), now = next ? clock_read() : 0, left = next - now;
     if (next)
-        horizon_before_wait(now, connections.count + 2); /* 2: the listener and the signals */
-    if (connections.ready_first || !next)
-        return connections.ready_first ? 0 : -1;
+        horizon_before_wait(now, watched);
+    if (has_work || !next)
+        return has_work ? 0 : -1;
     return left < 0 ? 0 : left > INT32_MAX ? INT32_MAX : (int)left;
 }
 
@@ -1033,7 +1074,7 @@ static int64_t time_next_deadline(void) {
 
 /* ---- server/time/clock.rs ---- */
 
-static int64_t now_ms(void) {
+static int64_t clock_read(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
@@ -1141,12 +1182,12 @@ static void readiness_tell(uint32_t *self, uint32_t events) {
 
 /* Sends. Returns the number of bytes that the kernel took, or -1 if the connection is broken. */
 static ssize_t readiness_offer(uint32_t *self, int fd, const char *bytes, size_t count) {
-    return readiness_note_taken(self, send(fd, bytes, count, MSG_NOSIGNAL), count);
+    return readiness_note_sent(self, send(fd, bytes, count, MSG_NOSIGNAL), count);
 }
 
 /* Interprets the result of a send of `count` bytes. A short count shows that there is no more room (epoll(7)); an interrupted call
  * shows nothing. */
-static ssize_t readiness_note_taken(uint32_t *self, ssize_t taken, size_t count) {
+static ssize_t readiness_note_sent(uint32_t *self, ssize_t taken, size_t count) {
     if (taken == -1 && errno != EAGAIN)
         return errno == EINTR ? 0 : -1;
     if (taken < (ssize_t)count)

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use edgecho::protocol::{Post, Protocol, Reply, Timer};
-use edgecho::server::{Builder, Limits, Server};
+use edgecho::server::{Builder, Server};
 
 const REPORT: u32 = 1;
 
@@ -36,9 +36,7 @@ impl Protocol for Discard {
 
 /// Sets the rate limit. The server reads no faster, and TCP slows the peer.
 pub(crate) fn limited(builder: Builder, bytes_per_second: u64) -> Builder {
-    let mut limits = Limits::default();
-    limits.rate_limit = Some(bytes_per_second);
-    builder.limits(limits)
+    builder.configure(|config| config.limits.rate_limit = Some(bytes_per_second))
 }
 
 #[allow(dead_code, reason = "the tests have another")]

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tracing::warn;
+
 /// Minimum time between two log lines.
 const INTERVAL: Duration = Duration::from_secs(10);
 
@@ -21,6 +23,15 @@ impl Throttle {
         }
         self.last = Some(now);
         Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
+/// Logs the count of the lines that no later line has reported.
+impl Drop for Throttle {
+    fn drop(&mut self) {
+        if self.suppressed > 0 {
+            warn!(suppressed = self.suppressed, "repeated warnings were not logged");
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use clap::{ArgAction, Args};
 use edgecho::client::Target;
 use edgecho::client::ping::{self, Error, Format, Options};
 
-use super::connecting::{Connecting, Wire};
+use super::connecting::{self, Connecting, Wire};
 use super::status::{FAILURE, TROUBLE};
 use super::values::{message_size, seconds};
 use super::{stderr, stdout};
@@ -90,20 +90,19 @@ pub(super) struct Ping {
 
 impl From<Ping> for Options {
     fn from(flags: Ping) -> Self {
-        Self {
-            target: flags.target,
-            count: (flags.count > 0).then_some(flags.count),
-            interval: flags.interval,
-            size: flags.size,
-            framing: flags.protocol.into(),
-            timeout: flags.timeout,
-            busy_poll: flags.busy_poll,
-            handshake: !flags.connecting.no_handshake,
-            connect: flags.connecting.timeouts(),
-            retry: flags.connecting.retry,
-            is_quiet: flags.quiet > 0,
-            format: if flags.json { Format::Json } else { Format::Text { timestamps: flags.timestamps } },
-        }
+        let mut options = Self::new(flags.target);
+        options.count = (flags.count > 0).then_some(flags.count);
+        options.interval = flags.interval;
+        options.size = flags.size;
+        options.framing = flags.protocol.into();
+        options.timeout = flags.timeout;
+        options.busy_poll = flags.busy_poll;
+        options.handshake = !flags.connecting.no_handshake;
+        options.connect = flags.connecting.timeouts();
+        options.retry = flags.connecting.retry;
+        options.is_quiet = flags.quiet > 0;
+        options.format = if flags.json { Format::Json } else { Format::Text { timestamps: flags.timestamps } };
+        options
     }
 }
 
@@ -115,7 +114,8 @@ pub(super) fn ping(flags: Ping) -> ExitCode {
         // The reader of a pipe has seen enough: `edgecho ping | head`.
         Err(Error::Report(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            stderr::say(format_args!("error: {error}"));
+            let advice = if let Error::Connect { error, .. } = &error { connecting::advice(error) } else { "" };
+            stderr::say(format_args!("error: {error}{advice}"));
             ExitCode::from(TROUBLE)
         }
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use edgecho::client::Target;
 use edgecho::client::send::{self, Error, Form, Options};
-use edgecho::protocol::Frame;
 
 use super::status::{FAILURE, TROUBLE, WRONG_FLAG};
 use super::stderr;
@@ -78,13 +77,11 @@ pub(super) fn send(flags: Send) -> ExitCode {
             }
         }
     }
-    let options = Options {
-        target: flags.target,
-        is_framed: flags.protocol == Wire::Frame,
-        form: if flags.raw { Form::Frames } else { Form::Lines },
-        max_frame: flags.max_frame.unwrap_or(Frame::MAX),
-        connect_timeout: flags.connect_timeout.max(Duration::from_millis(1)),
-    };
+    let mut options = Options::new(flags.target);
+    options.is_framed = flags.protocol == Wire::Frame;
+    options.form = if flags.raw { Form::Frames } else { Form::Lines };
+    options.max_frame = flags.max_frame.unwrap_or(options.max_frame);
+    options.connect_timeout = flags.connect_timeout.max(Duration::from_millis(1));
     let (input, output) = (std::io::stdin(), std::io::stdout());
     let result = if output.is_terminal() {
         let mut shown = Escaped::new(output);
@@ -99,7 +96,8 @@ pub(super) fn send(flags: Send) -> ExitCode {
         // The reader of a pipe has seen enough: `edgecho send | head`.
         Err(Error::Local { error, .. }) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            stderr::say(format_args!("error: {error}"));
+            let advice = if matches!(error, Error::TooLong { .. }) { "; raise --max-frame to receive it" } else { "" };
+            stderr::say(format_args!("error: {error}{advice}"));
             ExitCode::from(if matches!(error, Error::Lost(_)) { FAILURE } else { TROUBLE })
         }
     }

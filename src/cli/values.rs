@@ -38,9 +38,11 @@ pub(super) fn keepalive(text: &str) -> Result<Keepalive, String> {
     let parts: Vec<&str> = text.split(',').collect();
     let count = |text: &str| text.parse().map_err(|_| format!("'{text}' is not a number of probes"));
     match parts[..] {
-        [idle] => Ok(Keepalive { idle: duration(idle)?, interval: None, count: None }),
+        [idle] => Ok(Keepalive::new(duration(idle)?)),
         [idle, interval, probes] => {
-            Ok(Keepalive { idle: duration(idle)?, interval: Some(duration(interval)?), count: Some(count(probes)?) })
+            let mut keepalive = Keepalive::new(duration(idle)?);
+            (keepalive.interval, keepalive.count) = (Some(duration(interval)?), Some(count(probes)?));
+            Ok(keepalive)
         }
         _ => Err("expected IDLE or IDLE,INTERVAL,COUNT, such as 60s,10s,6".to_owned()),
     }

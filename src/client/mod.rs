@@ -1,26 +1,17 @@
-//! The other end of the wire: `ping` and `flood`, for any service that echoes over TCP.
+//! The clients `ping`, `flood` and `send`, for any service that echoes over TCP.
 //!
-//! Both stand on the same parts: a [`Target`] is whom to call, a [`Connector`] leads from connect(2) to the proof that the far end is
-//! an echo service, a [`Pattern`] is what to send, and a [`Corruption`] says what has become of it.
+//! `ping` and `flood` share their parts. A [`Target`] names the far end. A [`Connector`] leads from connect(2) to the proof that
+//! the far end is an echo service. A [`Pattern`] provides the bytes to send, and a [`Corruption`] tells what happened to bytes that
+//! came back wrong.
 
-mod backoff;
-mod connect_error;
-mod connector;
-mod diagnosis;
-mod dial;
+mod bytes;
+mod connect;
 pub mod flood;
 mod latency;
-mod pattern;
 pub mod ping;
-mod probe;
 pub mod send;
 mod target;
-mod wire;
 
-pub use backoff::Backoff;
-pub use connect_error::ConnectError;
-pub use connector::{Connector, HANDSHAKE_BYTES, Handshake, INTEREST, State, Step, Timeouts};
-pub use diagnosis::Corruption;
-pub use pattern::Pattern;
+pub use bytes::{Corruption, Framing, Pattern};
+pub use connect::{Backoff, ConnectError, Connector, HANDSHAKE_BYTES, Handshake, INTEREST, State, Step, Timeouts};
 pub use target::{DEFAULT_PORT, Target, TargetError};
-pub use wire::Framing;

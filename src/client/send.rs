@@ -1,71 +1,97 @@
-//! `edgecho send`: what stands on stdin goes out by lines or frames, and what comes back is written to stdout.
+//! `edgecho send`: sends an input as lines or frames, and writes what comes back to an output.
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::connect_error::ConnectError;
-use super::connector::State;
+use super::connect::{ConnectError, State};
 use super::target::Target;
-use crate::protocol::{DecodeError, Decoder, Frames};
+use crate::protocol::{DecodeError, Decoder, Frame, Frames};
 
-/// What stands on stdin and on stdout.
+/// The form of the input and of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Form {
-    /// Lines. Each is a frame without its line end, where the wire has frames, and each frame that comes back a line.
+    /// Lines. On a framed connection, each line is a frame without its line end, and each frame that comes back is a line.
     Lines,
-    /// Frames, as they stand on the wire.
+    /// Frames, each with its length, as on the wire.
     Frames,
 }
 
-/// What to do.
+/// The options of [`run`].
+///
+/// ```
+/// use edgecho::client::send::Options;
+///
+/// let mut options = Options::new("127.0.0.1".parse()?);
+/// options.is_framed = true;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Options {
     /// The far end.
     pub target: Target,
-    /// Whether there are frames on the wire; otherwise lines.
+    /// Frames on the connection instead of lines.
     pub is_framed: bool,
-    /// What is given, and what is wanted back.
+    /// The form of the input and of the output.
     pub form: Form,
-    /// The largest frame that is taken back, in bytes.
+    /// The largest frame to receive, in bytes, without its length.
     pub max_frame: usize,
-    /// How long connecting may take.
+    /// The time limit for connecting to each address; more than zero.
     pub connect_timeout: Duration,
 }
 
-/// Why not everything was sent, or came back.
+impl Options {
+    /// Returns the defaults: lines on the connection and in the input, frames up to 64 KiB, 3 seconds to connect.
+    #[must_use]
+    pub fn new(target: Target) -> Self {
+        Self { target, is_framed: false, form: Form::Lines, max_frame: Frame::MAX, connect_timeout: Duration::from_secs(3) }
+    }
+}
+
+/// The reason why not everything was sent or received. The text includes the cause.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
-    /// There is no connection.
+    /// No address of the target accepted a connection.
     #[error("cannot connect to {target}: {error}")]
     Connect {
-        /// To whom.
+        /// The target.
         target: String,
-        /// Why.
+        /// The error of the last address.
         error: ConnectError,
     },
     /// The connection broke.
     #[error("the connection was lost: {0}")]
     Lost(io::Error),
-    /// The far end sent a frame that is too large, or ended within one.
+    /// The far end sent a frame that is longer than [`Options::max_frame`].
+    #[error("the far end sent a frame of {length} bytes, more than the {max_frame} allowed")]
+    TooLong {
+        /// The length of the frame in bytes.
+        length: u64,
+        /// The limit in bytes.
+        max_frame: usize,
+    },
+    /// The far end sent bytes that are no frame, or ended within a frame.
     #[error("{0}")]
     Malformed(String),
-    /// stdin or stdout failed.
+    /// The input or the output failed.
     #[error("cannot {what}: {error}")]
     Local {
-        /// What could not be done.
+        /// The action that failed.
         what: &'static str,
-        /// Why.
+        /// The error of the system.
         error: io::Error,
     },
 }
 
-/// Sends everything up to the end of `input`, then a FIN, and writes what comes back until the far end's. A far end that closes before
-/// that ends it, too: `input` is then no longer waited for, though the thread that reads it is left behind.
+/// Sends `input` up to its end and then a FIN, and writes what comes back to `output` until the far end closes. If the far end
+/// closes first, the function returns without waiting for `input`; the thread that reads it stays behind.
 ///
 /// # Errors
-/// [`Error`].
+/// [`Error`]; the bytes that came before it have been written.
 pub fn run(options: &Options, input: impl Read + Send + 'static, output: impl Write) -> Result<(), Error> {
     let stream = connect(options)?;
     let writer = stream.try_clone().map_err(Error::Lost)?;
@@ -73,9 +99,9 @@ pub fn run(options: &Options, input: impl Read + Send + 'static, output: impl Wr
     let sending = options.clone();
     std::thread::spawn(move || {
         let result = send(&sending, &writer, input);
-        // Before our FIN: when that is answered, the result is looked for.
+        // Before the FIN: when the far end answers that, the result is read.
         let _ = sender.send(result);
-        // What has been sent still comes back, even if it was not all.
+        // The echo of what was sent still comes back, even after a failure.
         let _ = writer.shutdown(Shutdown::Write);
     });
     receive(options, stream, output)?;
@@ -87,7 +113,7 @@ fn connect(options: &Options) -> Result<TcpStream, Error> {
     for address in options.target.addresses() {
         match TcpStream::connect_timeout(address, options.connect_timeout) {
             Ok(stream) => {
-                // Without it small messages would wait for each other.
+                // Otherwise a small message waits for the acknowledgement of the one before (tcp(7), TCP_NODELAY).
                 stream.set_nodelay(true).map_err(Error::Lost)?;
                 return Ok(stream);
             }
@@ -103,7 +129,7 @@ fn connect(options: &Options) -> Result<TcpStream, Error> {
     Err(Error::Connect { target: options.target.to_string(), error })
 }
 
-/// Sends line by line, so that who types sees each answer at once; what comes from a file goes out in larger pieces.
+/// Sends each line as soon as it is typed. Input that is already there, such as a file, goes out in larger pieces.
 fn send(options: &Options, stream: &TcpStream, input: impl Read) -> Result<(), Error> {
     let local = |error| Error::Local { what: "read stdin", error };
     let mut input = BufReader::with_capacity(64 * 1024, input);
@@ -155,19 +181,15 @@ fn receive(options: &Options, mut stream: TcpStream, mut output: impl Write) -> 
                 written.is_ok()
             });
             written.map_err(local)?;
-            result.map_err(|error| {
-                Error::Malformed(match error {
-                    DecodeError::TooLong { length } => {
-                        format!("the far end sent a frame of {length} bytes; raise --max-frame to take it")
-                    }
-                    error => format!("cannot take a frame of the far end: {error}"),
-                })
+            result.map_err(|error| match error {
+                DecodeError::TooLong { length } => Error::TooLong { length, max_frame: options.max_frame },
+                error => Error::Malformed(format!("cannot read a frame of the far end: {error}")),
             })?;
         }
         output.flush().map_err(local)?;
     }
     match frames.rest().len() {
         0 => Ok(()),
-        rest => Err(Error::Malformed(format!("the far end ended within a frame, {rest} bytes after it began"))),
+        rest => Err(Error::Malformed(format!("the far end closed within a frame, {rest} bytes after its start"))),
     }
 }

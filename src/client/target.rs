@@ -1,4 +1,4 @@
-//! The far end, as it is named on the command line.
+//! The far end: a host and a port, and the addresses they stand for.
 
 use std::fmt;
 use std::io;
@@ -7,10 +7,10 @@ use std::str::FromStr;
 
 use crate::name::{is_name, look_up};
 
-/// The port of `edgecho serve`, which stands where none is given.
+/// The default port, as of `edgecho serve`.
 pub const DEFAULT_PORT: u16 = 7777;
 
-/// `HOST[:PORT]`: a name, an IPv4 address or an IPv6 address, which needs brackets only where a port follows.
+/// A far end, read from `HOST[:PORT]`: a name, an IPv4 address, or an IPv6 address, which needs brackets only if a port follows.
 ///
 /// ```
 /// use edgecho::client::Target;
@@ -26,7 +26,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// What it stands for, in the order in which the resolver gave it: at least one address.
+    /// Returns the addresses in the order of the resolver; at least one.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
@@ -45,26 +45,27 @@ impl From<SocketAddr> for Target {
     }
 }
 
-/// Why a text names no far end.
+/// The reason why a text names no far end.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TargetError {
-    /// It is no address, and no name either.
+    /// The text is neither an address nor a name.
     #[error("expected HOST or HOST:PORT with a port from 1 to 65535, such as 127.0.0.1, localhost:7777 or [::1]:7777")]
     Malformed,
-    /// Nobody knows the name.
-    #[error("cannot look up '{host}': {source}")]
+    /// The name has no address.
+    #[error("cannot look up '{host}': {error}")]
     Unknown {
         /// The name.
         host: String,
-        /// What the resolver said.
-        source: io::Error,
+        /// The error of the resolver (getaddrinfo(3)).
+        error: io::Error,
     },
 }
 
 impl FromStr for Target {
     type Err = TargetError;
 
-    /// Reads it. A name is looked up at once (getaddrinfo(3)).
+    /// Reads `HOST[:PORT]`. A name is looked up at once (getaddrinfo(3)).
     fn from_str(text: &str) -> Result<Self, TargetError> {
         let (host, port) = split(text).ok_or(TargetError::Malformed)?;
         if let Ok(ip) = host.parse::<IpAddr>() {
@@ -76,12 +77,12 @@ impl FromStr for Target {
         if !is_name(host) {
             return Err(TargetError::Malformed);
         }
-        let addresses = look_up(host, port).map_err(|source| TargetError::Unknown { host: host.to_owned(), source })?;
+        let addresses = look_up(host, port).map_err(|error| TargetError::Unknown { host: host.to_owned(), error })?;
         Ok(Self { text: format!("{host}:{port}"), addresses })
     }
 }
 
-/// The host and the port. A text with several colons and no bracket is an IPv6 address without a port.
+/// Splits a text into host and port. A text with several colons and no bracket is an IPv6 address without a port.
 fn split(text: &str) -> Option<(&str, u16)> {
     let port = |text: &str| text.parse().ok().filter(|&port| port != 0);
     if let Some(rest) = text.strip_prefix('[') {

@@ -1,4 +1,4 @@
-//! What can go wrong for the server as a whole, in words that say what to do.
+//! The errors of a server as a whole, with a hint at what to do.
 
 use std::any::Any;
 use std::io;
@@ -7,48 +7,50 @@ use std::net::SocketAddr;
 use super::config::ConfigError;
 use super::fault::Fault;
 
-/// Why a server could not start, or could not go on.
+/// An error that keeps a server from starting, or ends it. Its message contains the kernel's error, which is therefore not its
+/// [`source`](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The configuration makes no sense.
+    /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
 
-    /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}{}", Fault::of(.source).hint())]
+    /// The server cannot listen on an address.
+    #[error("cannot listen on {address}: {error}{}", Fault::of(.error).hint())]
     Listen {
-        /// The address that was asked for.
+        /// The address in the configuration.
         address: SocketAddr,
-        /// What the kernel said.
-        source: io::Error,
+        /// The kernel's error.
+        error: io::Error,
     },
 
     /// A socket option cannot be set.
-    #[error("cannot set {option} on {address}: {source}")]
+    #[error("cannot set {option} on {address}: {error}")]
     Option {
-        /// The option's flag.
+        /// The field of the configuration, such as `sockets.keepalive`; or the kernel's name of an option that is always set, such as
+        /// `SO_REUSEADDR`.
         option: &'static str,
         /// The address of the socket.
         address: SocketAddr,
-        /// What the kernel said.
-        source: io::Error,
+        /// The kernel's error.
+        error: io::Error,
     },
 
     /// The protocol could not go on or could not finish, or has panicked.
     #[error("{reason}")]
     Protocol {
-        /// Why.
+        /// The description that the protocol gave.
         reason: String,
     },
 
-    /// A call failed that nothing can do without.
-    #[error("cannot {action}: {source}: {}", Fault::of(.source))]
+    /// A system call failed that the server cannot do without.
+    #[error("cannot {action}: {error}: {}", Fault::of(.error))]
     System {
-        /// What was to be done, and by which call.
+        /// The attempt and its system call, such as `wait for events (epoll_wait)`.
         action: &'static str,
-        /// What the kernel said.
-        source: io::Error,
+        /// The kernel's error.
+        error: io::Error,
     },
 }
 
@@ -62,6 +64,6 @@ impl Error {
 
     /// For `map_err`: names what was being done.
     pub(super) fn system(action: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::System { action, source }
+        move |error| Self::System { action, error }
     }
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::mem::{align_of, offset_of, size_of};
 use std::process::Command;
 
+use crate::support::{run, skip};
+
 /// What abi.c prints, as the libc crate has it.
 fn view_of_libc() -> BTreeMap<String, i64> {
     let mut view = BTreeMap::new();
@@ -47,9 +49,9 @@ fn view_of_libc() -> BTreeMap<String, i64> {
 #[test]
 fn the_libc_crate_agrees_with_the_c_headers() {
     let Some(program) = option_env!("EDGECHO_C_ABI") else {
-        return crate::support::skip("the_libc_crate_agrees_with_the_c_headers", "abi.c was not compiled");
+        return skip("the_libc_crate_agrees_with_the_c_headers", "abi.c was not compiled");
     };
-    let (status, output, _) = crate::support::run(&mut Command::new(program));
+    let (status, output, _) = run(&mut Command::new(program));
     assert!(status.success());
     let headers: BTreeMap<String, i64> = output
         .lines()

@@ -18,7 +18,7 @@ use std::process::Command;
 
 use edgecho::protocol::Protocol;
 use edgecho::protocol::testing::TestReply;
-use edgecho::server::{Limits, Server};
+use edgecho::server::Server;
 use proptest::prelude::*;
 
 use crate::library::Running;
@@ -39,9 +39,8 @@ fn pipeline<P: Protocol + Send + 'static>(protocol: P, requests: &[u8], most_pen
 where
     P::Session: Send,
 {
-    let mut limits = Limits::default();
-    limits.memory_limit = Some(1 << 20);
-    let server = Running::start(protocol, Server::builder().limits(limits));
+    let builder = Server::builder().configure(|config| config.limits.memory_limit = Some(1 << 20));
+    let server = Running::start(protocol, builder);
     let stream = connect(server.address());
     (&stream).write_all(requests).expect("send");
     finish(&stream);

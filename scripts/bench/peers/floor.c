@@ -1,5 +1,5 @@
-/* The floor: two calls a message, and not a thought about anything that may go wrong. What it saves over a server that can be used
- * is all that such a server can cost. It loses bytes when a socket is full.
+/* A lower bound for any server on epoll: two calls per message, and no error handling. A usable server can save no more than the
+ * difference to this one. It loses bytes when a socket is full.
  *
  *     floor ADDRESS:PORT
  */

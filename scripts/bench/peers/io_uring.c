@@ -1,5 +1,5 @@
-/* io_uring, as it is meant to be used today: one multishot accept, one multishot receive a connection, and a ring of buffers that the
- * kernel chooses from. What could not all be sent is sent on; receiving stops meanwhile, by way of cancelling.
+/* An echo server on io_uring as its documentation recommends: one multishot accept, one multishot receive per connection, and a ring of
+ * buffers from which the kernel chooses. While many buffers of a connection are unsent, its receive is cancelled.
  *
  *     io_uring ADDRESS:PORT
  */
@@ -14,7 +14,7 @@
 enum { ENTRIES = 4096, BUFFERS = 4096, BUFFER_BYTES = 4096, GROUP = 1, MAX_FD = 1 << 17 };
 enum { ACCEPT, RECEIVE, SEND, CANCEL, PAUSE };
 
-/* What a connection still has to send, in order: buffers of the ring. */
+/* A buffer of the ring that a connection still has to send, in order. */
 typedef struct piece {
     struct piece *next;
     unsigned short buffer;
@@ -93,7 +93,7 @@ static void on_accept(struct io_uring_cqe *cqe)
     if (cqe->flags & IORING_CQE_F_MORE)
         return;
     if (cqe->res < 0 && cqe->res != -EAGAIN) {
-        /* Out of descriptors: somebody may leave. */
+        /* Out of descriptors: a client may leave. */
         static struct __kernel_timespec pause = { .tv_nsec = 50000000 };
         struct io_uring_sqe *sqe = entry();
         io_uring_prep_timeout(sqe, &pause, 0, 0);

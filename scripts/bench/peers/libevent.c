@@ -1,4 +1,4 @@
-/* libevent, with bufferevents. Reading stops while much is waiting to be written.
+/* An echo server on libevent's bufferevents. It stops reading while much output is pending.
  *
  *     libevent ADDRESS:PORT
  */
@@ -52,7 +52,7 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     bufferevent_enable(peer, EV_READ | EV_WRITE);
 }
 
-/* Out of descriptors: somebody may leave. */
+/* Out of descriptors: a client may leave. */
 static void on_pause(evutil_socket_t fd, short what, void *listener)
 {
     (void)fd, (void)what;

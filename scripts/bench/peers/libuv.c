@@ -1,4 +1,4 @@
-/* libuv, one loop. Reading stops while much is waiting to be written.
+/* An echo server on one libuv loop. It stops reading while much output is pending.
  *
  *     libuv ADDRESS:PORT
  */

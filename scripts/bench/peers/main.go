@@ -1,4 +1,4 @@
-// Go's net, a goroutine a connection.
+// An echo server on Go's net package with one goroutine per connection.
 package main
 
 import (
@@ -15,7 +15,7 @@ func main() {
 	for {
 		connection, err := listener.Accept()
 		if err != nil {
-			time.Sleep(50 * time.Millisecond) // out of descriptors: somebody may leave
+			time.Sleep(50 * time.Millisecond) // out of descriptors: a client may leave
 			continue
 		}
 		go echo(connection)

@@ -1,4 +1,4 @@
-//! What a server has to do before it is measured: a fast server that loses bytes is shown as what it is.
+//! Checks that a server must pass before it is measured, so that a fast server that loses bytes shows as one.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -11,21 +11,22 @@ use nix::sys::signal::Signal;
 use crate::Result;
 use crate::peer::Peer;
 
-/// Longer than anything here takes.
+/// Timeout of every read and write, longer than any check takes.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// What is checked, and how.
+/// The name of a check, and the check.
 type Check = (&'static str, fn(&Peer) -> Result<()>);
 
-/// What came of it.
+/// The result of a check.
 pub enum Verdict {
     Passed,
-    /// It is not made for as many connections as the check takes.
+    /// The server is not made for the number of connections that the check opens.
     NotAsked,
     Failed(String),
 }
 
 impl Verdict {
+    /// Checks a server.
     pub fn of(peer: &Peer, &(name, check): &Check) -> Self {
         if name == DESCRIPTORS && peer.most_connections < CROWD {
             return Self::NotAsked;
@@ -33,18 +34,18 @@ impl Verdict {
         check(peer).map_or_else(|error| Self::Failed(error.to_string()), |()| Self::Passed)
     }
 
-    /// Why it failed, if it has.
+    /// Returns the reason of a failure.
     pub fn failure(&self) -> Option<&str> {
-        if let Self::Failed(why) = self { Some(why) } else { None }
+        if let Self::Failed(reason) = self { Some(reason) } else { None }
     }
 }
 
 const DESCRIPTORS: &str = "descriptors";
 
-/// How many clients there are, of which not all can have a descriptor.
+/// Number of clients of the descriptor check, more than the server has descriptors.
 const CROWD: usize = 100;
 
-/// In the order of the report's columns.
+/// All checks, in the order of the report.
 pub const CHECKS: [Check; 5] = [
     ("integrity", integrity),
     ("half-close", half_close),
@@ -61,12 +62,12 @@ fn connect(address: std::net::SocketAddr) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// Bytes that are not all the same.
+/// Returns varied bytes.
 fn bytes(length: usize) -> Vec<u8> {
     (0..length).map(|place| (place.wrapping_mul(0x9e37_79b1) >> 13) as u8).collect()
 }
 
-/// Every byte comes back, in order, in messages of all sizes.
+/// Checks that every byte comes back in order, in messages of all sizes.
 fn integrity(peer: &Peer) -> Result<()> {
     let server = peer.start(None)?;
     let connections = peer.most_connections.min(10).to_string();
@@ -78,11 +79,11 @@ fn integrity(peer: &Peer) -> Result<()> {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let line = text.lines().find(|line| line.contains("connection ")).unwrap_or("not everything came back");
+    let line = text.lines().find(|line| line.contains("connection ")).unwrap_or("bytes are missing");
     Err(line.trim().to_owned().into())
 }
 
-/// A client that has sent everything, and its FIN, before it begins to read gets everything, and then the FIN.
+/// Checks that a client that sends everything and its FIN before it reads receives everything, then a FIN.
 fn half_close(peer: &Peer) -> Result<()> {
     let server = peer.start(None)?;
     let stream = connect(server.address)?;
@@ -99,9 +100,9 @@ fn half_close(peer: &Peer) -> Result<()> {
     if back == sent { Ok(()) } else { Err(format!("{} of {} bytes came back", back.len(), sent.len()).into()) }
 }
 
-/// A client that sends and does not read stops being read: the server's memory stays bounded.
+/// Checks that the server stops reading from a client that does not read, so that memory stays bounded.
 fn bounded_stall(peer: &Peer) -> Result<()> {
-    // More than a ring of buffers for all connections takes, and less than what is sent.
+    // More than a ring of buffers for all connections takes, and less than the client sends.
     const LIMIT: u64 = 32 << 20;
     const OFFERED: usize = 128 << 20;
     let server = peer.start(None)?;
@@ -119,12 +120,12 @@ fn bounded_stall(peer: &Peer) -> Result<()> {
     }
     let held = server.rss().saturating_sub(before);
     if held > LIMIT {
-        return Err(format!("it holds {} MiB for one client that does not read", held >> 20).into());
+        return Err(format!("the server holds {} MiB for one client that does not read", held >> 20).into());
     }
-    if sent >= OFFERED { Err("it took 128 MiB from a client that does not read".into()) } else { Ok(()) }
+    if sent >= OFFERED { Err("the server took 128 MiB from a client that does not read".into()) } else { Ok(()) }
 }
 
-/// Out of descriptors, those who are served are served on, nobody is dropped, nothing spins, and who waits has its turn.
+/// Checks that a server out of descriptors keeps serving, drops no client, does not spin, and serves the waiting clients later.
 fn descriptors(peer: &Peer) -> Result<()> {
     let server = peer.start(Some(64))?;
     let clients = (0..CROWD).map(|_| connect(server.address)).collect::<Result<Vec<_>>>()?;
@@ -140,14 +141,18 @@ fn descriptors(peer: &Peer) -> Result<()> {
         let mut back = [0; 5];
         client.read_exact(&mut back).map_err(|error| format!("client {number} of 100 was not served: {error}"))?;
     }
-    if load > 0.5 { Err(format!("it uses {:.0} % of a CPU while clients wait", load * 100.0).into()) } else { Ok(()) }
+    if load > 0.5 {
+        Err(format!("the server uses {:.0} % of a CPU while clients wait", load * 100.0).into())
+    } else {
+        Ok(())
+    }
 }
 
-/// At SIGTERM, who is owed bytes gets them.
+/// Checks that clients receive their pending bytes after SIGTERM.
 fn orderly_stop(peer: &Peer) -> Result<()> {
     let server = peer.start(None)?;
     let stream = connect(server.address)?;
-    // More than the socket buffers of both ways take, so that some of it is still with the server, or on its way there.
+    // More than the socket buffers of both directions take, so that the server still has some of it to receive or to send.
     let sent = bytes(16 << 20);
     let back = thread::scope(|scope| {
         scope.spawn(|| {

@@ -1,4 +1,4 @@
-//! The servers: what each is, how it is built, and how it is started.
+//! The servers: how each is built and started.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,38 +10,38 @@ use std::time::{Duration, Instant};
 use crate::Result;
 use crate::process::Running;
 
-/// Where the servers run.
+/// The CPU of the servers.
 pub const SERVER_CPU: &str = "0";
 
-/// How a server comes to be.
+/// The source of a server.
 #[derive(Debug, Clone, Copy)]
 enum Source {
     /// The release build of the package.
     Edgecho,
-    /// A program of this package, and the crate that it is made with, if any.
+    /// A program of this package, and the crate it is built on, if any.
     Rust(&'static str, Option<&'static str>),
-    /// A C program, and what it is linked with.
+    /// A C program, and its linker arguments.
     C(&'static str, &'static [&'static str]),
     Go,
-    /// A program of the system, with its arguments, where `{host}` and `{port}` stand for the address.
+    /// An installed program and its arguments, in which `{host}` and `{port}` stand for the address.
     System(&'static str, &'static [&'static str]),
 }
 
-/// A server to be measured.
+/// A server.
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub name: &'static str,
     source: Source,
-    /// What to install where it cannot be built.
+    /// Installation hint for a server that cannot be built.
     pub needs: &'static str,
-    /// How many connections it can be given without starting as many processes, or serving one after the other.
+    /// The maximum number of connections. Some servers start a process for each, or serve one after the other.
     pub most_connections: usize,
     program: PathBuf,
 }
 
 const ANY: usize = usize::MAX;
 
-/// All of them, edgecho first.
+/// Returns all servers, edgecho first.
 pub fn all() -> Vec<Peer> {
     let peer =
         |name, source, needs, most_connections| Peer { name, source, needs, most_connections, program: PathBuf::new() };
@@ -58,7 +58,7 @@ pub fn all() -> Vec<Peer> {
         peer("libuv", Source::C("peers/libuv.c", &["-luv"]), "apt-get install libuv1-dev", ANY),
         peer("libevent", Source::C("peers/libevent.c", &["-levent"]), "apt-get install libevent-dev", ANY),
         peer("Go net", Source::Go, "apt-get install golang-go", ANY),
-        peer("std, a thread a connection", Source::Rust("std_threads", None), "", 1_000),
+        peer("std, thread per connection", Source::Rust("std_threads", None), "", 1_000),
         peer("std, one at a time", Source::Rust("std_single", None), "", 1),
         peer(
             "socat",
@@ -76,7 +76,7 @@ pub fn all() -> Vec<Peer> {
 }
 
 impl Peer {
-    /// Builds it, or finds it.
+    /// Builds the program, or finds it if it is installed.
     pub fn build(&mut self) -> Result<()> {
         let directory = Path::new("target/bench/peers");
         std::fs::create_dir_all(directory)?;
@@ -102,20 +102,20 @@ impl Peer {
                 let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
                     .map(|directory| directory.join(name))
                     .find(|path| path.is_file());
-                found.ok_or("it is not installed")?
+                found.ok_or("not installed")?
             }
         };
         if self.program.is_file() { Ok(()) } else { Err(format!("{} is missing", self.program.display()).into()) }
     }
 
-    /// The size of the program without what only a debugger reads, in bytes.
+    /// Returns the size of the program without symbols and debug information, in bytes.
     pub fn size(&self) -> Option<u64> {
         let stripped = Path::new("target/bench/stripped");
         run(Command::new("strip").arg("-o").arg(stripped).arg(&self.program)).ok()?;
         std::fs::metadata(stripped).ok().map(|metadata| metadata.len())
     }
 
-    /// On how much it stands: crates, its own not counted, or shared libraries beside the C library.
+    /// Returns the number of dependencies: crates without its own, or shared libraries without the C library.
     pub fn dependencies(&self) -> Result<usize> {
         let crates = |manifest: &str, package: &str| -> Result<usize> {
             let mut cargo = Command::new("cargo");
@@ -140,9 +140,9 @@ impl Peer {
         }
     }
 
-    /// Starts it on the server's CPU, with so many descriptors at most if that is asked for, and waits until it listens.
+    /// Starts the server on its CPU, with a limit on descriptors if given, and waits until it listens.
     pub fn start(&self, descriptors: Option<u32>) -> Result<Running> {
-        // A port that was free just now; nobody else here takes it meanwhile.
+        // The port was free a moment ago, and nothing else on this machine should take it.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let (host, port) = (address.ip().to_string(), address.port().to_string());
         let arguments: Vec<String> = match self.source {
@@ -170,13 +170,13 @@ impl Peer {
     }
 }
 
-/// Waits until somebody listens, and gives how long that took.
+/// Waits until a server listens, and returns the time since `started`.
 fn await_listener(address: SocketAddr, started: Instant) -> Result<Duration> {
     loop {
         match TcpStream::connect(address) {
-            // A connection to itself is none.
+            // A socket can connect to itself if it gets the same port (TCP simultaneous open).
             Ok(stream) if stream.local_addr()? != address => return Ok(started.elapsed()),
-            _ if started.elapsed() > Duration::from_secs(5) => return Err("it does not listen".into()),
+            _ if started.elapsed() > Duration::from_secs(5) => return Err("the server does not listen".into()),
             _ => std::thread::sleep(Duration::from_micros(200)),
         }
     }
@@ -188,6 +188,6 @@ fn run(command: &mut Command) -> Result<()> {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    let line = text.lines().find(|line| line.contains("error")).or(text.lines().next()).unwrap_or("it failed");
+    let line = text.lines().find(|line| line.contains("error")).or(text.lines().next()).unwrap_or("the command failed");
     Err(line.to_owned().into())
 }

@@ -219,35 +219,34 @@ impl Flood {
 
     pub(super) fn options(&self) -> Options {
         let Self { target, load, checks, connecting, .. } = self;
-        Options {
-            target: target.clone(),
-            connections: load.connections,
-            threads: load.threads,
-            load: match load.rate {
-                _ if load.bulk => Load::Bulk,
-                _ if load.churn => Load::Churn,
-                Some(rate) => Load::Open { rate, pipeline: load.pipeline },
-                None => Load::Closed { pipeline: load.pipeline },
-            },
-            duration: load.duration.or(load.messages.is_none().then_some(Duration::from_secs(10))),
-            messages: load.messages,
-            sizes: load.size.clone(),
-            framing: load.protocol.into(),
-            warmup: load.warmup,
-            ramp_up: load.ramp_up,
-            sources: load.source.as_deref().unwrap_or_default().to_vec(),
-            half_close: load.half_close,
-            seed: load.seed.unwrap_or_else(|| SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64),
-            verify: match checks.verify {
-                Verify::Full => flood::Verify::Full,
-                Verify::Sample => flood::Verify::Sample,
-                Verify::Off => flood::Verify::Off,
-            },
-            timeout: checks.timeout,
-            busy_poll: load.busy_poll,
-            handshake: !connecting.no_handshake,
-            connect: connecting.timeouts(),
-            retry: connecting.retry,
-        }
+        let mut options = Options::new(target.clone());
+        options.connections = load.connections;
+        options.threads = load.threads;
+        options.load = match load.rate {
+            _ if load.bulk => Load::Bulk,
+            _ if load.churn => Load::Churn,
+            Some(rate) => Load::Open { rate, pipeline: load.pipeline },
+            None => Load::Closed { pipeline: load.pipeline },
+        };
+        options.duration = load.duration.or(load.messages.is_none().then_some(Duration::from_secs(10)));
+        options.messages = load.messages;
+        options.sizes = load.size.clone();
+        options.framing = load.protocol.into();
+        options.warmup = load.warmup;
+        options.ramp_up = load.ramp_up;
+        options.sources = load.source.as_deref().unwrap_or_default().to_vec();
+        options.half_close = load.half_close;
+        options.seed = load.seed.unwrap_or_else(|| SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64);
+        options.verify = match checks.verify {
+            Verify::Full => flood::Verify::Full,
+            Verify::Sample => flood::Verify::Sample,
+            Verify::Off => flood::Verify::Off,
+        };
+        options.timeout = checks.timeout;
+        options.busy_poll = load.busy_poll;
+        options.handshake = !connecting.no_handshake;
+        options.connect = connecting.timeouts();
+        options.retry = connecting.retry;
+        options
     }
 }

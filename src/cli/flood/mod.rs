@@ -1,5 +1,6 @@
 //! `edgecho flood`: runs a load from the flags, writes the reports, and turns the outcome into an exit status.
 
+mod errors;
 mod flags;
 mod output;
 mod plot;
@@ -81,7 +82,7 @@ fn measure(options: &Options, hdr: Option<&Output<'_>>, is_quiet: bool) -> Resul
     let mut watcher = Watcher::new(options, signals, bar, log.transpose()?);
     let outcome = flood::run(options, &mut watcher);
     let log_error = watcher.end();
-    Ok((outcome.map_err(|error| error.to_string())?, log_error))
+    Ok((outcome.map_err(|error| errors::describe(&error))?, log_error))
 }
 
 /// Returns the exit status of a run, and says on stderr why it is not 0.
@@ -102,12 +103,10 @@ fn judge(outcome: &Outcome, assertions: &[Assertion], verdicts: &[Verdict]) -> u
     if is_failed {
         say("error", "not everything came back as it was sent");
     }
-    // An early end leaves messages unsent, and that is no failure.
-    let unsent = if outcome.is_interrupted { 0 } else { counts.unsent };
     for (count, metric, what) in [
         (counts.ended_by_peer, "ended", "connections ended by the peer"),
         (counts.failed, "failed", "failed attempts to connect"),
-        (unsent, "unsent", "messages due and never sent"),
+        (outcome.failing_unsent(), "unsent", "messages due and never sent"),
     ] {
         if count > 0 && !assertions.iter().any(|assertion| assertion.bounds(metric)) {
             say("error", &format!("{what}: {count} (--assert '{metric}<=N' allows some)"));

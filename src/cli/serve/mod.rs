@@ -1,5 +1,6 @@
 //! `edgecho serve`: starts a server from the flags, and turns its end into an exit status.
 
+mod errors;
 mod flags;
 
 use std::io::Write;
@@ -7,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use edgecho::protocol::{Collect, Echo, Frame, Line, Protocol};
-use edgecho::server::{Config, Error, Limits, Server, SocketOptions, Timeouts};
+use edgecho::server::{Config, Error, Server};
 use edgecho::sys::signal;
 use tracing::warn;
 
@@ -18,41 +19,34 @@ use flags::{Name, ProtocolFlags};
 
 impl From<Serve> for Config {
     fn from(Serve { listen, protocol: _, limits, times, sockets }: Serve) -> Self {
-        Self {
-            listen,
-            limits: Limits {
-                max_connections: limits.max_connections,
-                max_per_ip: limits.max_per_ip,
-                rate_limit: limits.rate_limit.map(|rate| rate.as_u64()),
-                memory_limit: limits.memory_limit.map(|bytes| bytes.as_u64()),
-                outbox_limit: usize::try_from(limits.outbox_limit.as_u64()).unwrap_or(usize::MAX),
-            },
-            timeouts: Timeouts {
-                idle: times.idle_timeout,
-                write: times.write_timeout.0,
-                lifetime: times.max_lifetime,
-                drain: times.drain_timeout,
-            },
-            sockets: SocketOptions {
-                backlog: limits.backlog,
-                nodelay: !sockets.no_nodelay,
-                keepalive: sockets.keepalive,
-                reset_on_close: sockets.linger.is_some(),
-                recv_buffer: sockets.recv_buffer,
-                send_buffer: sockets.send_buffer,
-                reuse_port: sockets.reuse_port,
-                defer_accept: sockets.defer_accept,
-                user_timeout: sockets.user_timeout,
-                ipv6_only: sockets.ipv6_only,
-                bind_device: sockets.bind_device,
-            },
-            busy_poll: times.busy_poll,
-            stats_interval: times.stats_interval,
-            status_interval: times.status_interval,
-            heartbeat: times.heartbeat,
-            copy: sockets.copy,
-            signals: true,
-        }
+        let mut config = Config::default();
+        config.listen = listen;
+        config.limits.max_connections = limits.max_connections;
+        config.limits.max_per_ip = limits.max_per_ip;
+        config.limits.rate_limit = limits.rate_limit.map(|rate| rate.as_u64());
+        config.limits.memory_limit = limits.memory_limit.map(|bytes| bytes.as_u64());
+        config.limits.outbox_limit = usize::try_from(limits.outbox_limit.as_u64()).unwrap_or(usize::MAX);
+        config.timeouts.idle = times.idle_timeout;
+        config.timeouts.write = times.write_timeout.0;
+        config.timeouts.lifetime = times.max_lifetime;
+        config.timeouts.drain = times.drain_timeout;
+        config.sockets.backlog = limits.backlog;
+        config.sockets.nodelay = !sockets.no_nodelay;
+        config.sockets.keepalive = sockets.keepalive;
+        config.sockets.reset_on_close = sockets.linger.is_some();
+        config.sockets.recv_buffer = sockets.recv_buffer;
+        config.sockets.send_buffer = sockets.send_buffer;
+        config.sockets.reuse_port = sockets.reuse_port;
+        config.sockets.defer_accept = sockets.defer_accept;
+        config.sockets.user_timeout = sockets.user_timeout;
+        config.sockets.ipv6_only = sockets.ipv6_only;
+        config.sockets.bind_device = sockets.bind_device;
+        config.busy_poll = times.busy_poll;
+        config.stats_interval = times.stats_interval;
+        config.status_interval = times.status_interval;
+        config.heartbeat = times.heartbeat;
+        config.copy = sockets.copy;
+        config
     }
 }
 
@@ -111,7 +105,7 @@ fn serve_protocol(protocol: impl Protocol, config: &Config, announcement: Announ
         }
         Err(failure) => {
             // Not a log line: -q must not hide the reason for the exit.
-            stderr::say(format_args!("error: {failure}"));
+            stderr::say(format_args!("error: {}", errors::describe(&failure)));
             ExitCode::from(if matches!(failure, Error::Config(_)) { WRONG_FLAG } else { FAILURE })
         }
     }

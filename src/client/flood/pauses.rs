@@ -1,24 +1,24 @@
-//! The time for which flood itself keeps a connection from sending: while it gathers evidence of corruption, and before it replaces a
-//! connection that has ended. The service has no part in it, so it is no part of the latency.
+//! The pauses in which flood itself keeps a connection from sending: while it gathers evidence of corruption, and before it replaces
+//! an ended connection. The service does not cause them, so the latency excludes them.
 
-/// The pauses of one connection and of those that replace it. Times are nanoseconds since the start of the run.
+/// The pauses of one connection and of its replacements. Times are in nanoseconds since the start of the run.
 #[derive(Debug, Default)]
 pub(super) struct Pauses {
-    /// When the present pause began; 0 if there is none.
+    /// The start of the present pause; 0 if there is none.
     since_ns: u64,
-    /// Pauses that messages may still have waited for, in order.
+    /// Past pauses that a message may have waited for, in order.
     past: Vec<(u64, u64)>,
 }
 
 impl Pauses {
-    /// Begins a pause, unless one has begun already.
+    /// Begins a pause, unless one is in progress.
     pub(super) fn begin(&mut self, now_ns: u64) {
         if self.since_ns == 0 {
             self.since_ns = now_ns.max(1);
         }
     }
 
-    /// Ends the present pause, if there is one, and returns its length. It is remembered for [`shift`](Self::shift) if `is_scheduled`.
+    /// Ends the present pause, if any, and returns its length. Remembers it for [`shift`](Self::shift) if `is_scheduled`.
     pub(super) fn end(&mut self, now_ns: u64, is_scheduled: bool) -> Option<u64> {
         let since_ns = std::mem::take(&mut self.since_ns);
         if since_ns == 0 {
@@ -30,8 +30,7 @@ impl Pauses {
         Some(now_ns.saturating_sub(since_ns))
     }
 
-    /// Moves the time at which a message was due behind the pauses that it has waited for. Messages are asked about in the order in which they
-    /// are due.
+    /// Returns the due time of a message, later by the pauses that it waited for. Due times must ascend from call to call.
     #[inline]
     pub(super) fn shift(&mut self, due_ns: u64) -> u64 {
         if self.past.is_empty() { due_ns } else { self.shift_past(due_ns) }

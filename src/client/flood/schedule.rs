@@ -1,8 +1,7 @@
-//! When messages are due, where that does not depend on the answers.
+//! The schedule of an open loop: when messages are due, whatever comes back.
 
-/// An open loop: message number k, counted from 0 over all connections, is due k intervals after the start, on connection k modulo
-/// their number. Every message of a connection can be told its time from its number on that connection alone, so nothing has to be
-/// kept for those that wait.
+/// The due times of all messages. Message k, counted from 0 over all connections, is due k intervals after the start, on connection
+/// k modulo their number. The number of a message on its connection determines its due time, so waiting messages need no memory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Schedule {
     start_ns: u64,
@@ -15,15 +14,23 @@ impl Schedule {
         Self { start_ns, interval_ns: 1e9 / messages_per_second, connections }
     }
 
-    /// When the message number `count`, counted from 0, of connection number `connection` is due.
+    /// Returns when message `count` of a connection is due, counted from 0.
     #[inline]
     pub(super) fn due_ns(&self, connection: u64, count: u64) -> u64 {
         self.start_ns + ((count * self.connections + connection) as f64 * self.interval_ns) as u64
     }
 
-    /// Returns how many of the messages `from` to `to` (not included) of a connection are due at `since_ns` or later.
+    /// Returns the number of messages of a connection that are due before `end_ns`.
+    pub(super) fn count_before(&self, connection: u64, end_ns: u64) -> u64 {
+        let intervals = end_ns.saturating_sub(self.start_ns) as f64 / self.interval_ns;
+        // A little more than the messages of this connection can be: rounding decides about the last.
+        let most = (intervals / self.connections as f64) as u64 + 2;
+        most - self.count_since(connection, 0, most, end_ns)
+    }
+
+    /// Returns the number of messages of a connection, from `from` up to and without `to`, that are due at `since_ns` or later.
     pub(super) fn count_since(&self, connection: u64, from: u64, to: u64, since_ns: u64) -> u64 {
-        // The times ascend: halve the range until the first one is found.
+        // The times ascend, so a binary search finds the first one.
         let (mut low, mut high) = (from, to.max(from));
         while low < high {
             let middle = low + (high - low) / 2;
@@ -33,11 +40,11 @@ impl Schedule {
     }
 }
 
-/// Goes through the connections of one thread in the order in which their messages are due.
+/// A cursor over the connections of one thread, in the order in which their messages are due.
 #[derive(Debug)]
 pub(super) struct Cursor {
     schedule: Schedule,
-    /// The numbers of the connections, in ascending order.
+    /// The connections are `first`, `first + step` and so on: `len` of them.
     first: u64,
     step: u64,
     len: usize,
@@ -46,18 +53,18 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    /// For the connections `first`, `first + step` and so on: `len` of them.
+    /// Returns a cursor over the connections `first`, `first + step` and so on: `len` of them.
     pub(super) fn new(schedule: Schedule, first: u64, step: u64, len: usize) -> Self {
         Self { schedule, first, step, len, round: 0, place: 0 }
     }
 
-    /// When the next message of any of them is due.
+    /// Returns when the next message of any of them is due.
     #[inline]
     pub(super) fn next_ns(&self) -> u64 {
         self.schedule.due_ns(self.first + self.place as u64 * self.step, self.round)
     }
 
-    /// The place, among those of this thread, of the next connection of which a message is due at `now_ns`.
+    /// Returns the index, within this thread, of the next connection that has a message due at `now_ns`.
     #[inline]
     pub(super) fn take_due(&mut self, now_ns: u64) -> Option<usize> {
         if self.len == 0 || self.next_ns() > now_ns {
@@ -109,6 +116,17 @@ mod tests {
             assert_eq!(schedule.count_since(1, 2, 50, since_ns), expected, "since {since_ns}");
         }
         assert_eq!(schedule.count_since(1, 5, 5, 0), 0);
+    }
+
+    #[test]
+    fn what_is_due_before_a_moment_is_counted() {
+        let schedule = Schedule::new(1_000, 1e6, 4);
+        for end_ns in [0, 1_000, 1_001, 5_000, 17_000, 17_001] {
+            for connection in 0..4 {
+                let expected = (0..50).filter(|&count| schedule.due_ns(connection, count) < end_ns).count() as u64;
+                assert_eq!(schedule.count_before(connection, end_ns), expected, "{connection} before {end_ns}");
+            }
+        }
     }
 
     #[test]

@@ -1,22 +1,28 @@
-//! How large messages are.
+//! The sizes of messages.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The sizes of messages, in bytes: one after the other, over and over, or at random between two bounds.
+/// The sizes of messages in bytes, from 1 to [`Sizes::MAX`].
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Sizes {
-    /// Each in turn.
+    /// Each size in turn, over and over; at least one.
     List(Vec<u32>),
-    /// Any from the first to the second, each as likely as the others.
+    /// A size at random from the first to the second, all equally likely.
     Range(u32, u32),
 }
+
+/// The reason why a text is no [`Sizes`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SizesError(String);
 
 impl Sizes {
     /// The largest size of a message: 16 MiB.
     pub const MAX: u32 = 16 << 20;
 
-    /// The size of a message, if `count` have gone before it.
+    /// Returns the size of the next message after `count` messages.
     #[inline]
     pub(super) fn get(&self, count: u64, random: &mut fastrand::Rng) -> u32 {
         match self {
@@ -42,21 +48,23 @@ impl fmt::Display for Sizes {
 }
 
 impl FromStr for Sizes {
-    type Err = String;
+    type Err = SizesError;
 
     /// Reads `SIZE[,SIZE…]` or `MIN-MAX`, in bytes or with a unit such as KiB.
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, SizesError> {
         let size = |text: &str| {
-            let size: bytesize::ByteSize =
-                text.trim().parse().map_err(|_| format!("'{text}' is no size; expected bytes, such as 64 or 4KiB"))?;
+            let size: bytesize::ByteSize = text
+                .trim()
+                .parse()
+                .map_err(|_| SizesError(format!("'{text}' is not a size; expected bytes, such as 64 or 4KiB")))?;
             let bounds = 1..=u64::from(Self::MAX);
             let size = Some(size.as_u64()).filter(|size| bounds.contains(size)).and_then(|size| u32::try_from(size).ok());
-            size.ok_or_else(|| format!("'{text}' is out of bounds; expected from 1 to 16MiB"))
+            size.ok_or_else(|| SizesError(format!("'{text}' is out of bounds; expected from 1 to 16MiB")))
         };
         if let Some((least, most)) = text.split_once('-') {
             let (least, most) = (size(least)?, size(most)?);
             if least > most {
-                return Err(format!("{least} is more than {most}; expected MIN-MAX"));
+                return Err(SizesError(format!("{least} is more than {most}; expected MIN-MAX")));
             }
             return Ok(Self::Range(least, most));
         }

@@ -1,160 +1,51 @@
-//! What is counted, by one thread and then by all.
+//! The tally of a flood: counts, latencies and troubles, by one thread and then by all of them together.
 
-use std::collections::BTreeMap;
-use std::ops::AddAssign;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::client::latency::latencies;
+use super::counts::Counts;
+use super::in_flight::Message;
+use super::troubles::Troubles;
+use crate::client::connect::ConnectError;
+use crate::client::latency::{latencies, ns};
 use crate::sys::thread::CpuTime;
 
-/// How many examples of each trouble are kept.
-const EXAMPLES: usize = 3;
-
-/// Counts of a run. Those of messages are of the measured part, without the warm-up; those of bytes and connections are of all of it.
-#[derive(Debug, Clone, Default)]
-pub struct Counts {
-    /// Messages that were sent.
-    pub sent: u64,
-    /// ... of which so many were before the measured time was over.
-    pub sent_in_time: u64,
-    /// Messages that came back as they should.
-    pub returned: u64,
-    /// ... of which so many did before the measured time was over.
-    pub returned_in_time: u64,
-    /// ... and so many did after their timeout.
-    pub late: u64,
-    /// Messages that did not come back.
-    pub lost: u64,
-    /// Messages that came back changed.
-    pub corrupt: u64,
-    /// Messages that were due and never sent, for those before them had not come back.
-    pub unsent: u64,
-    /// Bytes of messages that the kernel took, the warm-up included.
-    pub sent_bytes: u64,
-    /// Bytes of messages that came back as they should, the warm-up included.
-    pub received_bytes: u64,
-    /// Those of them that came back in the measured time.
-    pub measured_bytes: u64,
-    /// Bytes of handshakes that were sent and came back.
-    pub handshake_bytes: u64,
-    /// Connections that could be used.
-    pub opened: u64,
-    /// Connections that could not.
-    pub failed: u64,
-    /// Connections that the far end closed, or reset, before it should.
-    pub ended_by_peer: u64,
-    /// Of `--churn`: connections that were opened, used and closed in the measured time.
-    pub cycles: u64,
-    /// Pauses that flood itself made on a connection: to gather evidence of corruption, and before it replaced a connection that had ended.
-    pub pauses: u64,
-    /// The length of all these pauses together, in nanoseconds.
-    pub paused_ns: u64,
-    /// In an open loop: messages that waited for such a pause. Their latency is without it.
-    pub paused_messages: u64,
-}
-
-impl AddAssign<&Self> for Counts {
-    fn add_assign(&mut self, other: &Self) {
-        self.sent += other.sent;
-        self.sent_in_time += other.sent_in_time;
-        self.returned += other.returned;
-        self.returned_in_time += other.returned_in_time;
-        self.late += other.late;
-        self.lost += other.lost;
-        self.corrupt += other.corrupt;
-        self.unsent += other.unsent;
-        self.sent_bytes += other.sent_bytes;
-        self.received_bytes += other.received_bytes;
-        self.measured_bytes += other.measured_bytes;
-        self.handshake_bytes += other.handshake_bytes;
-        self.opened += other.opened;
-        self.failed += other.failed;
-        self.ended_by_peer += other.ended_by_peer;
-        self.cycles += other.cycles;
-        self.pauses += other.pauses;
-        self.paused_ns += other.paused_ns;
-        self.paused_messages += other.paused_messages;
-    }
-}
-
-/// Trouble of one kind. Times are seconds from the beginning of the measured time on; what came before it is negative.
-#[derive(Debug, Clone)]
-pub struct Trouble {
-    /// How often.
-    pub count: u64,
-    /// When it came first.
-    pub at_s: f64,
-    /// When it came last.
-    pub last_at_s: f64,
-    /// The first few.
-    pub examples: Vec<Example>,
-}
-
-/// One case of a trouble.
-#[derive(Debug, Clone)]
-pub struct Example {
-    /// When it was, as in [`Trouble`].
-    pub at_s: f64,
-    /// What it was, in words.
-    pub text: String,
-}
-
-/// Trouble of one kind while it is counted. Times are nanoseconds since the start of the run.
-#[derive(Debug, Clone)]
-pub(super) struct Cases {
-    pub(super) count: u64,
-    first_ns: u64,
-    last_ns: u64,
-    pub(super) examples: Vec<(u64, String)>,
-}
-
-impl Cases {
-    const NONE: Self = Self { count: 0, first_ns: u64::MAX, last_ns: 0, examples: Vec::new() };
-
-    fn add(&mut self, other: &Self) {
-        self.count += other.count;
-        self.first_ns = self.first_ns.min(other.first_ns);
-        self.last_ns = self.last_ns.max(other.last_ns);
-        let room = EXAMPLES.saturating_sub(self.examples.len());
-        self.examples.extend(other.examples.iter().take(room).cloned());
-    }
-
-    /// Counts the times from `start_ns` on.
-    pub(super) fn since(mut self, start_ns: u64) -> Trouble {
-        let at_s = |at_ns: u64| (at_ns as f64 - start_ns as f64) / 1e9;
-        self.examples.sort_by_key(|&(at_ns, _)| at_ns); // those of several threads
-        Trouble {
-            count: self.count,
-            at_s: at_s(self.first_ns),
-            last_at_s: at_s(self.last_ns),
-            examples: self.examples.into_iter().map(|(at_ns, text)| Example { at_s: at_s(at_ns), text }).collect(),
-        }
-    }
-}
-
-/// What one thread has seen since it last told, or all have seen together.
-#[derive(Debug, Clone)]
+/// The counts of one thread since its last report, or of all threads together. Times are in nanoseconds since the start of the run.
+#[derive(Debug)]
 pub(super) struct Tally {
+    counts: Counts,
+    /// From when a message was due.
+    latency: Histogram<u64>,
+    /// From when a message was sent; only in an open loop, where the two differ.
+    uncorrected: Option<Histogram<u64>>,
+    connect: Histogram<u64>,
+    troubles: Troubles,
+    /// The first error of a connection that could not be opened.
+    connect_error: Option<ConnectError>,
+    /// The CPU time from the start to the end of the measured time, and the length of that time, each summed over the threads.
+    cpu: CpuTime,
+    cpu_span: Duration,
+    /// The time of the latest count.
+    until_ns: u64,
+    /// The earliest due time of a message that counts and came back.
+    first_due_ns: u64,
+    last_return_ns: u64,
+    last_sent_ns: u64,
+}
+
+/// The parts of a tally at the end of a run.
+pub(super) struct Totals {
     pub(super) counts: Counts,
-    /// From when a message was due, in nanoseconds.
     pub(super) latency: Histogram<u64>,
-    /// From when a message was sent; kept only where that is something else.
     pub(super) uncorrected: Option<Histogram<u64>>,
-    /// How long connect(2) took.
     pub(super) connect: Histogram<u64>,
-    pub(super) troubles: BTreeMap<&'static str, Cases>,
-    /// CPU time of the threads from the start to the end of the measured time, and the length of that time, summed up over the threads.
+    pub(super) troubles: Troubles,
+    pub(super) connect_error: Option<ConnectError>,
     pub(super) cpu: CpuTime,
     pub(super) cpu_span: Duration,
-    /// Up to when this was counted.
-    pub(super) until_ns: u64,
-    /// When the first message was due that counts and came back.
     pub(super) first_due_ns: u64,
-    /// When the last message came back that counts.
     pub(super) last_return_ns: u64,
-    /// When the last message was sent that counts.
     pub(super) last_sent_ns: u64,
 }
 
@@ -165,7 +56,8 @@ impl Tally {
             latency: latencies(),
             uncorrected: is_open_loop.then(latencies),
             connect: latencies(),
-            troubles: BTreeMap::new(),
+            troubles: Troubles::default(),
+            connect_error: None,
             cpu: CpuTime::default(),
             cpu_span: Duration::ZERO,
             until_ns: 0,
@@ -175,18 +67,154 @@ impl Tally {
         }
     }
 
-    /// Counts a trouble, and describes it if it is one of the first of its kind.
-    pub(super) fn trouble(&mut self, name: &'static str, count: u64, now_ns: u64, describe: impl FnOnce() -> String) {
-        let cases = self.troubles.entry(name).or_insert(Cases::NONE);
-        cases.count += count;
-        cases.first_ns = cases.first_ns.min(now_ns);
-        cases.last_ns = cases.last_ns.max(now_ns);
-        if cases.examples.len() < EXAMPLES {
-            cases.examples.push((now_ns, describe()));
+    pub(super) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    pub(super) fn latency(&self) -> &Histogram<u64> {
+        &self.latency
+    }
+
+    pub(super) fn uncorrected(&self) -> Option<&Histogram<u64>> {
+        self.uncorrected.as_ref()
+    }
+
+    /// Returns the time of the latest count.
+    pub(super) fn until_ns(&self) -> u64 {
+        self.until_ns
+    }
+
+    /// Counts a connection that can be used.
+    pub(super) fn opened(&mut self, connect_time: Duration, handshake_bytes: u64) {
+        self.counts.opened += 1;
+        self.counts.handshake_bytes += handshake_bytes;
+        self.connect.saturating_record(ns(connect_time));
+    }
+
+    /// Counts an attempt to connect that failed, of the connection with this number.
+    pub(super) fn failed(&mut self, number: u64, error: ConnectError, now_ns: u64) {
+        self.counts.failed += 1;
+        self.trouble(error.name(), 1, now_ns, || format!("connection {number}: {error}"));
+        self.connect_error.get_or_insert(error);
+    }
+
+    /// Counts the bytes of a connection that is closed.
+    pub(super) fn closed(&mut self, sent_bytes: u64, received_bytes: u64) {
+        self.counts.sent_bytes += sent_bytes;
+        self.counts.received_bytes += received_bytes;
+    }
+
+    /// Counts a connection that the far end ended.
+    pub(super) fn ended_by_peer(&mut self) {
+        self.counts.ended_by_peer += 1;
+    }
+
+    /// Counts a connection that was opened, used and closed.
+    pub(super) fn cycle(&mut self) {
+        self.counts.cycles += 1;
+    }
+
+    /// Counts a message that is sent now.
+    #[inline]
+    pub(super) fn sent(&mut self, now_ns: u64) {
+        self.counts.sent += 1;
+        self.last_sent_ns = now_ns;
+    }
+
+    /// Counts messages of the warm-up as sent after all, because they are about to be counted as lost or corrupt.
+    pub(super) fn sent_in_warmup(&mut self, count: u64) {
+        self.counts.sent += count;
+    }
+
+    /// Counts bytes that came back in the measured time.
+    #[inline]
+    pub(super) fn measured(&mut self, bytes: u64) {
+        self.counts.measured_bytes += bytes;
+    }
+
+    /// Counts a message that came back. It is in time before `end_ns`, and late after `timeout_ns`.
+    #[inline]
+    pub(super) fn returned(&mut self, message: &Message, now_ns: u64, end_ns: u64, timeout_ns: u64) {
+        self.counts.returned += 1;
+        self.counts.returned_in_time += u64::from(now_ns < end_ns);
+        self.first_due_ns = self.first_due_ns.min(message.due_ns);
+        self.last_return_ns = now_ns;
+        let latency_ns = now_ns.saturating_sub(message.due_ns);
+        self.latency.saturating_record(latency_ns);
+        if let Some(uncorrected) = &mut self.uncorrected {
+            uncorrected.saturating_record(now_ns.saturating_sub(message.sent_ns));
+        }
+        if latency_ns > timeout_ns {
+            self.counts.late += 1;
+            self.trouble("late", 1, now_ns, || {
+                format!("a message came back {:.3} s after it was due", latency_ns as f64 / 1e9)
+            });
         }
     }
 
-    /// Adds what another has counted.
+    /// Counts messages that did not come back.
+    pub(super) fn lost(&mut self, count: u64, now_ns: u64, describe: impl FnOnce() -> String) {
+        self.counts.lost += count;
+        self.trouble("lost", count, now_ns, describe);
+    }
+
+    /// Counts the end of a stream as a lost message, which has no trouble of its own.
+    pub(super) fn lost_rest(&mut self) {
+        self.counts.lost += 1;
+    }
+
+    /// Counts a message that came back changed.
+    pub(super) fn corrupt(&mut self, cause: &'static str, now_ns: u64, description: String) {
+        self.counts.corrupt += 1;
+        self.trouble(cause, 1, now_ns, || description);
+    }
+
+    /// Counts messages that were due and are not sent.
+    pub(super) fn unsent(&mut self, count: u64) {
+        self.counts.unsent += count;
+    }
+
+    /// Counts a pause that flood itself made.
+    pub(super) fn paused(&mut self, length_ns: u64) {
+        self.counts.pauses += 1;
+        self.counts.paused_ns += length_ns;
+    }
+
+    /// Counts a message that waited for a pause.
+    pub(super) fn paused_message(&mut self) {
+        self.counts.paused_messages += 1;
+    }
+
+    /// Adds the CPU time of a thread over a span of time.
+    pub(super) fn used_cpu(&mut self, from: CpuTime, to: CpuTime, span: Duration) {
+        self.cpu.user += to.user.saturating_sub(from.user);
+        self.cpu.system += to.system.saturating_sub(from.system);
+        self.cpu_span += span;
+    }
+
+    /// Counts a trouble, and describes it if it is among the first of its kind.
+    pub(super) fn trouble(&mut self, name: &'static str, count: u64, now_ns: u64, describe: impl FnOnce() -> String) {
+        self.troubles.note(name, count, now_ns, describe);
+    }
+
+    /// Notes that all messages sent so far were sent in time.
+    pub(super) fn close_sending(&mut self) {
+        self.counts.sent_in_time = self.counts.sent;
+    }
+
+    /// Notes the time up to which everything is counted.
+    pub(super) fn counted_until(&mut self, now_ns: u64) {
+        self.until_ns = now_ns;
+    }
+
+    /// Returns whether nothing worth a report was counted: no connection, no byte, no message.
+    pub(super) fn is_empty(&self) -> bool {
+        let Counts { sent, opened, failed, measured_bytes, .. } = self.counts;
+        let is_silent = sent == 0 && opened == 0 && failed == 0 && measured_bytes == 0;
+        is_silent && self.latency.is_empty() && self.troubles.is_empty()
+    }
+
+    /// Adds the counts of another tally, apart from its error of connecting.
     pub(super) fn add(&mut self, other: &Self) {
         self.counts += &other.counts;
         let add = |to: &mut Histogram<u64>, from: &Histogram<u64>| {
@@ -199,9 +227,7 @@ impl Tally {
         if let (Some(to), Some(from)) = (&mut self.uncorrected, &other.uncorrected) {
             add(to, from);
         }
-        for (name, other) in &other.troubles {
-            self.troubles.entry(name).or_insert(Cases::NONE).add(other);
-        }
+        self.troubles.add(&other.troubles);
         self.cpu.user += other.cpu.user;
         self.cpu.system += other.cpu.system;
         self.cpu_span += other.cpu_span;
@@ -211,14 +237,7 @@ impl Tally {
         self.last_sent_ns = self.last_sent_ns.max(other.last_sent_ns);
     }
 
-    /// Whether nothing has been counted yet, as far as it is worth handing over: a connection, a byte or a message makes a difference.
-    pub(super) fn is_empty(&self) -> bool {
-        let Counts { sent, opened, failed, measured_bytes, .. } = self.counts;
-        let is_silent = sent == 0 && opened == 0 && failed == 0 && measured_bytes == 0;
-        is_silent && self.latency.is_empty() && self.troubles.is_empty()
-    }
-
-    /// Starts again from nothing.
+    /// Empties the tally.
     pub(super) fn reset(&mut self) {
         let reset = |histogram: &mut Histogram<u64>| {
             if !histogram.is_empty() {
@@ -230,14 +249,36 @@ impl Tally {
         reset(&mut self.connect);
         self.uncorrected.as_mut().map(reset);
         self.troubles.clear();
+        self.connect_error = None;
         (self.cpu, self.cpu_span) = (CpuTime::default(), Duration::ZERO);
         (self.until_ns, self.first_due_ns, self.last_return_ns, self.last_sent_ns) = (0, u64::MAX, 0, 0);
     }
 
-    /// Adds what another has counted, and leaves that empty.
+    /// Moves all counts of another tally into this one.
     pub(super) fn take(&mut self, other: &mut Self) {
         self.add(other);
+        if self.connect_error.is_none() {
+            self.connect_error = other.connect_error.take();
+        }
         other.reset();
+    }
+
+    pub(super) fn into_totals(self) -> Totals {
+        let Self { counts, latency, uncorrected, connect, troubles, connect_error, cpu, cpu_span, .. } = self;
+        let Self { first_due_ns, last_return_ns, last_sent_ns, .. } = self;
+        Totals {
+            counts,
+            latency,
+            uncorrected,
+            connect,
+            troubles,
+            connect_error,
+            cpu,
+            cpu_span,
+            first_due_ns,
+            last_return_ns,
+            last_sent_ns,
+        }
     }
 }
 
@@ -249,20 +290,18 @@ mod tests {
     fn what_is_taken_over_is_counted_once() {
         let mut all = Tally::new(true);
         let mut one = Tally::new(true);
-        for value in [1_000, 2_000, u64::MAX] {
-            one.latency.saturating_record(value);
-            one.uncorrected.as_mut().expect("an open loop").saturating_record(value);
+        for end in [1_000, 2_000, 3_000] {
+            one.sent(end);
+            one.returned(&Message { end, due_ns: 0, sent_ns: 0 }, end, u64::MAX, u64::MAX);
         }
-        one.counts.sent = 3;
-        for number in 0..5 {
-            one.trouble("lost", 2, 100 - number, || format!("number {number}"));
-        }
+        one.lost(2, 100, || "two".to_owned());
+        one.failed(7, ConnectError::Refused, 100);
         all.take(&mut one);
         all.take(&mut one);
-        assert_eq!((all.counts.sent, all.latency.len(), all.uncorrected.expect("an open loop").len()), (3, 3, 3));
-        assert_eq!((all.troubles["lost"].count, all.troubles["lost"].examples.len()), (10, EXAMPLES));
-        let trouble = all.troubles["lost"].clone().since(98);
-        assert_eq!((trouble.at_s, trouble.last_at_s), (-2e-9, 2e-9), "{trouble:?}");
-        assert!(trouble.examples.is_sorted_by_key(|example| example.at_s), "{trouble:?}");
+        assert!(one.is_empty());
+        let totals = all.into_totals();
+        assert_eq!((totals.counts.sent, totals.counts.lost, totals.counts.failed), (3, 2, 1));
+        assert_eq!((totals.latency.len(), totals.uncorrected.expect("an open loop").len()), (3, 3));
+        assert!(matches!(totals.connect_error, Some(ConnectError::Refused)));
     }
 }

@@ -1,86 +1,108 @@
-//! The connection of a ping: it takes payloads, gives back those that have returned, and says what is wrong with those that have not
-//! returned as they were.
+//! The connection of a ping: it sends payloads, and tells what became of each.
 
 use std::collections::VecDeque;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::payload::{Carried, Payloads};
-use crate::client::Corruption;
-use crate::client::diagnosis::{Original, diagnose};
-use crate::stream::{Outbox, Stream};
+use crate::client::bytes::{Corruption, Evidence, GATHERING, Original};
+use crate::stream::{Outbox, Readiness, Stream};
 use crate::sys::epoll::EpollFlags;
 
-/// How long to go on reading after a byte was found to be wrong: what comes next tells what happened to it.
-const GATHERING: Duration = Duration::from_millis(200);
+/// The most bytes that one call of recv(2) moves.
+const BUFFER_BYTES: usize = 16 * 1024;
 
-/// How much is read at that time, at most.
-const GATHERED_BYTES: usize = 64 * 1024;
-
-/// An echo that is awaited.
+/// A payload whose echo is awaited.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Awaited {
     pub(super) sequence: u64,
     pub(super) sent_at: Instant,
-    /// Its time is up, and that has been said.
+    /// The timeout has passed, and that was reported.
     pub(super) is_late: bool,
 }
 
-/// What a link has to say.
+/// A result of a link.
 #[derive(Debug)]
-pub(super) enum News {
-    /// A payload has come back as it was sent, and when.
+pub(super) enum Finding {
+    /// A payload came back unchanged, at this time.
     Returned(Awaited, Instant),
-    /// A payload has come back wrong; what came behind it can be used if `is_in_step`, and the link cannot otherwise.
+    /// A payload came back wrong. The link can be used further only if the bytes after it are in step.
     Corrupt { sequence: u64, offset: u64, corruption: Corruption, is_in_step: bool },
-    /// The far end has closed the connection.
+    /// The far end closed the connection.
     Closed,
-    /// A call failed.
+    /// A system call failed.
     Failed(io::Error),
 }
 
-/// A connection in use.
+/// An open connection.
 #[derive(Debug)]
 pub(super) struct Link<S> {
     stream: S,
+    readiness: Readiness,
     outbox: Outbox,
     awaited: VecDeque<Awaited>,
-    /// The sequence number of the first payload that was sent on this connection.
+    /// The sequence number of the first payload on this connection.
     first: u64,
     sent_bytes: u64,
     received_bytes: u64,
-    /// The payload that is to come back next, and its sequence number; 0 if it has not been made yet.
+    /// The payload that comes back next, and its sequence number; 0 if it has not been made yet.
     expected: (u64, Vec<u8>),
-    /// What has come since a byte was wrong, and since when.
-    gathered: Option<(Vec<u8>, Instant)>,
+    evidence: Option<Evidence<Instant>>,
 }
 
 impl<S: Stream> Link<S> {
-    /// A link whose next payload has the sequence number `first`; those behind it follow one by one.
-    pub(super) fn new(stream: S, first: u64) -> Self {
+    /// Returns a link whose next payload has the sequence number `first`; the others follow one by one. `readiness` holds what epoll
+    /// has already reported.
+    pub(super) fn new(stream: S, readiness: Readiness, first: u64) -> Self {
         Self {
             stream,
+            readiness: readiness | Readiness::WRITABLE,
             outbox: Outbox::default(),
             awaited: VecDeque::new(),
             first,
             sent_bytes: 0,
             received_bytes: 0,
             expected: (0, Vec::new()),
-            gathered: None,
+            evidence: None,
         }
     }
 
-    /// Those that have not come back, the oldest first.
-    pub(super) fn awaited(&mut self) -> &mut VecDeque<Awaited> {
-        &mut self.awaited
+    /// Returns the payloads whose echo is awaited, the oldest first.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = &Awaited> {
+        self.awaited.iter()
     }
 
-    /// When to call [`on_time`](Self::on_time).
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.gathered.as_ref().map(|&(_, since)| since + GATHERING)
+    /// Returns the oldest payload whose timeout has not passed.
+    pub(super) fn first_in_time(&self) -> Option<&Awaited> {
+        self.awaited.iter().find(|awaited| !awaited.is_late)
     }
 
-    /// Sends a payload, or as much of it as there is room for; the rest waits for [`on_event`](Self::on_event).
+    /// Marks the payloads that were sent at `sent_by` or before as late. Returns the sequence numbers of the newly marked ones.
+    pub(super) fn mark_late(&mut self, sent_by: Instant) -> Vec<u64> {
+        let is_due = |awaited: &&mut Awaited| !awaited.is_late && awaited.sent_at <= sent_by;
+        let mark = |awaited: &mut Awaited| {
+            awaited.is_late = true;
+            awaited.sequence
+        };
+        self.awaited.iter_mut().filter(is_due).map(mark).collect()
+    }
+
+    /// Stops waiting for a payload.
+    pub(super) fn forget(&mut self, sequence: u64) {
+        self.awaited.retain(|awaited| awaited.sequence != sequence);
+    }
+
+    /// Returns whether a byte was wrong and evidence is being gathered.
+    pub(super) fn is_gathering(&self) -> bool {
+        self.evidence.is_some()
+    }
+
+    /// Returns when the verdict on a wrong byte is due; call [`on_time`](Self::on_time) then.
+    pub(super) fn verdict_at(&self) -> Option<Instant> {
+        self.evidence.as_ref().map(|evidence| evidence.since() + GATHERING)
+    }
+
+    /// Sends a payload. Bytes for which the kernel has no room wait for [`on_event`](Self::on_event).
     pub(super) fn send(&mut self, sequence: u64, payload: &[u8]) -> io::Result<()> {
         self.awaited.push_back(Awaited { sequence, sent_at: Instant::now(), is_late: false });
         self.sent_bytes += payload.len() as u64;
@@ -89,58 +111,57 @@ impl<S: Stream> Link<S> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        while !self.outbox.is_empty() {
-            match self.stream.send(self.outbox.pending()) {
-                Ok(count) => self.outbox.consume(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+        while !self.outbox.is_empty() && self.readiness.contains(Readiness::WRITABLE) {
+            let count = self.readiness.offer(&mut self.stream, self.outbox.pending())?;
+            self.outbox.consume(count);
         }
         Ok(())
     }
 
-    /// Takes note of what epoll has told.
-    pub(super) fn on_event(&mut self, flags: EpollFlags, payloads: &Payloads, news: &mut Vec<News>) {
-        if flags.contains(EpollFlags::OUT)
-            && let Err(error) = self.flush()
-        {
-            news.push(News::Failed(error));
-            return;
+    /// Continues after an event.
+    pub(super) fn on_event(&mut self, flags: EpollFlags, payloads: &Payloads) -> Vec<Finding> {
+        self.readiness.tell(flags);
+        self.advance(payloads)
+    }
+
+    /// Sends what is pending, and reads all that has come.
+    pub(super) fn advance(&mut self, payloads: &Payloads) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if let Err(error) = self.flush() {
+            return vec![Finding::Failed(error)];
         }
-        let mut buffer = [0; 16 * 1024];
-        loop {
-            match self.stream.recv(&mut buffer) {
-                Ok(0) => {
-                    self.conclude(payloads, news);
-                    news.push(News::Closed);
-                    return;
+        let mut buffer = [0; BUFFER_BYTES];
+        while self.readiness.contains(Readiness::READABLE) {
+            let end = match self.readiness.note_received(self.stream.recv(&mut buffer), buffer.len()) {
+                Ok(None) => continue,
+                Ok(Some(0)) => Finding::Closed,
+                Ok(Some(count)) => {
+                    self.take(&buffer[..count], payloads, &mut findings);
+                    continue;
                 }
-                Ok(count) => self.take(&buffer[..count], payloads, news),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return,
-                    io::ErrorKind::Interrupted => {}
-                    _ => {
-                        self.conclude(payloads, news);
-                        news.push(News::Failed(error));
-                        return;
-                    }
-                },
-            }
+                Err(error) => Finding::Failed(error),
+            };
+            self.conclude(payloads, &mut findings);
+            findings.push(end);
+            break;
         }
+        findings
     }
 
-    /// Comes to a verdict when what came behind a wrong byte has been waited for long enough.
-    pub(super) fn on_time(&mut self, now: Instant, payloads: &Payloads, news: &mut Vec<News>) {
-        if self.deadline().is_some_and(|deadline| deadline <= now) {
-            self.conclude(payloads, news);
+    /// Reaches the verdict on a wrong byte if it is due.
+    pub(super) fn on_time(&mut self, now: Instant, payloads: &Payloads) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if self.verdict_at().is_some_and(|at| at <= now) {
+            self.conclude(payloads, &mut findings);
         }
+        findings
     }
 
-    fn take(&mut self, mut bytes: &[u8], payloads: &Payloads, news: &mut Vec<News>) {
+    /// Compares bytes that came with the payloads that are awaited.
+    fn take(&mut self, mut bytes: &[u8], payloads: &Payloads, findings: &mut Vec<Finding>) {
         let now = Instant::now();
         let size = payloads.size() as u64;
-        while self.gathered.is_none() && !bytes.is_empty() {
+        while self.evidence.is_none() && !bytes.is_empty() {
             let offset = self.received_bytes % size;
             let expected = match self.awaited.front() {
                 Some(front) => {
@@ -155,39 +176,36 @@ impl<S: Stream> Link<S> {
             self.received_bytes += same as u64;
             bytes = &bytes[same..];
             if same == expected.len() && same > 0 {
-                news.extend(self.awaited.pop_front().map(|awaited| News::Returned(awaited, now)));
+                findings.extend(self.awaited.pop_front().map(|awaited| Finding::Returned(awaited, now)));
             } else if !bytes.is_empty() {
-                self.gathered = Some((Vec::new(), now));
+                self.evidence = Some(Evidence::new(self.received_bytes, now));
             }
         }
-        if let Some((gathered, _)) = &mut self.gathered {
-            gathered.extend_from_slice(bytes);
-            // There is nothing to wait for when as much has come as was sent.
-            let is_all = self.received_bytes + gathered.len() as u64 >= self.sent_bytes;
-            if is_all || gathered.len() >= GATHERED_BYTES {
-                self.conclude(payloads, news);
-            }
+        if let Some(evidence) = &mut self.evidence
+            && evidence.add(bytes, self.sent_bytes)
+        {
+            self.conclude(payloads, findings);
         }
     }
 
-    fn conclude(&mut self, payloads: &Payloads, news: &mut Vec<News>) {
-        let Some((gathered, _)) = self.gathered.take() else { return };
-        let position = self.received_bytes;
+    /// Reaches the verdict on a wrong byte, if there is one.
+    fn conclude(&mut self, payloads: &Payloads, findings: &mut Vec<Finding>) {
+        let Some(evidence) = self.evidence.take() else { return };
         let carried = Carried { payloads, first: self.first };
-        let corruption = diagnose(&gathered, &carried, position, self.sent_bytes, |_| None);
+        let corruption = evidence.diagnose(&carried, self.sent_bytes, |_| None);
+        let (position, bytes) = (evidence.position(), evidence.bytes());
         let size = payloads.size() as u64;
-        let sequence = self.first + position / size;
-        // As long as a payload is all that is wrong, and the next begins where it should, one can go on.
-        let rest = (size - position % size) as usize;
-        let is_in_step = gathered.len() >= rest && carried.matches(position + rest as u64, &gathered[rest..]) && {
-            let end = position + gathered.len() as u64;
-            end <= self.sent_bytes
-        };
-        news.push(News::Corrupt { sequence, offset: position % size, corruption, is_in_step });
+        let (sequence, offset) = (self.first + position / size, position % size);
+        // The link is in step if only this payload is wrong, and the next one begins where it should.
+        let rest = (size - offset) as usize;
+        let is_in_step = bytes.len() >= rest
+            && position + bytes.len() as u64 <= self.sent_bytes
+            && carried.matches(position + rest as u64, &bytes[rest..]);
+        findings.push(Finding::Corrupt { sequence, offset, corruption, is_in_step });
         if is_in_step {
             self.awaited.pop_front();
             self.received_bytes += rest as u64;
-            self.take(&gathered[rest..], payloads, news);
+            self.take(&bytes[rest..], payloads, findings);
         }
     }
 }

@@ -1,42 +1,70 @@
-//! What a ping is to do.
+//! The options of a ping.
 
 use std::time::Duration;
 
 use super::report::Format;
-use crate::client::connector::Timeouts;
+use crate::client::bytes::Framing;
+use crate::client::connect::Timeouts;
 use crate::client::target::Target;
-use crate::client::wire::Framing;
 
-/// What to do, and how.
+/// The options of a ping.
+///
+/// ```
+/// use edgecho::client::ping::Options;
+///
+/// let mut options = Options::new("127.0.0.1".parse()?);
+/// options.count = Some(10);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Options {
     /// The far end.
     pub target: Target,
-    /// How many echoes to ask for; none for as many as there is time for.
+    /// The number of echoes to request; `None` continues until a signal.
     pub count: Option<u64>,
-    /// How long from one to the next. Zero sends the next when the last has come back, or its time is up.
+    /// The time from one request to the next. With zero, the next request follows the echo, or its timeout.
     pub interval: Duration,
-    /// How many bytes each has, from 1 to [`Options::MAX_SIZE`].
+    /// The size of a payload in bytes, without its framing; from 1 to [`Options::MAX_SIZE`].
     pub size: usize,
-    /// What the far end takes as one message; the size is without it.
+    /// The message boundaries that the far end expects.
     pub framing: Framing,
-    /// How long an echo may take before it is reported as lost, and how long the last is waited for.
+    /// The time after which an echo is reported as lost, and for which the last one is awaited.
     pub timeout: Duration,
-    /// How long to look for an echo again and again before sleeping.
+    /// The time to busy-poll for an echo before blocking.
     pub busy_poll: Duration,
-    /// Whether to ask for a handshake.
+    /// Begin each connection with a handshake.
     pub handshake: bool,
-    /// How long connecting may take.
+    /// The time limits for connecting.
     pub connect: Timeouts,
-    /// How often to try again when the first connection is refused.
+    /// The number of retries when the first connection is refused.
     pub retry: u32,
-    /// How to report.
+    /// The format of the report.
     pub format: Format,
     /// Report only the header and the summary.
     pub is_quiet: bool,
 }
 
 impl Options {
-    /// The largest payload: 16 MiB.
+    /// The maximum size of a payload: 16 MiB.
     pub const MAX_SIZE: usize = 16 << 20;
+
+    /// Returns the defaults: 64 bytes every second without end, a timeout of 3 seconds, a report as text.
+    #[must_use]
+    pub fn new(target: Target) -> Self {
+        Self {
+            target,
+            count: None,
+            interval: Duration::from_secs(1),
+            size: 64,
+            framing: Framing::Bytes,
+            timeout: Duration::from_secs(3),
+            busy_poll: Duration::ZERO,
+            handshake: true,
+            connect: Timeouts::default(),
+            retry: 0,
+            format: Format::Text { timestamps: false },
+            is_quiet: false,
+        }
+    }
 }

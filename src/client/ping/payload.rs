@@ -1,18 +1,15 @@
-//! What a ping carries.
+//! The payloads of a ping.
 
-use crate::client::Pattern;
-use crate::client::diagnosis::Original;
-use crate::client::wire::{Framing, wrap};
+use crate::client::bytes::{Framing, Original, Pattern, wrap};
 
-/// A sequence number (RFC 1700 order: the most significant byte first) and a CRC-32 (IEEE 802.3) of all the rest.
+/// The size of the header: a sequence number (8 bytes, big-endian) and a CRC-32 (IEEE 802.3) of everything else.
 const HEADER_BYTES: usize = 12;
 
-/// How much of what was sent before is remembered, to tell where bytes in the wrong place are from.
-const REMEMBERED_BYTES: u64 = 64 * 1024;
+/// The distance within which bytes in the wrong place are searched.
+const SEARCHED_BYTES: u64 = 64 * 1024;
 
-/// The payloads of a run: each of `size` bytes, of which the first 8 are the sequence number, counted from 1, the next 4 a checksum,
-/// and the rest a pattern. A payload too small for that is pattern alone. What goes over the wire has its framing beside it; in a
-/// line, no byte is a line end.
+/// The payloads of a run, each of `size` bytes without its framing: a header, then a pattern. A payload that is too small for the
+/// header is only a pattern. Sequence numbers count from 1. In a line, no byte is a line end.
 #[derive(Debug)]
 pub(super) struct Payloads {
     pattern: Pattern,
@@ -25,12 +22,12 @@ impl Payloads {
         Self { pattern: Pattern::new(seed, 0), size, framing }
     }
 
-    /// How many bytes each has on the wire.
+    /// Returns the size of a payload on the wire.
     pub(super) fn size(&self) -> usize {
         self.size + self.framing.overhead() as usize
     }
 
-    /// The payload of a sequence number, as it stands on the wire.
+    /// Returns the payload of a sequence number with its framing.
     pub(super) fn make(&self, sequence: u64) -> Vec<u8> {
         let mut bytes = vec![0; self.size];
         self.pattern.fill(sequence.wrapping_mul(self.size as u64), &mut bytes);
@@ -45,11 +42,11 @@ impl Payloads {
     }
 }
 
-/// The payloads that one connection has carried, as one stream.
+/// The payloads of one connection, as one stream.
 #[derive(Debug)]
 pub(super) struct Carried<'a> {
     pub(super) payloads: &'a Payloads,
-    /// The sequence number of the first payload of the connection. Those behind it follow one by one.
+    /// The sequence number of the first payload. The others follow one by one.
     pub(super) first: u64,
 }
 
@@ -61,11 +58,11 @@ impl Original for Carried<'_> {
 
     fn find(&self, bytes: &[u8], near: u64, end: u64) -> Option<u64> {
         if bytes.len() < 2 {
-            return None; // a single byte stands in too many places
+            return None; // a single byte occurs in too many places
         }
         let size = self.payloads.size() as u64;
-        let first = near.saturating_sub(REMEMBERED_BYTES) / size;
-        let last = near.saturating_add(REMEMBERED_BYTES).min(end).div_ceil(size);
+        let first = near.saturating_sub(SEARCHED_BYTES) / size;
+        let last = near.saturating_add(SEARCHED_BYTES).min(end).div_ceil(size);
         let mut sent: Vec<u8> = (first..last).flat_map(|index| self.payloads.make(self.first + index)).collect();
         sent.truncate(end.saturating_sub(first * size) as usize);
         let places = sent.windows(bytes.len()).enumerate().filter(|(_, window)| *window == bytes);
@@ -77,8 +74,7 @@ impl Original for Carried<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::Corruption;
-    use crate::client::diagnosis::diagnose;
+    use crate::client::bytes::{Corruption, diagnose};
 
     #[test]
     fn a_payload_carries_its_number_and_its_checksum() {

@@ -1,52 +1,26 @@
-//! What a ping says, as text for people or as JSON Lines for programs.
+//! The report of a ping: text for people, or JSON Lines for programs.
 
 use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// How to say it.
+use super::summary::Summary;
+use crate::client::latency::{milliseconds, ns};
+
+/// The format of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Format {
-    /// Lines as ping(8) has them, with the time of day in front if so asked.
+    /// Lines like those of ping(8).
     Text {
-        /// Seconds since 1970, to the microsecond.
+        /// Start each line with the time of day, in seconds since 1970 with microseconds.
         timestamps: bool,
     },
-    /// One JSON object a line, the last of which is the summary.
+    /// One JSON object per line. The last one is the summary.
     Json,
-}
-
-/// What a run of ping came to.
-#[derive(Debug, Clone)]
-pub struct Summary {
-    /// How many payloads were sent, or were to be sent when there was no connection.
-    pub sent: u64,
-    /// How many of them came back unchanged.
-    pub received: u64,
-    /// How many of those came after their time was up.
-    pub late: u64,
-    /// How many came back changed.
-    pub corrupt: u64,
-    /// How long it all took.
-    pub elapsed: Duration,
-    /// Round trips, in nanoseconds.
-    pub round_trips: Histogram<u64>,
-    /// Their mean.
-    pub mean: Duration,
-    /// The mean deviation of the round trips, as ping(8) has it: the standard deviation.
-    pub mdev: Duration,
-}
-
-impl Summary {
-    /// How many did not come back, or came back changed.
-    #[must_use]
-    pub fn lost(&self) -> u64 {
-        self.sent - self.received
-    }
 }
 
 /// One line of JSON.
@@ -63,6 +37,8 @@ enum Line<'a> {
 #[derive(Debug, Serialize)]
 struct SummaryLine {
     at_s: f64,
+    /// More lines follow.
+    interim: bool,
     target: String,
     sent: u64,
     received: u64,
@@ -70,7 +46,7 @@ struct SummaryLine {
     late: u64,
     corrupt: u64,
     elapsed_ms: f64,
-    /// Null when nothing came back.
+    /// `null` if nothing came back.
     round_trip_ms: Option<RoundTrips>,
 }
 
@@ -101,10 +77,10 @@ impl RoundTrips {
     }
 }
 
-/// Says what happens, line by line.
+/// Writes the report line by line.
 pub(super) struct Reporter<'a> {
     pub(super) format: Format,
-    /// Only the header and the summary are reported.
+    /// Write only the header and summaries.
     pub(super) is_quiet: bool,
     pub(super) out: &'a mut dyn Write,
 }
@@ -133,9 +109,9 @@ impl Reporter<'_> {
             let connect_ms = connect_time.map(ms);
             return self.json(&Line::Echo { at_s: now_s(), seq, bytes, from, time_ms: ms(time), connect_ms, late });
         }
-        let connected = connect_time.map(|time| format!(" (connected in {} ms)", Millis(time))).unwrap_or_default();
+        let connected = connect_time.map(|time| format!(" (connected in {} ms)", millis(time))).unwrap_or_default();
         let late = if late { " (late)" } else { "" };
-        self.text(format_args!("{bytes} bytes from {from}: seq={seq} time={} ms{connected}{late}", Millis(time)))
+        self.text(format_args!("{bytes} bytes from {from}: seq={seq} time={} ms{connected}{late}", millis(time)))
     }
 
     pub(super) fn lost(&mut self, seq: u64, reason: &str) -> io::Result<()> {
@@ -162,11 +138,13 @@ impl Reporter<'_> {
         }
     }
 
-    pub(super) fn summary(&mut self, target: &dyn fmt::Display, summary: &Summary) -> io::Result<()> {
+    /// Writes a summary: the last line, or with `is_interim` the figures so far.
+    pub(super) fn summary(&mut self, target: &dyn fmt::Display, summary: &Summary, is_interim: bool) -> io::Result<()> {
         let times = RoundTrips::of(summary);
         if self.format == Format::Json {
             return self.json(&Line::Summary(SummaryLine {
                 at_s: now_s(),
+                interim: is_interim,
                 target: target.to_string(),
                 sent: summary.sent,
                 received: summary.received,
@@ -214,59 +192,40 @@ fn now_s() -> f64 {
 }
 
 fn ms(duration: Duration) -> f64 {
-    ns_to_ms(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+    ns_to_ms(ns(duration))
 }
 
 fn ns_to_ms(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e6
 }
 
-/// Milliseconds in three digits, as ping(8) has them.
-struct Millis(Duration);
-
-impl fmt::Display for Millis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let millis = ms(self.0);
-        let decimals = match millis {
-            ..1.0 => 3,
-            ..10.0 => 2,
-            ..100.0 => 1,
-            _ => 0,
-        };
-        write!(f, "{millis:.decimals$}")
-    }
+/// Formats a duration as milliseconds with three digits, as ping(8) does.
+fn millis(duration: Duration) -> String {
+    milliseconds(ns(duration) as f64, 3)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_have_three_digits() {
-        let text = |micros| Millis(Duration::from_micros(micros)).to_string();
-        assert_eq!([81, 1_234, 12_345, 123_456].map(text), ["0.081", "1.23", "12.3", "123"]);
-    }
+    use crate::client::ping::summary::Tally;
+    use std::time::Instant;
 
     #[test]
     fn a_run_without_an_answer_has_no_round_trips_and_no_nan() {
         let mut out = Vec::new();
-        let round_trips = crate::client::latency::latencies();
-        let summary = Summary {
-            sent: 3,
-            received: 0,
-            late: 0,
-            corrupt: 1,
-            elapsed: Duration::from_secs(2),
-            round_trips,
-            mean: Duration::ZERO,
-            mdev: Duration::ZERO,
-        };
+        let mut tally = Tally::new(Instant::now());
+        (0..3).for_each(|_| tally.sent());
+        tally.corrupt();
+        let mut summary = tally.summary();
+        summary.elapsed = Duration::from_secs(2);
         let format = Format::Text { timestamps: false };
-        Reporter { format, is_quiet: false, out: &mut out }.summary(&"host:1", &summary).expect("memory");
+        Reporter { format, is_quiet: false, out: &mut out }.summary(&"host:1", &summary, false).expect("memory");
         let text = String::from_utf8(out).expect("text");
         assert_eq!(text, "\n--- host:1 ping statistics ---\n3 sent, 0 received, 1 corrupt, 3 lost (100 %), time 2000 ms\n");
         let mut out = Vec::new();
-        Reporter { format: Format::Json, is_quiet: false, out: &mut out }.summary(&"host:1", &summary).expect("memory");
+        Reporter { format: Format::Json, is_quiet: false, out: &mut out }
+            .summary(&"host:1", &summary, false)
+            .expect("memory");
         assert!(String::from_utf8(out).expect("text").contains("\"round_trip_ms\":null"));
     }
 }

@@ -1,4 +1,4 @@
-//! What a server can be told, with the bounds of each, and which combinations make no sense.
+//! The configuration of a server, the bounds of each field, and the combinations that are refused.
 
 mod address;
 mod builder;
@@ -9,42 +9,43 @@ use std::time::Duration;
 pub use address::{AddressError, ListenAddress};
 pub use builder::Builder;
 
-/// How a server is to behave.
+/// The configuration of a server.
 ///
 /// ```
-/// use edgecho::server::{Config, Limits};
+/// use edgecho::server::Config;
 ///
-/// let mut config = Config { limits: Limits { max_per_ip: Some(10), ..Limits::default() }, ..Config::default() };
+/// let mut config = Config::default();
+/// config.limits.max_per_ip = Some(10);
 /// assert!(config.check().is_ok());
 /// config.sockets.ipv6_only = true;
 /// assert!(config.check().is_err(), "there is no IPv6 address to listen on");
 /// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Config {
-    /// Where to listen. By default `127.0.0.1:7777`.
+    /// Addresses to listen on. By default `127.0.0.1:7777`.
     pub listen: Vec<ListenAddress>,
-    /// How much it may take on.
+    /// Limits on connections, rate and memory.
     pub limits: Limits,
-    /// How long things may take.
+    /// Timeouts.
     pub timeouts: Timeouts,
-    /// What is set on its sockets.
+    /// Options of its sockets.
     pub sockets: SocketOptions,
-    /// How long to look for events again and again before going to sleep. A round trip is shorter by the time that waking takes;
-    /// a CPU is busy for it. Zero, the default, sleeps at once.
+    /// Busy-poll for this long before blocking, at most 1 s. A round trip is shorter by the time of a wake-up, and a CPU is busy. Zero, the
+    /// default, blocks at once.
     pub busy_poll: Duration,
-    /// How often the statistics are logged; never by default.
+    /// Interval of log lines with statistics, from 100 ms to 20 days; none by default.
     pub stats_interval: Option<Duration>,
-    /// How often every connection is told how many there are; never by default.
+    /// Interval at which every connection is sent the number of connections, from 100 ms to 20 days; never by default.
     pub status_interval: Option<Duration>,
-    /// How long a connection may be quiet, with no byte either way, before it is sent a heartbeat, and another each time that it has
-    /// been quiet for so long again; none are sent by default.
+    /// Time without a byte either way after which a connection is sent a heartbeat, and again after each further such time, from 100 ms to 20
+    /// days; none are sent by default.
     pub heartbeat: Option<Duration>,
     /// Copies every byte on its way through the server. By default a stream is returned by splice(2), which hands the sender's own pages
     /// on. A peer on the same host that sends pages of a file (sendfile(2), splice(2), vmsplice(2)) and changes them later changes what
     /// was echoed but not yet read.
     pub copy: bool,
-    /// Whether SIGINT, SIGTERM, SIGHUP and SIGUSR1 are read by the loop, as they are by default. Without, a program that has its own way with
-    /// signals uses a [`Handle`](crate::server::Handle).
+    /// The loop reads SIGINT, SIGTERM, SIGHUP and SIGUSR1. True by default. A program that handles signals itself sets this to false, and uses a [`Handle`](crate::server::Handle).
     pub signals: bool,
 }
 
@@ -65,25 +66,27 @@ impl Default for Config {
     }
 }
 
-/// How much a server may take on. Where a limit is reached, those concerned wait; nothing that was accepted or read is dropped.
+/// Limits of a server. At a limit, clients and connections wait; no accepted connection and no byte is dropped.
 ///
 /// ```
 /// use edgecho::server::{Limits, Server};
 ///
-/// let limits = Limits { max_per_ip: Some(20), rate_limit: Some(1 << 20), ..Limits::default() };
+/// let mut limits = Limits::default();
+/// limits.max_per_ip = Some(20);
+/// limits.rate_limit = Some(1 << 20);
 /// let builder = Server::builder().limits(limits);
 /// # let _ = builder;
 /// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Limits {
-    /// How many connections may be open; at the limit new clients wait in the kernel's queue. By default as many as
-    /// `RLIMIT_NOFILE` leaves descriptors for.
+    /// Open connections, at least 1; at the limit new clients wait in the backlog. By default as many as `RLIMIT_NOFILE` leaves descriptors
+    /// for.
     pub max_connections: Option<usize>,
-    /// How many connections one source address may have open: an IPv4 address, or the /64 network of an IPv6 address. What is over
-    /// it is closed at once. No limit by default.
+    /// Open connections per source address, at least 1: an IPv4 address, or the /64 network of an IPv6 address. A connection over the limit is
+    /// closed at once. No limit by default.
     pub max_per_ip: Option<u32>,
-    /// How many bytes a second are read from each connection, on average; a tenth of a second's worth may come at once. No limit
-    /// by default.
+    /// Bytes read from each connection per second, on average, from 100 B to 1 TiB; a tenth of that may be read at once. No limit by default.
     pub rate_limit: Option<u64>,
     /// Bytes that all outboxes together may hold, and the pieces (lines, frames) that are not whole yet. At the limit only connections that
     /// need no memory are read, 4 KiB at a time: those whose peer has acknowledged all that it was sent, so that there is room in the send
@@ -91,8 +94,8 @@ pub struct Limits {
     /// is closed. The limit is passed by one read, by that piece, and by up to 16 KiB for each connection with another piece. No limit by default:
     /// each outbox has its own.
     pub memory_limit: Option<u64>,
-    /// How many bytes may be pending for one connection when it is sent something that is no answer to it: a message of another, a
-    /// status, a heartbeat. What does not fit is skipped as a whole, and counted. By default 256 KiB.
+    /// Bytes that may be pending for one connection when it is sent bytes that answer no input of it: a message of another connection, a
+    /// status, a heartbeat. A message over the limit is skipped as a whole, and counted. By default 256 KiB, at least 1 KiB.
     pub outbox_limit: usize,
 }
 
@@ -102,39 +105,42 @@ impl Default for Limits {
     }
 }
 
-/// How long things may take.
+/// Timeouts of a server.
 ///
 /// ```
 /// use std::time::Duration;
 ///
 /// use edgecho::server::{Server, Timeouts};
 ///
-/// let timeouts = Timeouts { idle: Some(Duration::from_secs(60)), ..Timeouts::default() };
+/// let mut timeouts = Timeouts::default();
+/// timeouts.idle = Some(Duration::from_secs(60));
 /// assert!(Server::builder().timeouts(timeouts).config().check().is_ok());
 /// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Timeouts {
-    /// How long a connection may neither send nor take bytes before it is closed in order. A peer takes bytes when its kernel acknowledges
-    /// them. A connection whose input the server itself holds back is not idle. No limit by default.
+    /// Time without bytes from or to the peer after which a connection is closed in order, from 10 ms to 20 days. A peer takes bytes when its
+    /// kernel acknowledges them. A connection whose input the server itself holds back is not idle. No timeout by default.
     pub idle: Option<Duration>,
-    /// How long a peer may acknowledge none of the bytes that are pending for it. It is cut off after a fifth more than this, and at most
-    /// half as much again. A kernel whose receive buffer is full acknowledges nothing until up to a sixteenth of the
-    /// buffer, or a whole segment, has been read. With the default of 30 seconds a peer looks stalled that reads less than about 3.5 KB/s over
-    /// loopback, where segments are large. The buffer of a peer that has read fast grows (tcp(7), `tcp_rmem`): one that has taken more than
-    /// 15 MiB is given longer in proportion, at 32 MiB 2.1 times as long, so that it may go on at 32 KB/s.
+    /// Time in which a peer must acknowledge some of its pending bytes, from 10 ms to 20 days. The peer is cut off after a fifth more than this,
+    /// and at most half as much again. A kernel whose receive buffer is full acknowledges nothing until up to a sixteenth of the
+    /// buffer, or a whole segment, has been read. With the default of 30 seconds, a peer that reads less than about 3.5 KB/s over loopback, where
+    /// segments are large, looks stalled. The buffer of a peer that has read fast grows (tcp(7), `tcp_rmem`): a peer that has taken more than
+    /// 15 MiB has proportionally longer, at 32 MiB 2.1 times as long, so that it may go on at 32 KB/s.
     pub write: Option<Duration>,
-    /// How long a connection may last before it is closed in order. No limit by default.
+    /// Time after which a connection is closed in order, from 10 ms to 20 days. No limit by default.
     pub lifetime: Option<Duration>,
-    /// How long those who are connected at SIGINT or SIGTERM are served on before they are closed in order. By default 5 seconds.
+    /// Time for which open connections are still served after SIGINT or SIGTERM, before they are closed in order. By default 5 seconds, at most
+    /// a day.
     pub drain: Duration,
 }
 
 impl Timeouts {
-    /// The shortest idle, write or lifetime timeout that can be kept.
+    /// The shortest idle, write or lifetime timeout.
     pub const MIN: Duration = Duration::from_millis(10);
-    /// The longest of all but the drain: 20 days.
+    /// The longest of all but the drain timeout: 20 days.
     pub const MAX: Duration = Duration::from_secs(20 * 24 * 60 * 60);
-    /// The longest drain: a day.
+    /// The longest drain timeout: a day.
     pub const MAX_DRAIN: Duration = Duration::from_secs(24 * 60 * 60);
 }
 
@@ -144,40 +150,42 @@ impl Default for Timeouts {
     }
 }
 
-/// What is set on the listening sockets, and inherited by all that they accept.
+/// Options of the listening sockets, inherited by the connections that they accept.
 ///
 /// ```
 /// use std::time::Duration;
 ///
 /// use edgecho::server::{Keepalive, Server, SocketOptions};
 ///
-/// let keepalive = Keepalive { idle: Duration::from_secs(60), interval: None, count: None };
-/// let sockets = SocketOptions { keepalive: Some(keepalive), backlog: 128, ..SocketOptions::default() };
+/// let mut sockets = SocketOptions::default();
+/// sockets.keepalive = Some(Keepalive::new(Duration::from_secs(60)));
+/// sockets.backlog = 128;
 /// assert!(Server::builder().sockets(sockets).config().check().is_ok());
 /// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct SocketOptions {
-    /// How many connections may wait in the kernel to be accepted (listen(2)); `somaxconn` may cut it. By default 4,096.
+    /// Connections that may wait in the kernel to be accepted (listen(2)), at least 1; `net.core.somaxconn` may cut it. By default 4,096.
     pub backlog: i32,
     /// `TCP_NODELAY`: send small segments at once. On by default.
     pub nodelay: bool,
-    /// `SO_KEEPALIVE`, if at all.
+    /// `SO_KEEPALIVE`. Off by default.
     pub keepalive: Option<Keepalive>,
-    /// `SO_LINGER` with no time: close with a reset. Off by default.
+    /// `SO_LINGER` with a time of 0: close with a reset. Off by default.
     pub reset_on_close: bool,
-    /// `SO_RCVBUF`, in bytes, which the kernel doubles for its own bookkeeping (socket(7)); it then no longer grows by itself.
+    /// `SO_RCVBUF`, in bytes, which the kernel doubles for its own bookkeeping (socket(7)). A buffer with a set size does not grow.
     pub recv_buffer: Option<u32>,
-    /// `SO_SNDBUF`, likewise.
+    /// `SO_SNDBUF`, in bytes, doubled in the same way.
     pub send_buffer: Option<u32>,
-    /// `SO_REUSEPORT`: share the port with other processes that set it, too. Off by default.
+    /// `SO_REUSEPORT`: share the port with other processes that also set it. Off by default.
     pub reuse_port: bool,
-    /// `TCP_DEFER_ACCEPT`: accept a connection only when its first bytes are there, or after so long (tcp(7); whole seconds).
+    /// `TCP_DEFER_ACCEPT`: accept a connection only when its first bytes have come, or after this time (tcp(7); whole seconds).
     pub defer_accept: Option<Duration>,
-    /// `TCP_USER_TIMEOUT`: how long sent bytes may stay unacknowledged (tcp(7); milliseconds).
+    /// `TCP_USER_TIMEOUT`: time that sent bytes may stay unacknowledged (tcp(7); milliseconds).
     pub user_timeout: Option<Duration>,
-    /// `IPV6_V6ONLY`: an IPv6 address takes no IPv4 connections.
+    /// `IPV6_V6ONLY`: accept no IPv4 connections on IPv6 addresses. Off by default.
     pub ipv6_only: bool,
-    /// `SO_BINDTODEVICE`: take connections from this network interface only.
+    /// `SO_BINDTODEVICE`: accept connections from this network interface only.
     pub bind_device: Option<String>,
 }
 
@@ -199,117 +207,137 @@ impl Default for SocketOptions {
     }
 }
 
-/// When the kernel asks a silent peer whether it is still there (tcp(7)). Whole seconds.
+/// Keepalive probes to a silent peer (tcp(7)). Whole seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Keepalive {
-    /// `TCP_KEEPIDLE`: after so long without a segment.
+    /// `TCP_KEEPIDLE`: time without a segment before the first probe, from 1 s to 32,767 s.
     pub idle: Duration,
-    /// `TCP_KEEPINTVL`: again after so long without an answer. The system's by default.
+    /// `TCP_KEEPINTVL`: time between two probes, from 1 s to 32,767 s. The system's by default.
     pub interval: Option<Duration>,
-    /// `TCP_KEEPCNT`: how often, before the connection is given up. The system's by default.
+    /// `TCP_KEEPCNT`: probes before the connection is given up, from 1 to 127. The system's by default.
     pub count: Option<u32>,
 }
 
-/// Why a configuration makes no sense.
+impl Keepalive {
+    /// Returns probes after `idle`, with the system's interval and count.
+    #[must_use]
+    pub fn new(idle: Duration) -> Self {
+        Self { idle, interval: None, count: None }
+    }
+}
+
+/// An error in a configuration. Fields are named by their path in [`Config`], such as `timeouts.idle`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigError {
-    /// A number or a time is out of its bounds.
-    #[error("--{flag} takes {bounds}")]
+    /// A number or a duration is out of its bounds.
+    #[error("{field} must be {bounds}")]
     OutOfBounds {
-        /// The flag.
-        flag: &'static str,
-        /// What it takes.
+        /// The field.
+        field: &'static str,
+        /// Its bounds, such as `at least 1`.
         bounds: &'static str,
     },
-    /// More connections than the process may have descriptors.
+    /// `limits.max_connections` is more than the process may have descriptors.
     #[error(
-        "--max-connections {wanted} is more than the {possible} that the limit on open descriptors leaves room for (RLIMIT_NOFILE is {limit}): raise it with 'ulimit -Hn'"
+        "limits.max_connections ({wanted}) is more than the {possible} that the limit on open descriptors leaves room for (RLIMIT_NOFILE is {limit}): raise it with 'ulimit -Hn'"
     )]
     TooManyConnections {
-        /// What was asked for.
+        /// The value of the field, or 1 if it has none.
         wanted: usize,
-        /// What there is room for.
+        /// Connections that there are descriptors for.
         possible: usize,
         /// The limit on descriptors.
         limit: u64,
     },
-    /// Two flags of which one makes the other pointless.
-    #[error("--{flag} {why}")]
-    Contradiction {
-        /// The flag that has no effect.
-        flag: &'static str,
-        /// Why.
-        why: &'static str,
+    /// A field has no effect, because another one takes effect first.
+    #[error("{field} is more than {smaller}, so it can never be reached")]
+    NeverReached {
+        /// The field without an effect.
+        field: &'static str,
+        /// The field that takes effect first.
+        smaller: &'static str,
     },
+    /// `sockets.ipv6_only` is set, but no address to listen on is an IPv6 address.
+    #[error("sockets.ipv6_only has no effect: there is no IPv6 address to listen on")]
+    NoIpv6Address,
 }
 
 impl Config {
-    /// Checks the bounds, and that no flag makes another pointless.
+    /// Checks the bounds of all fields, and that no field makes another one pointless.
     ///
     /// # Errors
-    /// The first thing that makes no sense.
+    /// Returns the first error found.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let bounds =
-            |is_good: bool, flag, bounds| if is_good { Ok(()) } else { Err(ConfigError::OutOfBounds { flag, bounds }) };
-        let Self { limits, timeouts, sockets, .. } = self;
-        let is_timeout =
-            |timeout: Option<Duration>| timeout.is_none_or(|time| (Timeouts::MIN..=Timeouts::MAX).contains(&time));
-        bounds(limits.max_connections != Some(0), "max-connections", "at least 1")?;
-        bounds(limits.max_per_ip != Some(0), "max-per-ip", "at least 1")?;
-        bounds(
-            limits.rate_limit.is_none_or(|rate| (100..=1 << 40).contains(&rate)),
-            "rate-limit",
-            "from 100 B to 1 TiB a second",
-        )?;
-        bounds(limits.memory_limit.is_none_or(|bytes| bytes >= 65_536), "memory-limit", "at least 64KiB, two read buffers")?;
-        bounds(limits.outbox_limit >= 1024, "outbox-limit", "at least 1KiB")?;
-        bounds(is_timeout(timeouts.idle), "idle-timeout", "from 10ms to 20days")?;
-        bounds(is_timeout(timeouts.write), "write-timeout", "from 10ms to 20days, or 'off'")?;
-        bounds(is_timeout(timeouts.lifetime), "max-lifetime", "from 10ms to 20days")?;
-        bounds(timeouts.drain <= Timeouts::MAX_DRAIN, "drain-timeout", "from 0s to 1day")?;
-        bounds(sockets.backlog >= 1, "backlog", "at least 1")?;
-        bounds(self.busy_poll <= Duration::from_secs(1), "busy-poll", "from 0s to 1s")?;
-        let intervals = Duration::from_millis(100)..=Timeouts::MAX;
-        bounds(self.stats_interval.is_none_or(|time| intervals.contains(&time)), "stats-interval", "from 100ms to 20days")?;
-        bounds(
-            self.status_interval.is_none_or(|time| intervals.contains(&time)),
-            "status-interval",
-            "from 100ms to 20days",
-        )?;
-        bounds(self.heartbeat.is_none_or(|time| intervals.contains(&time)), "heartbeat", "from 100ms to 20days")?;
+        self.check_limits()?;
+        self.check_times()?;
+        self.check_sockets()?;
+        self.check_combinations()
+    }
+
+    fn check_limits(&self) -> Result<(), ConfigError> {
+        let Limits { max_connections, max_per_ip, rate_limit, memory_limit, outbox_limit } = self.limits;
+        bounds(max_connections != Some(0), "limits.max_connections", "at least 1")?;
+        bounds(max_per_ip != Some(0), "limits.max_per_ip", "at least 1")?;
+        let is_rate = |rate: u64| (100..=1 << 40).contains(&rate);
+        bounds(rate_limit.is_none_or(is_rate), "limits.rate_limit", "from 100 B to 1 TiB a second")?;
+        bounds(memory_limit.is_none_or(|bytes| bytes >= 65_536), "limits.memory_limit", "at least 64KiB, two read buffers")?;
+        bounds(outbox_limit >= 1024, "limits.outbox_limit", "at least 1KiB")
+    }
+
+    fn check_times(&self) -> Result<(), ConfigError> {
+        const BOUNDS: &str = "from 10ms to 20days";
+        const INTERVAL_BOUNDS: &str = "from 100ms to 20days";
+        let Timeouts { idle, write, lifetime, drain } = self.timeouts;
+        let is_timeout = |time: Duration| (Timeouts::MIN..=Timeouts::MAX).contains(&time);
+        bounds(idle.is_none_or(is_timeout), "timeouts.idle", BOUNDS)?;
+        bounds(write.is_none_or(is_timeout), "timeouts.write", BOUNDS)?;
+        bounds(lifetime.is_none_or(is_timeout), "timeouts.lifetime", BOUNDS)?;
+        bounds(drain <= Timeouts::MAX_DRAIN, "timeouts.drain", "from 0s to 1day")?;
+        bounds(self.busy_poll <= Duration::from_secs(1), "busy_poll", "from 0s to 1s")?;
+        let is_interval = |time: Duration| (Duration::from_millis(100)..=Timeouts::MAX).contains(&time);
+        bounds(self.stats_interval.is_none_or(is_interval), "stats_interval", INTERVAL_BOUNDS)?;
+        bounds(self.status_interval.is_none_or(is_interval), "status_interval", INTERVAL_BOUNDS)?;
+        bounds(self.heartbeat.is_none_or(is_interval), "heartbeat", INTERVAL_BOUNDS)
+    }
+
+    fn check_sockets(&self) -> Result<(), ConfigError> {
+        let SocketOptions { backlog, keepalive, defer_accept, user_timeout, .. } = self.sockets;
+        bounds(backlog >= 1, "sockets.backlog", "at least 1")?;
         let whole_seconds = |time: Duration| (1..=32_767).contains(&time.as_secs()) && time.subsec_nanos() == 0;
-        bounds(sockets.defer_accept.is_none_or(whole_seconds), "defer-accept", "whole seconds, from 1s to 32767s")?;
-        if let Some(Keepalive { idle, interval, count }) = sockets.keepalive {
+        bounds(defer_accept.is_none_or(whole_seconds), "sockets.defer_accept", "whole seconds, from 1s to 32767s")?;
+        if let Some(Keepalive { idle, interval, count }) = keepalive {
             let are_good =
                 whole_seconds(idle) && interval.is_none_or(whole_seconds) && count.is_none_or(|n| (1..=127).contains(&n));
-            bounds(
-                are_good,
-                "keepalive",
-                "IDLE[,INTERVAL,COUNT]: whole seconds from 1s to 32767s, and a count from 1 to 127",
-            )?;
+            bounds(are_good, "sockets.keepalive", "whole seconds from 1s to 32767s, and a count from 1 to 127")?;
         }
         let is_user_timeout = |time: Duration| (1..=i32::MAX as u128).contains(&time.as_millis());
-        bounds(sockets.user_timeout.is_none_or(is_user_timeout), "user-timeout", "from 1ms to 24days")?;
+        bounds(user_timeout.is_none_or(is_user_timeout), "sockets.user_timeout", "from 1ms to 24days")
+    }
 
-        let contradiction = |flag, why| Err(ConfigError::Contradiction { flag, why });
+    fn check_combinations(&self) -> Result<(), ConfigError> {
+        let Self { limits, timeouts, sockets, .. } = self;
+        let never_reached = |field, smaller| Err(ConfigError::NeverReached { field, smaller });
         if let (Some(idle), Some(lifetime)) = (timeouts.idle, timeouts.lifetime)
             && idle > lifetime
         {
-            return contradiction(
-                "idle-timeout",
-                "is longer than --max-lifetime, so no connection could ever be idle for that long",
-            );
+            return never_reached("timeouts.idle", "timeouts.lifetime");
         }
         if let (Some(each), Some(all)) = (limits.max_per_ip, limits.max_connections)
             && each as usize > all
         {
-            return contradiction("max-per-ip", "is more than --max-connections, so it could never be reached");
+            return never_reached("limits.max_per_ip", "limits.max_connections");
         }
         if sockets.ipv6_only && self.listen.iter().flat_map(ListenAddress::addresses).all(SocketAddr::is_ipv4) {
-            return contradiction("ipv6-only", "has no IPv6 address to listen on: give one with --listen '[::]:7777'");
+            return Err(ConfigError::NoIpv6Address);
         }
         Ok(())
     }
+}
+
+fn bounds(is_good: bool, field: &'static str, bounds: &'static str) -> Result<(), ConfigError> {
+    if is_good { Ok(()) } else { Err(ConfigError::OutOfBounds { field, bounds }) }
 }
 
 #[cfg(test)]
@@ -326,17 +354,17 @@ mod tests {
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         let limits = |limits| Config { limits, ..Config::default() };
         let sockets = |sockets| Config { sockets, ..Config::default() };
-        for (flag, config) in [
-            ("max-connections", limits(Limits { max_connections: Some(0), ..Limits::default() })),
-            ("rate-limit", limits(Limits { rate_limit: Some(1), ..Limits::default() })),
-            ("memory-limit", limits(Limits { memory_limit: Some(1_000), ..Limits::default() })),
-            ("ipv6-only", sockets(SocketOptions { ipv6_only: true, ..SocketOptions::default() })),
+        for (field, config) in [
+            ("limits.max_connections", limits(Limits { max_connections: Some(0), ..Limits::default() })),
+            ("limits.rate_limit", limits(Limits { rate_limit: Some(1), ..Limits::default() })),
+            ("limits.memory_limit", limits(Limits { memory_limit: Some(1_000), ..Limits::default() })),
+            ("sockets.ipv6_only", sockets(SocketOptions { ipv6_only: true, ..SocketOptions::default() })),
         ] {
-            let error = config.check().expect_err(flag).to_string();
-            assert!(error.starts_with(&format!("--{flag} ")), "{error}");
+            let error = config.check().expect_err(field).to_string();
+            assert!(error.starts_with(&format!("{field} ")), "{error}");
         }
         let mut config = Config::default();
         (config.timeouts.idle, config.timeouts.lifetime) = (seconds(60), seconds(30));
-        assert!(config.check().expect_err("pointless").to_string().contains("--max-lifetime"));
+        assert!(config.check().expect_err("pointless").to_string().contains("timeouts.lifetime"));
     }
 }

@@ -60,32 +60,28 @@ fn config(random: &mut Random, is_crowd: bool) -> Config {
         Duration::from_millis(random.pick(&TIMES_MS) + if random.is(20) { random.below(9) } else { 0 })
     };
     let some = |random: &mut Random, percent| random.is(percent).then(|| time(random).min(Timeouts::MAX));
-    let mut timeouts = Timeouts {
-        idle: some(random, if is_crowd { 90 } else { 55 }),
-        write: some(random, 55),
-        lifetime: some(random, 20),
-        drain: random.pick(&[0, 10, 1_000, 5_000, 5_000, 3_600_000, 86_400_000].map(Duration::from_millis)),
-    };
+    let mut timeouts = Timeouts::default();
+    timeouts.idle = some(random, if is_crowd { 90 } else { 55 });
+    timeouts.write = some(random, 55);
+    timeouts.lifetime = some(random, 20);
+    timeouts.drain = random.pick(&[0, 10, 1_000, 5_000, 5_000, 3_600_000, 86_400_000].map(Duration::from_millis));
     if timeouts.write.is_none() && random.is(50) {
         timeouts.write = Timeouts::default().write;
     }
     timeouts.lifetime = timeouts.lifetime.max(timeouts.lifetime.and(timeouts.idle));
-    let limits = Limits {
-        max_connections: random.is(15).then(|| random.range(1, 8) as usize),
-        rate_limit: random.is(12).then(|| random.pick(&[2_000, 20_000, 1_000_000])),
-        memory_limit: random.is(15).then(|| random.pick(&[65_536, 100_000])),
-        ..Limits::default()
-    };
+    let mut limits = Limits::default();
+    limits.max_connections = random.is(15).then(|| random.range(1, 8) as usize);
+    limits.rate_limit = random.is(12).then(|| random.pick(&[2_000, 20_000, 1_000_000]));
+    limits.memory_limit = random.is(15).then(|| random.pick(&[65_536, 100_000]));
     let intervals = Duration::from_millis(100)..=Timeouts::MAX;
-    Config {
-        limits: if is_crowd { Limits::default() } else { limits },
-        timeouts,
-        heartbeat: some(random, 20).filter(|time| intervals.contains(time)),
-        status_interval: some(random, 4).filter(|time| intervals.contains(time)),
-        stats_interval: some(random, 4).filter(|time| intervals.contains(time)),
-        copy: !random.is(20),
-        ..Config::default()
-    }
+    let mut config = Config::default();
+    config.limits = if is_crowd { Limits::default() } else { limits };
+    config.timeouts = timeouts;
+    config.heartbeat = some(random, 20).filter(|time| intervals.contains(time));
+    config.status_interval = some(random, 4).filter(|time| intervals.contains(time));
+    config.stats_interval = some(random, 4).filter(|time| intervals.contains(time));
+    config.copy = !random.is(20);
+    config
 }
 
 impl Maker {

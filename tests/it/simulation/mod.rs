@@ -57,7 +57,7 @@ impl Subscriber for Listener {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let Some(why) = fields.message.strip_prefix("closed: ") else { return };
-        let reason = Reason::ALL.into_iter().find(|reason| reason.to_string() == why).unwrap_or(Reason::Reset);
+        let reason = Reason::ALL.iter().copied().find(|reason| reason.to_string() == why).unwrap_or(Reason::Reset);
         let Some(world) = CURRENT.take() else { return };
         let number = number_of(fields.peer.parse().expect("the address of a peer"));
         world.borrow_mut().closed(number, reason);

@@ -295,7 +295,7 @@ impl World {
                 let may_be_cut_off = is_interrupted || drained(LINGER) || stalled || lost_input || write_stalled;
                 assert!(may_be_cut_off, "{number} was cut off");
             }
-            Reason::Limit | Reason::Memory => panic!("{number} was closed by a limit that is not set"),
+            reason => panic!("{number} was closed by a limit that is not set: {reason}"),
         }
         // Closing in order means that nothing is destroyed.
         if matches!(reason, Reason::Idle | Reason::Lifetime | Reason::Protocol | Reason::Drained)

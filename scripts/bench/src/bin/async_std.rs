@@ -1,4 +1,4 @@
-//! async-std.
+//! An echo server on async-std.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn main() -> std::io::Result<()> {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => drop(task::spawn(echo(stream))),
-                // Out of descriptors: somebody may leave.
+                // Out of descriptors: a client may leave.
                 Err(_) => task::sleep(Duration::from_millis(50)).await,
             }
         }

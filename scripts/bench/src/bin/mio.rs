@@ -1,4 +1,4 @@
-//! mio, with a buffer for what could not be written, after the pattern of its own TCP example.
+//! An echo server on mio, with a buffer for pending bytes, after the pattern of mio's own TCP example.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -26,7 +26,7 @@ fn main() -> std::io::Result<()> {
     let mut is_waiting = false;
     let mut buffer = vec![0; 32 * 1024];
     loop {
-        // Out of descriptors, it is tried again in a while.
+        // Out of descriptors, accept again after a while.
         match poll.poll(&mut events, is_waiting.then_some(Duration::from_millis(50))) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             result => result?,
@@ -46,7 +46,7 @@ fn main() -> std::io::Result<()> {
     }
 }
 
-/// Accepts all that have come. Gives whether it should be tried again though no event may come.
+/// Accepts all waiting connections. Returns whether to accept again later without an event.
 fn accept(
     listener: &TcpListener,
     registry: &Registry,
@@ -68,7 +68,7 @@ fn accept(
 }
 
 impl Connection {
-    /// Reads and writes until neither can go on. Gives whether the connection lives on.
+    /// Reads and writes until both would block. Returns whether the connection stays open.
     fn advance(&mut self, buffer: &mut [u8]) -> bool {
         loop {
             while self.start < self.pending.len() {

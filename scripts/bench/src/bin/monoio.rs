@@ -1,4 +1,4 @@
-//! monoio, on io_uring.
+//! An echo server on monoio, with io_uring.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ async fn main() -> std::io::Result<()> {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => drop(monoio::spawn(echo(stream))),
-            // Out of descriptors: somebody may leave.
+            // Out of descriptors: a client may leave.
             Err(_) => monoio::time::sleep(Duration::from_millis(50)).await,
         }
     }

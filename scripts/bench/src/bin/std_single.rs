@@ -1,4 +1,4 @@
-//! The standard library, one connection at a time.
+//! An echo server on the standard library that serves one connection at a time.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -1,4 +1,4 @@
-//! The standard library, a thread a connection.
+//! An echo server on the standard library with one thread per connection.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,7 +7,7 @@ fn main() -> std::io::Result<()> {
     let listener = TcpListener::bind(std::env::args().nth(1).expect("an address"))?;
     for stream in listener.incoming() {
         let Ok(stream) = stream else {
-            // Out of descriptors: somebody may leave.
+            // Out of descriptors: a client may leave.
             std::thread::sleep(std::time::Duration::from_millis(50));
             continue;
         };

@@ -1,4 +1,4 @@
-//! tokio, on its multi-threaded runtime.
+//! An echo server on tokio's multi-threaded runtime.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ async fn main() -> std::io::Result<()> {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => drop(tokio::spawn(echo(stream))),
-            // Out of descriptors: somebody may leave.
+            // Out of descriptors: a client may leave.
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }

@@ -1,8 +1,8 @@
-//! A page that needs nothing beside itself: light or dark, wide or narrow.
+//! A self-contained HTML page, for light and dark, wide and narrow screens.
 
 use std::fmt::Write;
 
-use super::{Outcome, digits, plot};
+use super::{OWN, Outcome, digits, escape, plot};
 use crate::check::{CHECKS, Verdict};
 use crate::work::{Better, Metric, SHARES, Shown};
 
@@ -30,15 +30,15 @@ code { font-size: .9em }
 figure { margin: 0 } figcaption { font-weight: 600; margin-bottom: .3rem }
 ";
 
-/// The page.
+/// Returns the page.
 pub fn html(outcome: &Outcome) -> String {
     let mut page = String::new();
     let _ = write!(
         page,
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\n\
-         <title>edgecho beside its peers</title><style>{STYLE}</style>\n<h1>edgecho beside its peers</h1>\n<p>"
+         <title>edgecho compared with other servers</title><style>{STYLE}</style>\n<h1>edgecho compared with other servers</h1>\n<p>"
     );
-    let _ = writeln!(page, "{} To get it again: <code>scripts/bench.sh</code>.</p>", escape(&outcome.about()));
+    let _ = writeln!(page, "{} To measure again: <code>scripts/bench.sh</code>.</p>", escape(&outcome.about()));
     write_checks(&mut page, outcome);
     write_table(&mut page, outcome);
     page.push_str("<h2>Plots</h2>\n<div class=\"plots\">\n");
@@ -51,7 +51,7 @@ pub fn html(outcome: &Outcome) -> String {
     }
     for (metric, cells) in outcome.rows.iter().filter(|(metric, _)| metric.shown == Shown::Bars) {
         let values: Vec<(&str, f64)> =
-            outcome.peers.iter().zip(cells).filter_map(|(&peer, cell)| Some((peer, cell.median()?))).collect();
+            outcome.peers.iter().zip(cells).filter_map(|(peer, cell)| Some((peer.as_str(), cell.median()?))).collect();
         write_bars(&mut page, metric, &values);
     }
     page.push_str("</div>\n");
@@ -66,7 +66,7 @@ fn write_checks(page: &mut String, outcome: &Outcome) {
     if outcome.checks.is_empty() {
         return;
     }
-    page.push_str("<h2>Checks</h2>\n<p>Who fails another than the last is measured all the same, marked †, and wins nothing.</p>\n<div class=\"scroll\"><table><tr><th>");
+    page.push_str("<h2>Checks</h2>\n<p>A server that fails a check other than the last is still measured, marked †, and wins nothing.</p>\n<div class=\"scroll\"><table><tr><th>");
     for (name, _) in CHECKS {
         let _ = write!(page, "<th>{name}");
     }
@@ -75,7 +75,7 @@ fn write_checks(page: &mut String, outcome: &Outcome) {
         for verdict in results {
             match verdict {
                 Verdict::Passed => page.push_str("<td>yes"),
-                Verdict::NotAsked => page.push_str("<td title=\"not made for so many connections\">–"),
+                Verdict::NotAsked => page.push_str("<td title=\"not made for this many connections\">–"),
                 Verdict::Failed(why) => drop(write!(page, "<td class=\"behind\" title=\"{}\">no", escape(why))),
             }
         }
@@ -92,7 +92,7 @@ fn write_checks(page: &mut String, outcome: &Outcome) {
 }
 
 fn write_table(page: &mut String, outcome: &Outcome) {
-    page.push_str("<h2>Figures</h2>\n<p>In small type: the ratio to edgecho, round by round. Bold: better than all others, beyond the noise; no bold: too close, or too noisy, to tell. Red: edgecho, where somebody is ahead of it.</p>\n<div class=\"scroll\"><table><tr><th>");
+    page.push_str("<h2>Figures</h2>\n<p>In small type: the ratio to edgecho, round by round. Bold: better than all others beyond the noise. No bold: the servers are too close, or the machine too noisy, to tell. Red: edgecho where another server is better.</p>\n<div class=\"scroll\"><table><tr><th>");
     for (place, peer) in outcome.peers.iter().enumerate() {
         let _ = write!(page, "<th>{}{}", escape(peer), if outcome.is_sound(place) { "" } else { " †" });
     }
@@ -122,7 +122,7 @@ fn write_table(page: &mut String, outcome: &Outcome) {
     page.push_str("\n</table></div>\n");
 }
 
-/// Bars, one a server, the best on top.
+/// Writes one bar per server, the best on top.
 fn write_bars(page: &mut String, metric: &Metric, values: &[(&str, f64)]) {
     const ROW: usize = 22;
     const LEFT: f64 = 170.0;
@@ -142,7 +142,7 @@ fn write_bars(page: &mut String, metric: &Metric, values: &[(&str, f64)]) {
     );
     for (row, (peer, value)) in values.iter().enumerate() {
         let y = 26 + ROW * row;
-        let class = if *peer == "edgecho" { "own" } else { "bar" };
+        let class = if *peer == OWN { "own" } else { "bar" };
         let length = (value / most * WIDTH).max(1.0);
         let _ = write!(
             page,
@@ -156,8 +156,4 @@ fn write_bars(page: &mut String, metric: &Metric, values: &[(&str, f64)]) {
         );
     }
     page.push_str("</svg>\n");
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

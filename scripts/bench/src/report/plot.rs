@@ -1,4 +1,4 @@
-//! Lines, drawn by plotters: rate by connections, latency by percentile. The colours of text and axes are the page's own.
+//! Line plots, drawn by plotters: rate by connections, and latency by percentile. Text and axes take their colours from the page.
 
 use std::error::Error;
 
@@ -7,16 +7,16 @@ use plotters::coord::Shift;
 use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::prelude::*;
 
-use super::Outcome;
+use super::{OWN, Outcome};
 use crate::work::Shown;
 
 const SIZE: (u32, u32) = (480, 330);
 
-/// Takes the place of the page's colours until the plot is done.
+/// Placeholders for the colours of the page.
 const INK: RGBColor = RGBColor(1, 2, 3);
 const LINE: RGBColor = RGBColor(4, 5, 6);
 
-/// One for each server, legible on light and on dark.
+/// One colour per server, readable on light and on dark.
 const COLOURS: [RGBColor; 16] = [
     RGBColor(0x2b, 0x7b, 0xd6),
     RGBColor(0xe0, 0x7b, 0x1a),
@@ -36,23 +36,23 @@ const COLOURS: [RGBColor; 16] = [
     RGBColor(0x60, 0xa0, 0x20),
 ];
 
-/// A line of points, and whose it is.
-struct Line {
+/// The points of one server.
+struct Line<'a> {
     place: usize,
-    peer: &'static str,
+    peer: &'a str,
     points: Vec<(f64, f64)>,
 }
 
-/// The lines of an outcome: the rows that are points of a plot, with their places on its x-axis.
-fn lines(outcome: &Outcome, x: impl Fn(Shown) -> Option<f64>) -> Vec<Line> {
+/// Returns a line per server, of the rows for which `x` returns a position on the x-axis.
+fn lines(outcome: &Outcome, x: impl Fn(Shown) -> Option<f64>) -> Vec<Line<'_>> {
     let line = |place: usize| {
         let points = outcome.rows.iter().filter_map(|(metric, cells)| Some((x(metric.shown)?, cells[place].median()?)));
-        Line { place, peer: outcome.peers[place], points: points.collect() }
+        Line { place, peer: &outcome.peers[place], points: points.collect() }
     };
     (0..outcome.peers.len()).map(line).filter(|line| line.points.len() > 1).collect()
 }
 
-/// Messages a second by connections, on a logarithmic axis.
+/// Plots messages per second by connections, on a logarithmic axis.
 pub fn rates(outcome: &Outcome) -> Option<String> {
     let lines =
         lines(outcome, |shown| if let Shown::Rate(connections) = shown { Some(f64::from(connections)) } else { None });
@@ -77,7 +77,7 @@ pub fn rates(outcome: &Outcome) -> Option<String> {
     })
 }
 
-/// Latency by percentile at a share of the best rate, on logarithmic axes.
+/// Plots latency by percentile at a share of the best rate, on logarithmic axes.
 pub fn latencies(outcome: &Outcome, share: u32) -> Option<String> {
     let nines = |percentile: f64| -(1.0 - percentile / 100.0).log10();
     let lines = lines(outcome, |shown| match shown {
@@ -108,16 +108,16 @@ pub fn latencies(outcome: &Outcome, share: u32) -> Option<String> {
     })
 }
 
-fn largest(lines: &[Line]) -> Option<f64> {
+fn largest(lines: &[Line<'_>]) -> Option<f64> {
     lines.iter().flat_map(|line| &line.points).map(|&(_, y)| y).reduce(f64::max)
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// Has a chart drawn, and gives it as an SVG with its legend, in HTML. A chart that cannot be drawn is left out of the page.
+/// Draws a plot, and returns it as an SVG with a legend in HTML. Returns `None` if it cannot be drawn.
 fn draw(
-    mut lines: Vec<Line>,
-    chart: impl FnOnce(&Area<'_>, &[Line]) -> std::result::Result<(), Box<dyn Error>>,
+    mut lines: Vec<Line<'_>>,
+    chart: impl FnOnce(&Area<'_>, &[Line<'_>]) -> std::result::Result<(), Box<dyn Error>>,
 ) -> Option<String> {
     lines.sort_by_key(|line| std::cmp::Reverse(line.place)); // the first is drawn last, on top of the others
     let mut svg = String::new();
@@ -142,7 +142,7 @@ fn hex(RGBColor(red, green, blue): RGBColor) -> String {
     format!("#{red:02X}{green:02X}{blue:02X}")
 }
 
-/// Text and axes in the page's colours.
+/// Sets the colours of text and axes.
 fn style<X, Y>(mesh: &mut MeshStyle<'_, '_, X, Y, SVGBackend<'_>>)
 where
     X: Ranged<ValueType = f64> + ValueFormatter<f64>,
@@ -153,8 +153,8 @@ where
     mesh.axis_style(INK).bold_line_style(LINE).light_line_style(TRANSPARENT);
 }
 
-/// The line of a server; edgecho's is thicker.
-fn series(line: &Line) -> LineSeries<SVGBackend<'static>, (f64, f64)> {
-    let width = if line.peer == "edgecho" { 4 } else { 2 };
+/// Returns the line of a server; edgecho's is thicker.
+fn series(line: &Line<'_>) -> LineSeries<SVGBackend<'static>, (f64, f64)> {
+    let width = if line.peer == OWN { 4 } else { 2 };
     LineSeries::new(line.points.clone(), colour(line.place).stroke_width(width)).point_size(width)
 }

@@ -1,4 +1,4 @@
-//! Servers under load: `edgecho flood` and `edgecho ping` on the driver's CPU, and the server's CPU time meanwhile.
+//! Servers under load: `edgecho flood` or `edgecho ping` runs on the driver's CPU, and the server's CPU time is sampled.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -10,17 +10,17 @@ use crate::Result;
 use crate::peer::Peer;
 use crate::process::Running;
 
-/// Where the driver runs.
+/// The CPU of the driver.
 const DRIVER_CPU: &str = "1";
 
-/// How often the CPU time of a server is looked at.
+/// Interval between samples of a server's CPU time.
 const SAMPLE: Duration = Duration::from_millis(5);
 
-/// The CPU time of a server at many moments, in seconds since 1970.
+/// Samples of a server's CPU time, each with its time in seconds since 1970.
 struct Samples(Vec<(f64, Duration)>);
 
 impl Samples {
-    /// What it was at a moment, between two samples by proportion.
+    /// Returns the CPU time at a moment, interpolated between two samples.
     fn at(&self, moment: f64) -> Option<f64> {
         let next = self.0.iter().position(|&(at, _)| at >= moment).filter(|&next| next > 0)?;
         let ((one, before), (other, after)) = (self.0[next - 1], self.0[next]);
@@ -33,15 +33,15 @@ fn now() -> f64 {
     std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64()
 }
 
-/// A program on the driver's CPU.
+/// Returns a command that runs on the driver's CPU.
 fn driver(program: &str) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", DRIVER_CPU, program]);
     command
 }
 
-/// Runs a flood against a server, and gives its report and the CPU time, in seconds, that the server took in the measured time. Bytes
-/// that are lost are an error: such a server has no rate.
+/// Runs `edgecho flood` against a server. Returns its report, and the server's CPU time in the measured time, in seconds. Lost bytes are an
+/// error: a server that loses bytes has no rate.
 fn flood(server: &Running, duration: Duration, arguments: &[&str]) -> Result<(Value, f64)> {
     let mut command = driver("target/release/edgecho");
     command.args(["flood", &server.address.to_string(), "--json", "-", "--timeout", "2s"]);
@@ -62,14 +62,14 @@ fn flood(server: &Running, duration: Duration, arguments: &[&str]) -> Result<(Va
     let from = number(&report, "/measured_at_s")?;
     let to = from + number(&report, "/elapsed_s")?;
     let cpu = samples.at(to).zip(samples.at(from)).map(|(to, from)| to - from);
-    Ok((report, cpu.ok_or("the server was not looked at often enough")?))
+    Ok((report, cpu.ok_or("too few samples of the server's CPU time")?))
 }
 
 fn number(report: &Value, path: &str) -> Result<f64> {
     report.pointer(path).and_then(Value::as_f64).ok_or_else(|| format!("the report has no {path}").into())
 }
 
-/// The latencies of a flood, in milliseconds, in the order of [`PERCENTILES`].
+/// Returns the latencies in a report of `flood`, in milliseconds, in the order of [`PERCENTILES`].
 fn latencies(report: &Value) -> Result<Vec<f64>> {
     let found =
         report.pointer("/latency_ms/percentiles").and_then(Value::as_array).ok_or("the report has no percentiles")?;
@@ -80,12 +80,12 @@ fn latencies(report: &Value) -> Result<Vec<f64>> {
     PERCENTILES.into_iter().map(of).collect()
 }
 
-/// What one of so many things a second has cost, in microseconds.
+/// Returns the CPU time per message, megabyte or connection in microseconds, given their rate per second.
 fn cost(report: &Value, rate: f64, cpu: f64) -> Result<f64> {
     Ok(cpu * 1e6 / (rate * number(report, "/elapsed_s")?).max(1.0))
 }
 
-/// CPU time a message, in microseconds, messages a second, and the p99 in milliseconds.
+/// Measures CPU time per message in microseconds, messages per second, and the p99 latency in milliseconds.
 pub fn messages(peer: &Peer, connections: usize, size_bytes: usize, context: &Context) -> Result<Vec<f64>> {
     let server = peer.start(None)?;
     let arguments = ["-c", &connections.to_string(), "-s", &size_bytes.to_string()];
@@ -94,7 +94,7 @@ pub fn messages(peer: &Peer, connections: usize, size_bytes: usize, context: &Co
     Ok(vec![cost(&report, rate, cpu)?, rate, latencies(&report)?[3]])
 }
 
-/// Messages a second, as a driver counts them that does nothing but send and receive.
+/// Measures messages per second with a driver that only sends and receives.
 pub fn c_driver(peer: &Peer, context: &Context) -> Result<Vec<f64>> {
     let server = peer.start(None)?;
     let (port, seconds) = (server.address.port().to_string(), context.duration.as_secs_f64().to_string());
@@ -103,11 +103,11 @@ pub fn c_driver(peer: &Peer, context: &Context) -> Result<Vec<f64>> {
         return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned().into());
     }
     let text = String::from_utf8(output.stdout)?;
-    Ok(vec![text.split_whitespace().find_map(|word| word.parse().ok()).ok_or("the driver said nothing")?])
+    Ok(vec![text.split_whitespace().find_map(|word| word.parse().ok()).ok_or("the driver printed nothing")?])
 }
 
-/// Megabytes a second, and CPU time a megabyte in microseconds. The driver counts what comes back, and does not look at it: it would be the
-/// slower of the two.
+/// Measures megabytes per second, and CPU time per megabyte in microseconds. The driver counts the returned bytes without verifying them:
+/// verifying would make it slower than the server.
 pub fn bulk(peer: &Peer, connections: usize, context: &Context) -> Result<Vec<f64>> {
     let server = peer.start(None)?;
     let arguments = ["-c", &connections.to_string(), "--bulk", "--verify", "off"];
@@ -116,7 +116,7 @@ pub fn bulk(peer: &Peer, connections: usize, context: &Context) -> Result<Vec<f6
     Ok(vec![rate, cost(&report, rate, cpu)?])
 }
 
-/// CPU time a connection, in microseconds, and connections a second.
+/// Measures CPU time per connection in microseconds, and connections per second.
 pub fn churn(peer: &Peer, context: &Context) -> Result<Vec<f64>> {
     let server = peer.start(None)?;
     let in_flight = peer.most_connections.min(100).to_string();
@@ -126,7 +126,7 @@ pub fn churn(peer: &Peer, context: &Context) -> Result<Vec<f64>> {
     Ok(vec![cost(&report, rate, cpu)?, rate])
 }
 
-/// The p99 of a ping every millisecond, in milliseconds, beside 8 connections that stream.
+/// Measures the p99 of a ping every millisecond, in milliseconds, while 8 connections stream.
 pub fn tail(peer: &Peer, context: &Context) -> Result<Vec<f64>> {
     let server = peer.start(None)?;
     let address = server.address.to_string();
@@ -143,11 +143,11 @@ pub fn tail(peer: &Peer, context: &Context) -> Result<Vec<f64>> {
     let output = output?;
     ended?;
     let text = String::from_utf8(output.stdout)?;
-    let last: Value = serde_json::from_str(text.lines().last().ok_or("the ping said nothing")?)?;
+    let last: Value = serde_json::from_str(text.lines().last().ok_or("ping printed nothing")?)?;
     Ok(vec![number(&last, "/round_trip_ms/p99")?])
 }
 
-/// Latencies by percentile, in milliseconds, at each share of the best rate; from when a message was due.
+/// Measures latencies by percentile, in milliseconds, at each share of the best rate. Latency counts from the time when a message was due.
 pub fn open_loop(peer: &Peer, context: &Context) -> Result<Vec<f64>> {
     let mut all = Vec::new();
     for share in SHARES {

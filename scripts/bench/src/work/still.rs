@@ -1,4 +1,4 @@
-//! What does not depend on how busy the machine is: memory, system calls, the start, the size.
+//! Properties that do not depend on the load of the machine: memory, system calls, start-up, size.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ use super::Context;
 use crate::Result;
 use crate::peer::Peer;
 
-/// Resident memory that a connection costs that has had one message and is now idle, in bytes.
+/// Measures the resident memory per connection, in bytes, for connections that have echoed one message and are idle.
 pub fn idle(peer: &Peer, connections: usize) -> Result<Vec<f64>> {
     let server = peer.start(None)?;
     let echo = |mut stream: &TcpStream| -> Result<()> {
@@ -37,7 +37,7 @@ pub fn idle(peer: &Peer, connections: usize) -> Result<Vec<f64>> {
     Ok(vec![server.rss().saturating_sub(before) as f64 / connections as f64])
 }
 
-/// System calls a message, by `strace -c`, with those of opening and closing the connections.
+/// Counts system calls per message with `strace -c`, including those that open and close the connections.
 pub fn calls(peer: &Peer, _: &Context) -> Result<Vec<f64>> {
     let server = peer.start(None)?;
     let counts = "target/bench/strace";
@@ -53,21 +53,22 @@ pub fn calls(peer: &Peer, _: &Context) -> Result<Vec<f64>> {
             .args(["flood", &server.address.to_string(), "-c", "50", "-n", "20000", "--timeout", "10s", "--json", "-"])
             .output()?;
         if !output.status.success() {
-            return Err("not everything came back".into());
+            return Err("bytes are missing".into());
         }
         let report: Value = serde_json::from_slice(&output.stdout)?;
         report.pointer("/messages/returned").and_then(Value::as_f64).ok_or_else(|| "the report has no messages".into())
     })();
-    // It detaches, and writes what it has counted.
+    // strace detaches and writes its counts.
     kill(Pid::from_raw(strace.id().cast_signed()), Signal::SIGINT)?;
     strace.wait()?;
     let messages = measured?;
     let text = fs::read_to_string(counts)?;
     let total = text.lines().rev().find_map(|line| line.trim().strip_suffix("total")?.trim().parse::<f64>().ok());
-    Ok(vec![total.ok_or("strace has counted nothing")? / messages])
+    Ok(vec![total.ok_or("strace printed no counts")? / messages])
 }
 
-/// How long it takes until it listens, in milliseconds, at best of some; how large it is, in megabytes; and on how much it stands.
+/// Measures the time until the server listens, in milliseconds, as the best of five; the size of the program in megabytes; and the number of
+/// dependencies.
 pub fn start(peer: &Peer, _: &Context) -> Result<Vec<f64>> {
     let mut best = f64::MAX;
     for _ in 0..5 {

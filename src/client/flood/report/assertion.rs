@@ -1,21 +1,21 @@
-//! What a CI job asks of a flood: `p99<5ms`, `loss==0`.
+//! Assertions about the outcome of a flood, such as `p99<5ms` or `loss==0`.
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::client::flood::Outcome;
+use crate::client::flood::outcome::Outcome;
 
-/// What can be asked about.
+/// A figure of the outcome.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Metric {
-    /// A latency at a quantile, in nanoseconds.
+    /// The latency at a quantile, in nanoseconds.
     Quantile(f64),
     Min,
     Mean,
     Max,
     /// The time of connect(2) at a quantile, in nanoseconds.
     Connect(f64),
-    /// A count.
+    /// The number of lost messages; this and the next six are counts.
     Loss,
     Corrupt,
     Late,
@@ -23,15 +23,15 @@ enum Metric {
     EndedByPeer,
     Unsent,
     Errors,
-    /// Messages a second.
+    /// Messages per second.
     Rate,
-    /// Connections a second.
+    /// Connections per second.
     Churn,
-    /// Bytes a second.
+    /// Bytes per second.
     Throughput,
 }
 
-/// What unit a metric has.
+/// The unit of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unit {
     Nanoseconds,
@@ -74,7 +74,7 @@ impl Metric {
         }
     }
 
-    /// Its value; none for a latency when nothing came back.
+    /// Returns the value; `None` for a latency if nothing came back.
     fn of(self, outcome: &Outcome) -> Option<f64> {
         let counts = &outcome.counts;
         let latency = Some(&outcome.latency).filter(|latency| !latency.is_empty());
@@ -123,7 +123,7 @@ impl Comparison {
     }
 }
 
-/// Something that is to be true of a flood.
+/// A condition on the outcome of a flood, read from `METRIC OPERATOR VALUE`.
 ///
 /// ```
 /// use edgecho::client::flood::report::Assertion;
@@ -141,25 +141,26 @@ pub struct Assertion {
     bound: f64,
 }
 
-/// Why a text is no assertion.
+/// The reason why a text is no assertion.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct AssertionError(String);
 
-/// What became of an assertion.
+/// The verdict on an assertion.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Verdict {
-    /// The assertion, as it was written.
+    /// The assertion as it was written.
     pub text: String,
-    /// Whether it is true. What asks about a latency when nothing came back is not.
+    /// The assertion holds. One about a latency does not if nothing came back.
     pub holds: bool,
-    /// What the value was, with its unit.
+    /// The value with its unit.
     pub value: String,
 }
 
 impl Assertion {
-    /// Returns whether it says how many connections may end, or fail, or how many messages may stay unsent, so that a single one is not a failure by
-    /// itself. `metric` is `ended`, `failed` or `unsent`, as in the assertion; `errors` counts both of the first two.
+    /// Returns whether the assertion is about `metric`: `ended`, `failed` or `unsent`. A single case then is not a failure by itself.
+    /// `errors` counts `ended` and `failed`.
     #[must_use]
     pub fn bounds(&self, metric: &str) -> bool {
         match self.metric {
@@ -168,7 +169,7 @@ impl Assertion {
         }
     }
 
-    /// Says whether it is true.
+    /// Checks the assertion against an outcome.
     #[must_use]
     pub fn check(&self, outcome: &Outcome) -> Verdict {
         let value = self.metric.of(outcome);
@@ -176,7 +177,7 @@ impl Assertion {
             text: self.text.clone(),
             holds: value.is_some_and(|value| self.comparison.holds(value, self.bound)),
             value: match (value, self.metric.unit()) {
-                (None, _) => "nothing to measure it by".to_owned(),
+                (None, _) => "not measured, as nothing came back".to_owned(),
                 (Some(value), Unit::Nanoseconds) => format!("{:.3} ms", value / 1e6),
                 (Some(value), Unit::BytesPerSecond) => format!("{:.1} MB/s", value / 1e6),
                 (Some(value), Unit::Count) if value.fract() == 0.0 => format!("{value}"),
@@ -212,21 +213,21 @@ impl FromStr for Assertion {
         let (name, rest) = (text[..at].trim(), &text[at..]);
         let metric = Metric::read(name).ok_or_else(|| {
             AssertionError(format!(
-                "'{name}' is no metric; there are p50, p99.9 and the like, min, mean, max, connect-p99, loss, corrupt, late, failed, \
+                "'{name}' is not a metric; the metrics are p50, p99.9 and the like, min, mean, max, connect-p99, loss, corrupt, late, failed, \
                  ended, unsent, errors, rate, churn and throughput"
             ))
         })?;
         let found = OPERATORS.iter().find_map(|&(sign, comparison)| Some((comparison, rest.strip_prefix(sign)?.trim())));
         let (comparison, value) =
             found.ok_or_else(|| AssertionError("expected one of < <= == != >= > after the metric".to_owned()))?;
-        let wrong = |expected: &str| AssertionError(format!("'{value}' is no value for {name}; expected {expected}"));
+        let wrong = |expected: &str| AssertionError(format!("'{value}' is not a value of {name}; expected {expected}"));
         let bound = match metric.unit() {
             Unit::Nanoseconds => {
                 humantime::parse_duration(value).map_err(|_| wrong("a duration such as 5ms"))?.as_nanos() as f64
             }
             Unit::Count => value.parse().ok().filter(|value: &f64| value.is_finite()).ok_or_else(|| wrong("a number"))?,
             Unit::BytesPerSecond => {
-                let size: bytesize::ByteSize = value.parse().map_err(|_| wrong("bytes a second, such as 100MB"))?;
+                let size: bytesize::ByteSize = value.parse().map_err(|_| wrong("bytes per second, such as 100MB"))?;
                 size.as_u64() as f64
             }
         };
@@ -266,8 +267,8 @@ mod tests {
     fn what_makes_no_sense_is_refused_with_what_would() {
         for (text, word) in [
             ("p99", "METRIC OPERATOR VALUE"),
-            ("speed>1", "no metric"),
-            ("p101<1ms", "no metric"),
+            ("speed>1", "not a metric"),
+            ("p101<1ms", "not a metric"),
             ("p99<5", "a duration such as"),
             ("loss==none", "a number"),
             ("rate>NaN", "a number"),

@@ -1,5 +1,5 @@
-//! Everything that is known of a flood, as one JSON document. Each name of a number ends in its unit, unless it is a count. The README
-//! has the schema.
+//! The report of a flood as one JSON document. The name of each number ends in its unit, unless it is a count. The schema is
+//! docs/schema/flood.json.
 
 use std::io::{self, Write};
 use std::time::{Duration, UNIX_EPOCH};
@@ -7,8 +7,12 @@ use std::time::{Duration, UNIX_EPOCH};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::{QUANTILES, Verdict};
-use crate::client::flood::{Load, Options, Outcome, Sizes};
+use super::assertion::Verdict;
+use super::describe::QUANTILES;
+use crate::client::flood::options::{Load, Options};
+use crate::client::flood::outcome::Outcome;
+use crate::client::flood::sizes::Sizes;
+use crate::client::flood::{samples, troubles};
 
 #[derive(Debug, Serialize)]
 struct Document<'a> {
@@ -151,7 +155,7 @@ struct Assertion<'a> {
     value: &'a str,
 }
 
-/// Writes the document, and a line end.
+/// Writes the document and a line end.
 ///
 /// # Errors
 /// The errors of `out`.
@@ -269,7 +273,7 @@ fn times(times: &Histogram<u64>) -> Option<Times> {
     })
 }
 
-fn sample(sample: &crate::client::flood::Sample) -> Sample {
+fn sample(sample: &samples::Sample) -> Sample {
     Sample {
         at_s: seconds(sample.at),
         length_s: seconds(sample.length),
@@ -280,21 +284,21 @@ fn sample(sample: &crate::client::flood::Sample) -> Sample {
     }
 }
 
-fn example(example: &crate::client::flood::Example) -> Example<'_> {
+fn example(example: &troubles::Example) -> Example<'_> {
     Example { at_s: micros(example.at_s), text: &example.text }
 }
 
-/// Milliseconds, to the nanosecond.
+/// Converts nanoseconds to milliseconds.
 fn millis(nanoseconds: f64) -> f64 {
     nanoseconds.round() / 1e6
 }
 
-/// Seconds, to the microsecond.
+/// Converts a duration to seconds, rounded to a microsecond.
 fn seconds(duration: Duration) -> f64 {
     micros(duration.as_secs_f64())
 }
 
-/// Seconds that may be negative, to the microsecond.
+/// Rounds seconds to a microsecond.
 fn micros(seconds: f64) -> f64 {
     (seconds * 1e6).round() / 1e6
 }

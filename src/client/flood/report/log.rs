@@ -1,4 +1,4 @@
-//! The log that HdrHistogram's own tools read.
+//! The latencies of a flood as a log for HdrHistogram's tools.
 
 use std::io::{self, Write};
 use std::time::SystemTime;
@@ -6,21 +6,21 @@ use std::time::SystemTime;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriter, IntervalLogWriterBuilder, IntervalLogWriterError, Tag};
 
-use crate::client::flood::Interval;
+use crate::client::flood::observer::Interval;
 
-/// Where a log is written to, and what it is written with.
+/// The output of a log, and its serializer.
 pub struct HdrLogFile<W> {
     out: W,
     serializer: V2DeflateSerializer,
 }
 
 impl<W: Write> HdrLogFile<W> {
-    /// A log on `out`.
+    /// Returns a log that will be written to `out`.
     pub fn new(out: W) -> Self {
         Self { out, serializer: V2DeflateSerializer::new() }
     }
 
-    /// Writes the head of the log.
+    /// Writes the header of the log.
     ///
     /// # Errors
     /// The errors of `out`.
@@ -35,17 +35,17 @@ impl<W: Write> HdrLogFile<W> {
     }
 }
 
-/// A log that has been begun.
+/// A log after its header.
 pub struct HdrLog<'a, 'b, W: Write> {
     log: IntervalLogWriter<'a, 'b, W, V2DeflateSerializer>,
 }
 
 impl<W: Write> HdrLog<'_, '_, W> {
-    /// Adds an interval: in an open loop the latencies from when messages were due without a tag, and those from when they were sent
-    /// under the tag `uncorrected`.
+    /// Adds an interval. In an open loop, the latencies from when messages were due have no tag, and the latencies from when they were
+    /// sent have the tag `uncorrected`.
     ///
     /// # Errors
-    /// Those of the writer.
+    /// The errors of the output.
     pub fn write(&mut self, interval: &Interval<'_>) -> io::Result<()> {
         let mut write = |histogram, tag| {
             self.log.write_histogram(histogram, interval.at, interval.length, tag).map_err(|error| match error {
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(read, latency);
     }
 
-    /// RFC 4648, for a test alone.
+    /// Decodes base64 (RFC 4648).
     fn base64(text: &str) -> Vec<u8> {
         const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         let mut bits = (0_u32, 0);
