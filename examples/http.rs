@@ -39,8 +39,9 @@ impl Format for Heads {
     fn measure(&mut self, bytes: &[u8]) -> Result<Extent, DecodeError> {
         // Empty lines in front of a request are ignored (RFC 9112, 2.2).
         let start = bytes.iter().take_while(|byte| b"\r\n".contains(byte)).count();
-        let from = self.looked_at.saturating_sub(3).max(start);
-        let end = bytes[from..].windows(4).position(|window| window == b"\r\n\r\n").map(|at| from + at + 4);
+        let from = self.looked_at.max(start);
+        let mut ends = bytes.iter().enumerate().skip(from).filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+        let end = ends.find(|&end| bytes[start..end].ends_with(b"\r\n\r\n"));
         self.looked_at = if end.is_some() { 0 } else { bytes.len() };
         Ok(end.map_or(Extent::AtLeast(bytes.len() + 1), Extent::Whole))
     }
@@ -92,7 +93,8 @@ impl Request {
         let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
         let mut request = httparse::Request::new(&mut fields);
         match request.parse(head) {
-            Ok(httparse::Status::Complete(_)) => {}
+            // An empty line within the head, of bare LFs, would hide a second request.
+            Ok(httparse::Status::Complete(bytes)) if bytes == head.len() => {}
             Err(httparse::Error::TooManyHeaders) => return Err("431 Request Header Fields Too Large"),
             Err(httparse::Error::Version) => return Err("505 HTTP Version Not Supported"),
             _ => return Err("400 Bad Request"),
@@ -100,24 +102,24 @@ impl Request {
         let is_1_0 = request.version == Some(0);
         let (mut hosts, mut length, mut expects_continue, mut is_last) = (0, None, false, is_1_0);
         for field in request.headers.iter() {
-            let value = field.value.trim_ascii();
-            match &*field.name.to_ascii_lowercase() {
-                "host" => hosts += 1,
-                "content-length" => {
+            let (value, is) = (field.value.trim_ascii(), |name| field.name.eq_ignore_ascii_case(name));
+            match () {
+                () if is("host") => hosts += 1,
+                () if is("content-length") => {
                     let text = str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
                     let bytes: usize = text.and_then(|text| text.parse().ok()).ok_or("400 Bad Request")?;
                     if length.replace(bytes).is_some_and(|before| before != bytes) {
                         return Err("400 Bad Request");
                     }
                 }
-                "transfer-encoding" => return Err("501 Not Implemented"),
-                "expect" if value.eq_ignore_ascii_case(b"100-continue") => expects_continue = !is_1_0,
-                "expect" => return Err("417 Expectation Failed"),
-                "connection" => {
+                () if is("transfer-encoding") => return Err("501 Not Implemented"),
+                () if is("expect") && value.eq_ignore_ascii_case(b"100-continue") => expects_continue = !is_1_0,
+                () if is("expect") => return Err("417 Expectation Failed"),
+                () if is("connection") => {
                     let mut options = value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
                     is_last |= options.any(|option| option.eq_ignore_ascii_case(b"close"));
                 }
-                _ => {}
+                () => {}
             }
         }
         if hosts != 1 && !is_1_0 {

@@ -248,6 +248,7 @@ fn http_requests_that_make_no_sense_are_refused_and_the_connection_is_closed() {
     for (request, status) in [
         ("nonsense\r\n\r\n", "400"),
         ("GET / HTTP/1.1\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\nHost: a\n\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "400"),
         ("GET / HTTP/3.0\r\nHost: a\r\n\r\n", "505"),
         ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", "400"),
         ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "400"),
