@@ -98,7 +98,7 @@ fn what_could_not_be_logged_is_counted_and_the_count_adds_up() {
         log.push(lines.next().expect("the count comes while the server runs, without another event"));
     }
     assert!(log.len() > 500, "there is room for {} lines only", log.len());
-    // From here on somebody reads, and nothing is dropped any more.
+    // From here on stderr is read, and no line is dropped.
     converse(&server, 10);
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait().code(), Some(0));
@@ -265,7 +265,7 @@ fn a_limit_on_the_size_of_files_is_an_error_and_no_signal() {
     process.terminate();
 }
 
-/// What a log that is full for a while has cut off is made whole again: a line never goes on where another one was cut.
+/// A full log cuts a line off. When there is room again, the next line starts on a line of its own.
 #[test]
 fn a_line_that_was_cut_off_by_an_error_stays_alone() {
     let scratch = Scratch::new();

@@ -266,7 +266,7 @@ fn quiet_prints_only_the_header_and_the_summary() {
         ping(serve(Wrong::Swallows { at: 64 }), &["-q", "-c", "2", "-i", "10ms", "-W", "0.1", "--json"]);
     assert_eq!(status.code(), Some(1), "{stdout}");
     assert!(stdout.lines().count() == 1 && stdout.contains("\"type\":\"summary\""), "{stdout}");
-    // What is asked for is shown.
+    // Requested figures are printed all the same.
     let (mut child, mut stdout) = endless_ping(&process, &["-q"]);
     read_until("PING", &mut stdout);
     let mut figures = String::new();
