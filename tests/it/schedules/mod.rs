@@ -44,6 +44,11 @@ impl World<Echo> {
     }
 }
 
+/// Returns a key as a slot map makes them. The default is the null key, which a secondary map takes for that of a closed connection.
+fn session() -> SessionId {
+    slotmap::KeyData::from_ffi(1 << 32 | 1).into()
+}
+
 /// Echo that takes a limited number of bytes at a time, and leaves the others.
 struct Nibble(usize);
 
@@ -109,8 +114,7 @@ impl<P: Protocol<Session = ()>> World<P> {
             kernel.read_this_turn = 0;
         }
         let (peer, mut post) = (Peer::from(SocketAddr::from(([127, 0, 0, 1], 9))), Post::default());
-        let mut turn =
-            edgecho::server::Turn { id: SessionId::default(), peer: &peer, post: &mut post, pipe: Some(&mut self.pipe) };
+        let mut turn = edgecho::server::Turn { id: session(), peer: &peer, post: &mut post, pipe: Some(&mut self.pipe) };
         let mut buffer = [0; BUFFER_BYTES];
         let progress = if self.is_in_halves && self.connection.needs_only_read() {
             match self.connection.read(&mut buffer) {
