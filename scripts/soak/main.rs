@@ -1,4 +1,4 @@
-//! The soak test of `scripts/soak.sh`: servers under chaos, with well-behaved clients beside it. At the end, the well-behaved clients have lost
+//! The soak test of `scripts/soak.sh`: servers under chaos, together with well-behaved clients. At the end, the well-behaved clients have lost
 //! nothing, and each server has no extra descriptor, little extra memory, a short log, and the right exit status.
 #![allow(missing_docs, unreachable_pub, reason = "a program, not a library")]
 

@@ -137,7 +137,7 @@ fn without_memory_for_a_connection_the_client_waits_and_is_then_served(server: S
     let mut stream = connect(process.address);
     stream.write_all(b"patience").expect("send");
     stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
-    let error = stream.read(&mut [0; 8]).expect_err("there is no memory for it");
+    let error = stream.read_exact(&mut [0; 8]).expect_err("there is no memory for it");
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
     limit_address_space(&process, "unlimited");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");

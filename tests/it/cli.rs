@@ -168,7 +168,7 @@ fn a_name_may_stand_for_an_address() {
 }
 
 #[test]
-fn log_lines_say_who_came_how_much_and_why_it_ended() {
+fn log_lines_name_the_peer_the_bytes_and_the_reason() {
     let mut process = Process::rust(&["-v"]);
     let stream = connect(process.address);
     let peer = stream.local_addr().expect("an address");

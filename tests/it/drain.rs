@@ -18,12 +18,12 @@ for_both_servers!(
     sighup_drains,
     a_sighup_that_was_ignored_from_the_start_stays_ignored,
     sixty_clients_with_1_mib_in_flight_get_every_byte_then_fin,
-    who_is_in_the_accept_queue_at_the_signal_is_served,
-    who_is_connected_is_served_as_before_during_a_drain,
+    clients_in_the_accept_queue_at_the_signal_are_served,
+    connected_clients_are_served_as_before_during_a_drain,
     nobody_can_connect_once_a_drain_has_begun,
     the_deadline_flushes_then_sends_fin,
     the_deadline_discards_what_still_comes_without_a_reset,
-    who_never_reads_is_cut_off_and_the_status_says_so,
+    a_client_that_never_reads_is_cut_off_and_the_status_says_so,
     a_second_signal_ends_at_once,
     a_drain_without_time_still_closes_in_order,
     a_pause_longer_than_the_drain_timeout_discards_nothing,
@@ -98,7 +98,7 @@ fn finish_if_open(stream: &TcpStream) {
     let _ = stream.shutdown(std::net::Shutdown::Write);
 }
 
-fn who_is_in_the_accept_queue_at_the_signal_is_served(server: Server) {
+fn clients_in_the_accept_queue_at_the_signal_are_served(server: Server) {
     let mut process = start(server, &[]);
     process.freeze();
     let streams: Vec<_> = (0..100).map(|_| connect(process.address)).collect();
@@ -115,7 +115,7 @@ fn who_is_in_the_accept_queue_at_the_signal_is_served(server: Server) {
     assert_eq!(process.wait().code(), Some(0), "{}", process.stderr());
 }
 
-fn who_is_connected_is_served_as_before_during_a_drain(server: Server) {
+fn connected_clients_are_served_as_before_during_a_drain(server: Server) {
     let mut process = start(server, &["--drain-timeout", "20s"]);
     let stream = connect(process.address);
     echo(&stream, b"before");
@@ -178,7 +178,7 @@ fn the_deadline_discards_what_still_comes_without_a_reset(server: Server) {
     assert_eq!(process.wait().code(), Some(0), "{}", process.stderr());
 }
 
-fn who_never_reads_is_cut_off_and_the_status_says_so(server: Server) {
+fn a_client_that_never_reads_is_cut_off_and_the_status_says_so(server: Server) {
     let mut process = start(server, &["--drain-timeout", "0s"]);
     let stream = connect_with_receive_buffer(process.address, 256 << 10);
     stuff(&stream, &pattern(1, 16 << 20));

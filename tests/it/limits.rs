@@ -89,7 +89,7 @@ fn one_source_cannot_take_all_places() {
 }
 
 #[test]
-fn who_is_silent_is_closed_in_order_and_who_speaks_is_not() {
+fn a_silent_client_is_closed_in_order_and_a_talking_one_is_not() {
     let process = Process::rust(&["--idle-timeout", "1s"]);
     let start = Instant::now();
     let (silent, talker) = (connect(process.address), connect(process.address));

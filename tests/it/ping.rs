@@ -88,7 +88,7 @@ fn a_peer_that_closes_costs_what_was_on_its_way_and_is_called_again() {
 }
 
 #[test]
-fn who_is_no_echo_service_is_named() {
+fn a_service_that_does_not_echo_is_named() {
     for (wrong, words) in [
         (Wrong::Greets(b"220 mail.example ESMTP ready\r\n"), "an SMTP or FTP server"),
         (Wrong::Greets(b"SSH-2.0-OpenSSH_9.2p1\r\n"), "an SSH server"),
@@ -164,7 +164,7 @@ fn timestamps_and_sizes_are_checked() {
 }
 
 #[test]
-fn each_line_of_json_is_what_the_readme_says() {
+fn each_line_of_json_is_what_the_schema_allows() {
     let mut seen = Vec::new();
     for wrong in [Wrong::Nothing, Wrong::Flips { at: 70 }, Wrong::Swallows { at: 64 }, Wrong::Closes { at: 96 }] {
         let (_, stdout, _) = ping(serve(wrong), &["-c", "3", "-i", "10ms", "-W", "0.1", "--json"]);
@@ -179,7 +179,7 @@ fn each_line_of_json_is_what_the_readme_says() {
 }
 
 #[test]
-fn a_reader_who_has_seen_enough_is_no_error() {
+fn a_reader_that_has_seen_enough_is_no_error() {
     let process = Process::rust(&[]);
     let script = format!("\"$0\" ping {} -i 1ms -c 200 | head -n 2; exit \"${{PIPESTATUS:-0}}\"", process.address);
     let (status, stdout, stderr) = run(Command::new("bash").args(["-c", &script, PROGRAM]));

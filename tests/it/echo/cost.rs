@@ -9,14 +9,14 @@ use crate::support::client::{connect, connect_with_receive_buffer, echo, pattern
 use crate::support::{Process, Server, eventually, pause, quiet, raise_descriptor_limit, skip, wait_until};
 
 for_both_servers!(
-    sixty_writers_who_never_read_cost_little_and_hold_up_nobody,
+    sixty_writers_that_never_read_cost_little_and_hold_up_nobody,
     out_of_descriptors_nobody_is_dropped_and_the_rest_wait,
     firehoses_do_not_starve_a_ping,
     idle_means_asleep,
     an_idle_connection_costs_at_most_128_bytes,
 );
 
-fn sixty_writers_who_never_read_cost_little_and_hold_up_nobody(server: Server) {
+fn sixty_writers_that_never_read_cost_little_and_hold_up_nobody(server: Server) {
     let process = start(server);
     let pinger = connect(process.address);
     echo(&pinger, b"warm");

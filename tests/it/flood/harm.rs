@@ -77,7 +77,7 @@ fn connections_that_the_peer_closes_are_counted_and_replaced() {
 }
 
 #[test]
-fn who_is_no_echo_service_is_not_flooded() {
+fn a_service_that_does_not_echo_is_not_flooded() {
     for (wrong, words) in [
         (Wrong::Greets(b"220 mail.example ESMTP ready\r\n"), "an SMTP or FTP server"),
         (Wrong::Answers(b"HTTP/1.0 400 Bad request\r\n\r\n"), "an HTTP server"),

@@ -67,7 +67,7 @@ fn line(reader: &mut impl BufRead) -> String {
 }
 
 #[test]
-fn a_thousand_hear_one_and_who_does_not_read_holds_up_nobody() {
+fn a_thousand_members_hear_one_and_a_deaf_member_holds_up_nobody() {
     const MEMBERS: usize = 1_000;
     const SAID: usize = 200;
     raise_descriptor_limit();
@@ -122,7 +122,7 @@ fn members_leave_in_order_and_the_others_are_told() {
 }
 
 #[test]
-fn who_speaks_and_leaves_at_once_still_hears_itself() {
+fn a_member_that_speaks_and_leaves_at_once_still_hears_itself() {
     let room = Running::start(chat::Chat::default(), Server::builder());
     for _ in 0..50 {
         let stream = connect(room.address());

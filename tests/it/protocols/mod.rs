@@ -225,7 +225,7 @@ fn however_a_stream_is_cut_the_same_comes_back() {
 }
 
 #[test]
-fn everybody_is_told_how_many_there_are_and_who_does_not_read_is_skipped() {
+fn every_client_gets_the_status_and_one_that_does_not_read_is_skipped() {
     let process = Process::rust(&["--status-interval", "100ms", "--outbox-limit", "1KiB", "--write-timeout", "off"]);
     let (reader, idler) = (connect(process.address), connect_with_receive_buffer(process.address, 64 << 10));
     // A client that does not read its echo does not get statuses without end.
@@ -241,7 +241,7 @@ fn everybody_is_told_how_many_there_are_and_who_does_not_read_is_skipped() {
 }
 
 #[test]
-fn who_is_quiet_hears_a_heartbeat_and_who_talks_does_not() {
+fn a_quiet_client_gets_a_heartbeat_and_a_talking_one_does_not() {
     let process = Process::rust(&["--heartbeat", "200ms", "--protocol", "frame"]);
     let (quiet, talker) = (connect(process.address), connect(process.address));
     let (beat, frame) = (Frames::encode(b"HEARTBEAT\n"), Frames::encode(b"talk"));

@@ -116,6 +116,7 @@ pub fn stuff_and_time(mut stream: &TcpStream, bytes: &[u8]) -> (usize, Instant) 
         match stream.write(&bytes[sent..]) {
             Ok(count) => (sent, last) = (sent + count, Instant::now()),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {} // with a timeout, send(2) is not restarted: signal(7)
             Err(error) => panic!("send: {error}"),
         }
     }

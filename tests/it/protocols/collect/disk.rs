@@ -51,7 +51,12 @@ impl SmallDisk {
         text.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(str::to_owned).collect()
     }
 
-    /// Waits until the server has said that the disk is full.
+    /// Waits until the server has received `bytes`. It need not close a connection while the disk is full.
+    fn wait_for_bytes(&self, bytes: u64) {
+        wait_until("all is received", || self.process.figure("received_bytes") == bytes);
+    }
+
+    /// Waits until the server has reported that the disk is full.
     fn wait_for_warning(&self) {
         wait_until("a warning", || self.process.stderr().contains("No space left on device"));
     }
@@ -117,8 +122,8 @@ fn the_failure_of_the_last_batch_fails_the_run_and_says_how_many_frames_it_held(
     };
     let stream = connect(disk.process.address);
     send_frames(&stream, 0, 3);
-    finish(&stream);
-    read_to_fin(&stream);
+    disk.wait_for_bytes(3 * (4 + 200));
+    drop(stream);
     disk.process.signal(Signal::SIGTERM);
     let status = disk.process.wait();
     let said = disk.process.stderr();

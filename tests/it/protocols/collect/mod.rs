@@ -93,7 +93,7 @@ fn collect_to(stdout: impl Into<Stdio>, arguments: &[&str]) -> Process {
 #[test]
 fn a_consumer_that_stops_slows_the_senders_and_loses_nothing() {
     let _guard = quiet();
-    let mut process = collect_to(Stdio::piped(), &["--write-timeout", "off"]);
+    let mut process = collect_to(Stdio::piped(), &["--write-timeout", "off", "--drain-timeout", "60s"]);
     let address = process.address;
     let senders: Vec<_> = (0..50)
         .map(|session| {
@@ -177,7 +177,7 @@ fn a_consumer_that_stalls_for_ever_ends_the_drain_with_the_number_of_frames_not_
 fn a_socket_that_does_not_block_gets_every_frame() {
     let (near, far) = UnixStream::pair().expect("a pair of sockets");
     far.set_nonblocking(true).expect("a flag");
-    let process = collect_to(Stdio::from(OwnedFd::from(far)), &[]);
+    let process = collect_to(Stdio::from(OwnedFd::from(far)), &["--drain-timeout", "60s"]);
     let stream = connect(process.address);
     let sender = std::thread::spawn(move || {
         send_frames(&stream, 0, 5_000);
@@ -232,7 +232,7 @@ fn a_large_frame_holds_up_nobody_and_costs_no_more_than_itself() {
     let _guard = quiet();
     // Text of which every byte is escaped, and bytes that are no text.
     for (payload, encoding) in [(vec![b'"'; LENGTH], "text"), (vec![0xff; LENGTH], "base64")] {
-        let mut process = collect_to(Stdio::piped(), &["--max-frame", "64MiB"]);
+        let mut process = collect_to(Stdio::piped(), &["--max-frame", "64MiB", "--drain-timeout", "60s"]);
         let before = process.rss_bytes();
         let mut consumer = process.take_stdout();
         let stream = connect(process.address);
