@@ -153,6 +153,8 @@ pub(crate) struct Session {
 #[derive(Debug, Default)]
 pub(crate) struct Http {
     date: String,
+    /// Answers of the current call. The memory is kept for the next.
+    answers: Vec<u8>,
 }
 
 impl Http {
@@ -229,7 +231,7 @@ impl Protocol for Http {
     }
 
     fn receive(&mut self, session: &mut Session, input: &[u8], reply: &mut impl Reply) {
-        let (mut rest, mut out) = (input, Vec::new());
+        let (mut rest, mut out) = (input, std::mem::take(&mut self.answers));
         while !rest.is_empty() && out.len() < PORTION && !session.is_over {
             match self.take(session, rest, &mut out) {
                 Ok(taken) => rest = &rest[taken..],
@@ -237,6 +239,8 @@ impl Protocol for Http {
             }
         }
         reply.send(&out);
+        out.clear();
+        self.answers = out;
         if session.is_over {
             reply.close();
         } else {

@@ -41,9 +41,8 @@ impl Format for Resp {
                 Some(b'$') => {}
                 Some(_) => return Err(DecodeError::Malformed { reason: "Protocol error: expected '$'" }),
             }
-            let invalid = "Protocol error: invalid bulk length";
-            let Some((length, start)) = number(bytes, at + 1, invalid)? else { return more };
-            at = start + usize::try_from(length).map_err(|_| DecodeError::Malformed { reason: invalid })? + 2;
+            let Some((length, start)) = number(bytes, at + 1, "Protocol error: invalid bulk length")? else { return more };
+            at = start + length + 2;
             if at > bytes.len() {
                 return Ok(Extent::AtLeast(at));
             }
@@ -53,15 +52,21 @@ impl Format for Resp {
 }
 
 /// Returns the number at `at`, and where the line behind it begins; none if the line is not whole.
-fn number(bytes: &[u8], at: usize, reason: &'static str) -> Result<Option<(i64, usize)>, DecodeError> {
+fn number(bytes: &[u8], at: usize, reason: &'static str) -> Result<Option<(usize, usize)>, DecodeError> {
     let malformed = DecodeError::Malformed { reason };
     let rest = &bytes[at..];
     let Some(end) = rest.iter().take(32).position(|&byte| byte == b'\n') else {
         return if rest.len() < 32 { Ok(None) } else { Err(malformed) };
     };
-    let digits = rest[..end].strip_suffix(b"\r").and_then(|digits| str::from_utf8(digits).ok());
-    let number = digits.and_then(|digits| digits.parse().ok()).filter(|number| *number <= MAX_COMMAND as i64);
-    number.map(|number| Some((number, at + end + 1))).ok_or(malformed)
+    let digits = rest[..end].strip_suffix(b"\r").filter(|digits| !digits.is_empty()).ok_or(malformed)?;
+    let mut number = 0;
+    for digit in digits {
+        if !digit.is_ascii_digit() || number > MAX_COMMAND {
+            return Err(malformed);
+        }
+        number = number * 10 + usize::from(digit - b'0');
+    }
+    if number > MAX_COMMAND { Err(malformed) } else { Ok(Some((number, at + end + 1))) }
 }
 
 /// Returns the words of a whole command.
@@ -74,7 +79,7 @@ fn words(command: &[u8]) -> Vec<&[u8]> {
     (0..count)
         .map(|_| {
             let (length, start) = next(at + 1);
-            let end = start + length as usize;
+            let end = start + length;
             at = end + 2;
             &command[start..end]
         })
@@ -86,6 +91,8 @@ fn words(command: &[u8]) -> Vec<&[u8]> {
 pub(crate) struct Redis {
     values: HashMap<Vec<u8>, Vec<u8>>,
     bytes: usize,
+    /// Answers of the current call. The memory is kept for the next.
+    answers: Vec<u8>,
 }
 
 const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
@@ -153,13 +160,14 @@ impl Redis {
     }
 
     fn set(&mut self, key: &[u8], value: &[u8]) -> bool {
-        let old = self.values.get(key).map_or(0, |value| key.len() + value.len());
-        let bytes = self.bytes - old + key.len() + value.len();
+        let old = self.values.get_mut(key);
+        let bytes = self.bytes + value.len() - old.as_ref().map_or(0, |old| old.len());
+        let bytes = if old.is_some() { bytes } else { bytes + key.len() };
         if bytes > MAX_STORED {
             return false;
         }
         self.bytes = bytes;
-        match self.values.get_mut(key) {
+        match old {
             Some(old) => {
                 old.clear();
                 old.extend_from_slice(value);
@@ -218,7 +226,7 @@ impl Protocol for Redis {
     }
 
     fn receive(&mut self, commands: &mut Pieces<Resp>, input: &[u8], reply: &mut impl Reply) {
-        let mut out = Vec::new();
+        let mut out = std::mem::take(&mut self.answers);
         let mut goes_on = true;
         let taken = commands.decode(input, |command| {
             goes_on = self.execute(&words(command), &mut out);
@@ -230,10 +238,13 @@ impl Protocol for Redis {
             Err(DecodeError::TooLong { .. }) => error(&mut out, "ERR Protocol error: too big request"),
             Err(reason) => error(&mut out, &format!("ERR {reason}")),
         }
-        reply.send_owned(out);
+        reply.send(&out);
         if !goes_on || taken.is_err() {
             reply.close();
         }
+        out.clear();
+        out.shrink_to(2 * PORTION);
+        self.answers = out;
     }
 
     fn held_bytes(&self, commands: &Pieces<Resp>) -> usize {
