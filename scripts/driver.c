@@ -1,8 +1,7 @@
-/* The least that a closed-loop driver can do: each connection sends a message, takes as many bytes back, and sends the next. No
- * handshake, no verification, no latency, one error message for everything. It is what `edgecho flood` is held against, and good
- * for nothing else.
+/* A minimal closed-loop driver: each connection sends a message, receives the same number of bytes, and sends the next message. It has no
+ * handshake, no verification and no latency figures. `edgecho flood` is compared with it.
  *
- *     driver PORT CONNECTIONS BYTES SECONDS     prints the messages a second
+ *     driver PORT CONNECTIONS BYTES SECONDS     prints messages per second
  */
 #include <arpa/inet.h>
 #include <err.h>
@@ -17,7 +16,7 @@
 enum { MAX_CONNECTIONS = 65536, MAX_BYTES = 65536, EVENTS = 256 };
 
 static char message[MAX_BYTES], buffer[MAX_BYTES];
-static int missing[MAX_CONNECTIONS]; /* bytes of the present message that have not come back, by descriptor */
+static int missing[MAX_CONNECTIONS]; /* bytes of the current message still to be received, by descriptor */
 
 static double now(void)
 {
@@ -33,7 +32,7 @@ int main(int argc, char **argv)
     int connections = atoi(argv[2]), bytes = atoi(argv[3]), epoll = epoll_create1(0);
     double seconds = atof(argv[4]);
     if (connections < 1 || connections > MAX_CONNECTIONS / 2 || bytes < 1 || bytes > MAX_BYTES || epoll == -1)
-        errx(2, "PORT CONNECTIONS BYTES SECONDS are out of their bounds");
+        errx(2, "an argument is out of bounds");
 
     struct sockaddr_in server = { .sin_family = AF_INET, .sin_port = htons(atoi(argv[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     for (int i = 0; i < connections; i++) {
@@ -58,7 +57,7 @@ int main(int argc, char **argv)
             int fd = events[i].data.fd;
             ssize_t received = recv(fd, buffer, sizeof buffer, MSG_DONTWAIT);
             if (received <= 0)
-                errx(1, "a connection has ended");
+                errx(1, "the server closed a connection");
             missing[fd] -= received;
             if (missing[fd] > 0)
                 continue;

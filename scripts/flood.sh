@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Floods an echo service from many connections at once, and compares every message with what comes back, byte for byte. Bash and
+# Sends messages to an echo service on many connections at once, and compares every reply with its message, byte for byte. Needs bash and
 # coreutils only.
 #
 #     scripts/flood.sh [-a HOST:PORT] [-c CONNECTIONS] [-n MESSAGES] [-s BYTES]
 #
-#     -a  where the service listens    (127.0.0.1:7777)
-#     -c  connections, all at once     (50; 1 to 2000: each is a process)
+#     -a  address of the service       (127.0.0.1:7777)
+#     -c  concurrent connections       (50; 1 to 2000; each is a process)
 #     -n  messages on each connection  (100)
-#     -s  bytes a message              (64; 1 to 65536, a newline at the end included)
+#     -s  bytes per message            (64; 1 to 65536, including a newline at the end)
 #
-# Exit status: 0 when everything came back, 1 at the first loss, 2 for a wrong option or when nobody listens.
+# Exit status: 0 if every message came back, 1 at the first loss, 2 for a wrong option or if no service listens.
 set -euo pipefail
 export LC_ALL=C # a character is a byte
 
@@ -41,7 +41,7 @@ if [ "$host" = "$address" ] || ! [[ $port =~ ^[1-9][0-9]{0,4}$ ]] || [ "$port" -
 fi
 
 if ! (exec 3<>"/dev/tcp/$host/$port") 2>/dev/null; then
-    fail "nobody listens on $address; start a server first: cargo run --release -- serve --listen $address"
+    fail "no service listens on $address; start a server first: cargo run --release -- serve --listen $address"
 fi
 
 directory=$(mktemp -d)
@@ -49,20 +49,20 @@ trap 'rm -rf "$directory"' EXIT
 printf -v filler '%*s' $((bytes / 36 + 2)) ''
 filler=${filler// /abcdefghijklmnopqrstuvwxyz0123456789}
 
-# flood NUMBER: one connection. Leaves what it did in a file, and complains on stderr.
+# flood NUMBER: runs one connection. Writes its count of messages to a file, and errors to stderr.
 flood() {
     local connection=$1 count message line done=0
-    trap '' PIPE # a service that hangs up is to be named, not to end this silently
+    trap '' PIPE # report a service that hangs up, instead of ending silently
     exec 3<>"/dev/tcp/$host/$port" || { echo "connection $connection: cannot connect" >&2; return 1; }
     for ((count = 0; count < messages; count++)); do
-        # No two messages are the same, so that one that comes back late, twice, or to somebody else is seen.
+        # All messages differ, so that a message that comes back late, twice or on another connection is detected.
         message="$connection.$count.${filler:connection % 36}"
         message=${message:0:bytes - 1}$'\n'
         if ! printf '%s' "$message" >&3 2>/dev/null; then
-            echo "connection $connection: the service closed it before message $count" >&2
+            echo "connection $connection: the service closed the connection before message $count" >&2
             break
         fi
-        # -N takes them in one call, where a line would be read byte by byte.
+        # -N reads all bytes in one call; without it, read takes one byte per call.
         if ! IFS= read -r -N "$bytes" -t 30 line <&3 2>/dev/null; then
             echo "connection $connection: message $count did not come back" >&2
             break
@@ -78,7 +78,7 @@ flood() {
     [ "$done" -eq "$messages" ]
 }
 
-# total: how many messages have come back on all connections together.
+# total: prints the number of messages that have come back on all connections.
 total() {
     local file count sum=0
     for file in "$directory"/[0-9]*; do
@@ -96,7 +96,7 @@ for ((connection = 0; connection < connections; connection++)); do
 done
 
 if [ -t 2 ]; then
-    exec {clock}<> <(:) # nothing ever comes from it
+    exec {clock}<> <(:) # a descriptor that never has input
     while [ -n "$(jobs -pr)" ]; do
         printf '\r%d of %d messages ' "$(total)" "$expected" >&2
         read -r -t 0.5 -u "$clock" || :
@@ -106,7 +106,7 @@ fi
 status=0
 for worker in "${workers[@]}"; do
     wait "$worker" || status=1
-    if [ "$status" -ne 0 ]; then # at the first loss, the others need not go on
+    if [ "$status" -ne 0 ]; then # stop the others at the first loss
         kill "${workers[@]}" 2>/dev/null || :
         wait "${workers[@]}" 2>/dev/null || :
         break

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures the Rust server beside the C reference: CPU a message, bulk rate, the tail of a ping beside firehoses, memory, system
-# calls and instructions. Needs two CPUs, taskset (util-linux), strace and valgrind.
+# Compares the Rust server with the C reference: CPU per message, bulk rate, latency of a ping beside bulk connections, memory, system calls
+# and instructions. Needs two CPUs, taskset (util-linux), strace, valgrind and a C compiler.
 #
 #     scripts/measure.sh [--rounds 5] [--seconds 1.5] [cpu|many|timeouts|bulk|ping|busy-poll|flood|memory|syscalls|instructions]...
 set -euo pipefail

@@ -43,7 +43,7 @@
 //! |---|---|
 //! | [`server`] | the server: listeners, connections, limits, timeouts, the drain |
 //! | `client` | the load generator and probes behind `ping`, `flood` and `send`; needs the feature `client` |
-//! | [`protocol`] | the bytes of a connection: echo, lines, frames, and the trait for other protocols |
+//! | [`protocol`] | interpretation of a connection's bytes: echo, lines, frames, and the trait for other protocols |
 //! | [`stream`] | parts of a connection at either end: non-blocking stream, outbox, pipe |
 //! | [`event`] | the event loop: readiness, deadlines, signals |
 //! | [`sys`] | one function per system call; the only `unsafe` code of the crate |
@@ -55,6 +55,8 @@
 //! | `cli` | yes | the program `edgecho`; includes `client` and `collect` |
 //! | `client` | with `cli` | the module `client` |
 //! | `collect` | with `cli` | the protocol `collect`, which writes received frames as JSON Lines |
+//!
+//! The features `tools` and `c-reference` serve the repository's own scripts and tests.
 //!
 //! A library user sets `default-features = false`. The server then depends on `bitflags`, `libc`, `nix`, `signal-hook`, `slotmap`,
 //! `thiserror` and `tracing` only.
@@ -70,8 +72,16 @@
 //!
 //! # Further reading
 //!
-//! In the repository: `docs/library.md` (servers and protocols, step by step), `docs/architecture.md` (the design), `docs/guarantees.md` (each
-//! promise with its test), and `docs/how-an-epoll-server-works.md` (one connection, call by call).
+//! In the repository:
+//!
+//! - `docs/library.md`: servers and protocols, step by step
+//! - `examples/`: a Redis and an HTTP server
+//! - `docs/architecture.md`: the design
+//! - `docs/guarantees.md`: each promise, with its test
+//! - `docs/how-an-epoll-server-works.md`: one connection from SYN to FIN, call by call
+
+// docs.rs shows the feature that an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("edgecho needs Linux: it uses epoll(7), signalfd(2) and accept4(2)");

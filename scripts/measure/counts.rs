@@ -1,5 +1,5 @@
-//! What can be counted instead of timed: system calls under strace, instructions under valgrind. The same on any machine, however
-//! busy.
+//! Figures that are counted instead of timed: system calls under strace, instructions under valgrind. The load of the machine does not affect
+//! them.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,11 +14,11 @@ use crate::support::{Process, Server};
 
 const CONNECTIONS: usize = 50;
 
-/// A server under a tool that writes what it counted into a file at the end.
+/// A server under a tool that writes its counts to a file at the end.
 struct Traced {
     process: Process,
     report: PathBuf,
-    /// The server's own process: strace's child, or valgrind itself.
+    /// The process of the server: the child of strace, or valgrind itself.
     pid: Pid,
 }
 
@@ -38,7 +38,7 @@ impl Traced {
         Ok(Self { process, report, pid })
     }
 
-    /// Has `messages` messages echoed, ends the server, and gives the report.
+    /// Echoes `messages` messages, ends the server, and returns the report.
     fn run(mut self, messages: u64) -> Result<String> {
         let mut load = RoundTrips::start(self.process.address, CONNECTIONS, 64)?;
         load.run(|count| count >= messages)?;
@@ -54,24 +54,24 @@ impl Traced {
     }
 }
 
-/// All system calls from start to end, connecting and leaving included, for each message.
-pub fn system_calls_a_message(server: Server) -> Result<f64> {
+/// Counts all system calls of a run, including those that open and close connections, per message.
+pub fn system_calls_per_message(server: Server) -> Result<f64> {
     const MESSAGES: u64 = 20_000;
     let report = Traced::start(server, &["strace", "-c", "-f"], "--output=", true)?.run(MESSAGES)?;
-    let total = report.lines().find(|line| line.ends_with("total")).ok_or("strace -c counts no total")?;
-    let calls: f64 = total.split_whitespace().nth(3).ok_or("strace -c has other columns")?.parse()?;
+    let total = report.lines().find(|line| line.ends_with("total")).ok_or("the output of strace -c has no total")?;
+    let calls: f64 = total.split_whitespace().nth(3).ok_or("the output of strace -c has other columns")?.parse()?;
     Ok(calls / MESSAGES as f64)
 }
 
-/// Instructions in user space for each message more: two runs that differ in nothing but the number of messages.
-pub fn instructions_a_message(server: Server) -> Result<f64> {
+/// Counts user-space instructions per message, as the difference of two runs that differ only in the number of messages.
+pub fn instructions_per_message(server: Server) -> Result<f64> {
     const MESSAGES: [u64; 2] = [2_000, 12_000];
     let mut totals = Vec::new();
     for messages in MESSAGES {
         let report =
             Traced::start(server, &["valgrind", "-q", "--tool=callgrind"], "--callgrind-out-file=", false)?.run(messages)?;
         let total = report.lines().find_map(|line| line.strip_prefix("summary: ").or(line.strip_prefix("totals: ")));
-        totals.push(total.ok_or("callgrind has no totals")?.trim().parse::<f64>()?);
+        totals.push(total.ok_or("the output of callgrind has no totals")?.trim().parse::<f64>()?);
     }
     Ok((totals[1] - totals[0]) / (MESSAGES[1] - MESSAGES[0]) as f64)
 }

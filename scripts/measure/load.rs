@@ -1,4 +1,4 @@
-//! Load from one thread: round trips, and streams with a ping beside them. On the crate's own event loop.
+//! Load from one thread, on the crate's own event loop: round trips, or streams with a ping beside them.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
@@ -12,7 +12,7 @@ use edgecho::sys::socket::{self, MessageFlags};
 use crate::support::PATIENCE;
 use crate::support::client::pattern;
 
-const EVENTS_A_TURN: usize = 256;
+const EVENTS_PER_TURN: usize = 256;
 
 fn connect(address: SocketAddr, event_loop: &EventLoop, index: usize, interest: EpollFlags) -> io::Result<OwnedFd> {
     let stream = TcpStream::connect(address)?;
@@ -22,7 +22,7 @@ fn connect(address: SocketAddr, event_loop: &EventLoop, index: usize, interest: 
     Ok(stream.into())
 }
 
-/// The index under which a connection is watched. All of them are fixed names.
+/// Returns the index of a connection. All tokens here are fixed names.
 fn index(token: Token) -> usize {
     match token.name::<slotmap::DefaultKey>() {
         Name::Fixed(index) => index as usize,
@@ -30,7 +30,7 @@ fn index(token: Token) -> usize {
     }
 }
 
-/// Takes what is there; 0 when nothing is. A FIN is an error: no server here has a reason for one.
+/// Receives available bytes, and returns 0 if there are none. A FIN is an error, because no server here should send one.
 fn receive(stream: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
     match socket::recv(stream.as_fd(), buffer, MessageFlags::empty()) {
         Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
@@ -46,7 +46,7 @@ fn send(stream: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
-/// Connections of which each sends a message when the one before has come back.
+/// Connections that each send a message as soon as the previous one has come back.
 pub struct RoundTrips {
     event_loop: EventLoop,
     events: Events,
@@ -57,7 +57,7 @@ pub struct RoundTrips {
 }
 
 impl RoundTrips {
-    /// Connects, and has each connection send its first message.
+    /// Connects, and sends the first message on each connection.
     pub fn start(address: SocketAddr, connections: usize, message_bytes: usize) -> io::Result<Self> {
         let event_loop = EventLoop::new()?;
         let mut streams = Vec::new();
@@ -68,13 +68,13 @@ impl RoundTrips {
         for stream in &streams {
             assert_eq!(send(stream, &message)?, message_bytes, "an empty send buffer takes a message");
         }
-        let events = Events::with_capacity(EVENTS_A_TURN);
+        let events = Events::with_capacity(EVENTS_PER_TURN);
         let (received, buffer) = (vec![0; connections], vec![0; message_bytes]);
         Ok(Self { event_loop, events, streams, received, message, buffer })
     }
 
-    /// Goes on until `enough` says so, which is asked once a turn with the number of messages that have come back. Every byte
-    /// is compared. Gives that number.
+    /// Runs until `enough`, called once per turn with the number of returned messages, returns `true`. Compares every byte. Returns the number
+    /// of returned messages.
     pub fn run(&mut self, mut enough: impl FnMut(u64) -> bool) -> io::Result<u64> {
         let mut messages = 0;
         while !enough(messages) {
@@ -95,14 +95,14 @@ impl RoundTrips {
         Ok(messages)
     }
 
-    /// Goes on for a time.
+    /// Runs for `duration`, and returns the number of returned messages.
     pub fn run_for(&mut self, duration: Duration) -> io::Result<u64> {
         let end = Instant::now() + duration;
         self.run(|_| Instant::now() >= end)
     }
 }
 
-/// Connections that send and take as fast as they can, and one more that pings beside them.
+/// Connections that send and receive as fast as they can, and one more that pings.
 pub struct Streams {
     event_loop: EventLoop,
     events: Events,
@@ -115,7 +115,7 @@ pub struct Streams {
 const PING: &[u8] = b"ping";
 
 impl Streams {
-    /// Connects `connections` streams, and the ping.
+    /// Connects `connections` streams and the pinging connection.
     pub fn start(address: SocketAddr, connections: usize) -> io::Result<Self> {
         let event_loop = EventLoop::new()?;
         let mut streams = Vec::new();
@@ -123,15 +123,15 @@ impl Streams {
             streams.push(connect(address, &event_loop, index, EpollFlags::IN | EpollFlags::OUT)?);
         }
         streams.push(connect(address, &event_loop, connections, EpollFlags::IN)?);
-        let events = Events::with_capacity(EVENTS_A_TURN);
+        let events = Events::with_capacity(EVENTS_PER_TURN);
         let (chunk, buffer) = (pattern(1, 64 * 1024), vec![0; 64 * 1024]);
         Ok(Self { event_loop, events, streams, chunk, buffer, ping_sent_at: Instant::now() })
     }
 
-    /// Streams for a time. With `pings`, a ping is under way at any time, and how long each took is added. Gives how many bytes
-    /// have come back.
+    /// Streams for `duration`, and returns the number of returned bytes. With `pings`, one ping is always in flight, and the round-trip time of
+    /// each is appended.
     ///
-    /// Each stream takes and sends one chunk a turn, so that the driver's own turns stay short: a ping is to wait for the server.
+    /// Each stream receives and sends one chunk per turn. This keeps the driver's own turns short, so that a ping waits for the server only.
     pub fn run_for(&mut self, duration: Duration, mut pings: Option<&mut Vec<Duration>>) -> io::Result<u64> {
         let end = Instant::now() + duration;
         let (streams, pinger) = (&self.streams, self.streams.len() - 1);
@@ -142,8 +142,8 @@ impl Streams {
             send(&streams[pinger], PING)?;
         }
         while Instant::now() < end {
-            let is_anybody_ready = ready.iter().any(|&(can_read, can_write)| can_read || can_write);
-            let wait = if is_anybody_ready { Wait::Poll } else { Wait::Until(end) };
+            let is_any_ready = ready.iter().any(|&(can_read, can_write)| can_read || can_write);
+            let wait = if is_any_ready { Wait::Poll } else { Wait::Until(end) };
             self.event_loop.wait(&mut self.events, wait)?;
             for (token, flags) in self.events.iter() {
                 let index = index(token);

@@ -1,11 +1,11 @@
-//! Measures the Rust server beside the C reference, on the same work, in one run: server on CPU 0, driver on CPU 1, interleaved
-//! round by round. Prints medians and ratios; the single figures stand beside them, so that noise shows. `scripts/measure.sh`
-//! builds and runs it.
+//! Measures the Rust server and the C reference on the same work, in one run: server on CPU 0, driver on CPU 1, both servers in each round.
+//! Prints medians, ratios, and the figure of each round, which shows the noise. `scripts/measure.sh` builds and runs it.
 #![allow(missing_docs, unreachable_pub, reason = "a program, not a library")]
 
 mod counts;
 mod load;
 #[path = "../../tests/it/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the tests use the rest")]
 mod support;
 
 use std::error::Error;
@@ -23,17 +23,17 @@ const DRIVER_CPU: usize = 1;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Measure the Rust server beside the C reference
+/// Compare the Rust server with the C reference
 #[derive(Debug, Parser)]
 struct Options {
-    /// What to measure: cpu, many, timeouts, bulk, ping, busy-poll, flood, memory, syscalls, instructions; everything if nothing is named
+    /// Work to measure: cpu, many, timeouts, bulk, ping, busy-poll, flood, memory, syscalls, instructions [default: all]
     work: Vec<String>,
 
-    /// How often each server gets its turn
+    /// Number of rounds; each server takes one turn per round
     #[arg(long, default_value_t = 5)]
     rounds: usize,
 
-    /// How long each turn takes, in seconds
+    /// Length of each turn in seconds
     #[arg(long, default_value_t = 1.5)]
     seconds: f64,
 }
@@ -50,20 +50,20 @@ fn main() -> Result<()> {
     println!("{:44} {:>9} {:>9} {:>7}   rounds", "", "Rust", "C", "ratio");
     if wanted("cpu") {
         for connections in [50, 1_000] {
-            let name = format!("us of CPU a message, 64 B, {connections} connections");
-            compare(&name, options.rounds, |server| cpu_a_message(server, connections, window))?;
+            let name = format!("us of CPU per message, 64 B, {connections} connections");
+            compare(&name, options.rounds, |server| cpu_per_message(server, connections, window))?;
         }
     }
     if wanted("many") {
-        let name = "us of CPU a message, 64 B, 18,000 connections";
-        compare(name, options.rounds, |server| cpu_a_message(server, 18_000, 2 * window))?;
+        let name = "us of CPU per message, 64 B, 18,000 connections";
+        compare(name, options.rounds, |server| cpu_per_message(server, 18_000, 2 * window))?;
     }
     if wanted("timeouts") {
         println!("{:44} {:>9} {:>9} {:>7}   rounds", "", "with", "without", "ratio");
         let timeouts = ["--idle-timeout", "60s", "--max-lifetime", "1h", "--write-timeout", "30s"];
         let with_timeouts = || cpu_of(start_with(Server::Rust, &timeouts)?, 18_000, 2 * window);
         let without = || cpu_of(start_with(Server::Rust, &["--write-timeout", "off"])?, 18_000, 2 * window);
-        pair("us of CPU a message, 18,000 conn., timeouts", options.rounds, with_timeouts, without)?;
+        pair("us of CPU per message, 18,000 conn., timeouts", options.rounds, with_timeouts, without)?;
     }
     if wanted("busy-poll") {
         println!("{:44} {:>9} {:>9} {:>7}   rounds", "", "polling", "sleeping", "ratio");
@@ -75,7 +75,7 @@ fn main() -> Result<()> {
     }
     if wanted("bulk") {
         compare("MB/s echoed, 8 connections", options.rounds, |server| bulk(server, window).map(|(rate, _)| rate))?;
-        compare("us of CPU a MB, 8 connections", options.rounds, |server| bulk(server, window).map(|(_, cpu)| cpu))?;
+        compare("us of CPU per MB, 8 connections", options.rounds, |server| bulk(server, window).map(|(_, cpu)| cpu))?;
     }
     if wanted("ping") {
         compare("ms, p99 of a ping beside 8 firehoses", options.rounds, |server| ping_p99(server, window))?;
@@ -96,30 +96,30 @@ fn main() -> Result<()> {
         pair("MB/s of --bulk, --verify full and off", options.rounds, bulk("full"), bulk("off"))?;
     }
     if wanted("memory") {
-        compare("bytes of RSS an idle connection, of 5,000", 1, idle_memory)?;
+        compare("bytes of RSS per idle connection, of 5,000", 1, idle_memory)?;
     }
     if wanted("syscalls") {
-        compare("system calls a message, 64 B, 50 connections", 1, counts::system_calls_a_message)?;
+        compare("system calls per message, 64 B, 50 connections", 1, counts::system_calls_per_message)?;
     }
     if wanted("instructions") {
-        compare("user instructions a message (callgrind)", 1, counts::instructions_a_message)?;
+        compare("user instructions per message (callgrind)", 1, counts::instructions_per_message)?;
     }
     Ok(())
 }
 
-/// Measures both servers in turns, and prints a row.
+/// Measures both servers in each round, and prints a row.
 fn compare(name: &str, rounds: usize, measure: impl Fn(Server) -> Result<f64>) -> Result<()> {
     pair(name, rounds, || measure(Server::Rust), || measure(Server::C))
 }
 
-/// Measures two things in turns, and prints a row.
+/// Takes two measurements in each round, and prints a row.
 fn pair(name: &str, rounds: usize, one: impl Fn() -> Result<f64>, other: impl Fn() -> Result<f64>) -> Result<()> {
     let mut figures = [Vec::new(), Vec::new()];
     for _ in 0..rounds {
         figures[0].push(one()?);
         figures[1].push(other()?);
     }
-    // Round by round, so that what disturbed both at the same time does not count.
+    // The ratio is taken round by round, so that a disturbance of both cancels out.
     let ratio = median(figures[0].iter().zip(&figures[1]).map(|(rust, c)| rust / c).collect());
     let [rust, c] = figures.each_ref().map(|figures| median(figures.clone()));
     print!("{name:44} {rust:9.3} {c:9.3} {ratio:7.3}  ");
@@ -136,28 +136,27 @@ fn median(mut figures: Vec<f64>) -> f64 {
     figures[figures.len() / 2]
 }
 
-/// Starts a server on its own CPU.
+/// Starts a server on its CPU.
 fn start(server: Server) -> Result<Process> {
     start_with(server, &[])
 }
 
-/// The same, with flags.
+/// Starts a server on its CPU, with flags.
 fn start_with(server: Server, flags: &[&str]) -> Result<Process> {
     let (program, arguments) = server.program().ok_or("the C reference was not compiled: is there a C compiler?")?;
     let mut command = Command::new("taskset");
     Ok(Process::spawn(command.args(["-c", &SERVER_CPU.to_string(), program]).args(arguments).args(flags)))
 }
 
-/// What drives a server.
+/// A driver.
 #[derive(Debug, Clone, Copy)]
 enum Driver {
     Flood,
-    /// `scripts/driver.c`, which can do no less.
+    /// `scripts/driver.c`, the minimum that a driver can do.
     C,
 }
 
-/// Has a driver work on the Rust server, and gives the rate, in messages or megabytes a second, and how much of its CPU, in
-/// percent, the server has used meanwhile.
+/// Drives the Rust server. Returns the rate, in messages or megabytes per second, and the server's CPU usage in percent.
 fn drive(driver: Driver, arguments: &[&str], window: Duration) -> Result<(f64, f64)> {
     let process = start(Server::Rust)?;
     let mut command = Command::new("taskset");
@@ -190,7 +189,7 @@ fn drive(driver: Driver, arguments: &[&str], window: Duration) -> Result<(f64, f
     Ok((rate, cpu))
 }
 
-/// The median time of a round trip at one connection, in microseconds.
+/// Measures the median round-trip time on one connection, in microseconds.
 fn round_trip(process: Process, window: Duration, is_polling: bool) -> Result<f64> {
     let mut stream = connect(process.address);
     stream.set_nonblocking(is_polling)?;
@@ -214,7 +213,7 @@ fn round_trip(process: Process, window: Duration, is_polling: bool) -> Result<f6
     Ok(median(times))
 }
 
-fn cpu_a_message(server: Server, connections: usize, window: Duration) -> Result<f64> {
+fn cpu_per_message(server: Server, connections: usize, window: Duration) -> Result<f64> {
     cpu_of(start(server)?, connections, window)
 }
 

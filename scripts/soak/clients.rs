@@ -1,4 +1,4 @@
-//! The clients of the echo servers: some that behave well and compare every byte, and chaos.
+//! The clients of the echo servers: well-behaved ones that compare every byte, and chaos.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::dice::Dice;
 use super::support::client::{pattern, reset};
 
-/// Longer than the longest stop of a server.
+/// Timeout of every read and write, longer than the longest stop of a server.
 const PATIENCE: Duration = Duration::from_secs(100);
 
 fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
@@ -18,7 +18,7 @@ fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Sends messages of all sizes and takes each back whole; comes anew now and then. Every byte is compared.
+/// Sends messages of all sizes, compares every returned byte, and reconnects after up to 200 messages.
 pub fn behave_well(address: SocketAddr, mut dice: Dice, echoed: &AtomicU64, is_over: &AtomicBool) -> std::io::Result<()> {
     while !is_over.load(Ordering::Relaxed) {
         let mut stream = connect(address)?;
@@ -33,7 +33,7 @@ pub fn behave_well(address: SocketAddr, mut dice: Dice, echoed: &AtomicU64, is_o
                 sender.join().expect("the sender")
             })?;
             if back != message {
-                return Err(std::io::Error::other("a byte came back wrong"));
+                return Err(std::io::Error::other("a returned byte is wrong"));
             }
             echoed.fetch_add(length as u64, Ordering::Relaxed);
             if is_over.load(Ordering::Relaxed) {
@@ -45,7 +45,7 @@ pub fn behave_well(address: SocketAddr, mut dice: Dice, echoed: &AtomicU64, is_o
     Ok(())
 }
 
-/// Sends without a pause, and reads at a rate in bytes per second. Every byte is compared, and in the end all have come.
+/// Sends without a pause and reads `rate` bytes per second. Compares every returned byte, and at the end receives all of them.
 pub fn read_slowly(address: SocketAddr, rate: usize, echoed: &AtomicU64, is_over: &AtomicBool) -> std::io::Result<()> {
     let stream = connect(address)?;
     let block = pattern(rate as u64, 1 << 16);
@@ -73,7 +73,7 @@ pub fn read_slowly(address: SocketAddr, rate: usize, echoed: &AtomicU64, is_over
             }
             let is_same = buffer[..count].iter().enumerate().all(|(at, &byte)| byte == block[(received + at) % block.len()]);
             if !is_same {
-                return Err(std::io::Error::other("a byte came back wrong"));
+                return Err(std::io::Error::other("a returned byte is wrong"));
             }
             received += count;
             echoed.fetch_add(count as u64, Ordering::Relaxed);
@@ -88,19 +88,19 @@ pub fn read_slowly(address: SocketAddr, rate: usize, echoed: &AtomicU64, is_over
 
 fn finish(mut stream: &TcpStream) -> std::io::Result<()> {
     stream.shutdown(std::net::Shutdown::Write)?;
-    if stream.read(&mut [0])? == 0 { Ok(()) } else { Err(std::io::Error::other("a byte too many")) }
+    if stream.read(&mut [0])? == 0 { Ok(()) } else { Err(std::io::Error::other("an extra byte was returned")) }
 }
 
-/// One act of chaos. What the server makes of it is not looked at.
+/// Performs one act of chaos, and ignores the result.
 pub fn misbehave(address: SocketAddr, dice: &mut Dice) -> std::io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
     stream.set_write_timeout(Some(Duration::from_millis(200)))?;
     stream.set_read_timeout(Some(Duration::from_millis(200)))?;
     match dice.roll(8) {
-        0 => {}             // connects and leaves
-        1 => reset(stream), // connects and resets
+        0 => {}             // connect and close
+        1 => reset(stream), // connect and reset
         2 => {
-            stream.write_all(&pattern(1, 100_000))?; // resets with bytes on their way, in both directions
+            stream.write_all(&pattern(1, 100_000))?; // reset with bytes in flight in both directions
             reset(stream);
         }
         3 => {
@@ -110,18 +110,18 @@ pub fn misbehave(address: SocketAddr, dice: &mut Dice) -> std::io::Result<()> {
             }
         }
         4 => {
-            let _ = stream.write_all(&pattern(3, 8 << 20)); // never reads, and vanishes
+            let _ = stream.write_all(&pattern(3, 8 << 20)); // never read, then close
         }
         5 => {
-            stream.write_all(&pattern(4, 50_000))?; // half-closes, and does not wait for the answer
+            stream.write_all(&pattern(4, 50_000))?; // half-close, and do not wait for the answer
             stream.shutdown(std::net::Shutdown::Write)?;
         }
         6 => {
-            socket2::SockRef::from(&stream).send_out_of_band(b"!")?; // urgent, for no reason
+            socket2::SockRef::from(&stream).send_out_of_band(b"!")?; // urgent data
             let _ = stream.read(&mut [0; 8]);
         }
         _ => {
-            // More than there are descriptors, held for a moment.
+            // Hold more connections than the server has descriptors, for a moment.
             let limit = Duration::from_secs(1);
             let crowd: Vec<_> = (0..300).map_while(|_| TcpStream::connect_timeout(&address, limit).ok()).collect();
             std::thread::park_timeout(Duration::from_millis(50));

@@ -1,4 +1,4 @@
-//! A small generator: what chaos does need not be good, only varied.
+//! A small random generator. Chaos needs variety, not statistical quality.
 
 pub struct Dice(pub u64);
 

@@ -1,11 +1,12 @@
-//! The work of `scripts/soak.sh`: servers under chaos, beside clients that behave well. At the end the clients that behave well have lost
-//! nothing, and each server is as it was: no descriptor more, hardly any memory more, a short log, the right exit status.
+//! The soak test of `scripts/soak.sh`: servers under chaos, together with well-behaved clients. At the end, the well-behaved clients have lost
+//! nothing, and each server has no extra descriptor, little extra memory, a short log, and the right exit status.
 #![allow(missing_docs, unreachable_pub, reason = "a program, not a library")]
 
 mod clients;
 mod dice;
 mod output;
 #[path = "../../tests/it/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the tests use the rest")]
 mod support;
 
 use std::fs::OpenOptions;
@@ -22,24 +23,24 @@ use nix::sys::signal::Signal;
 use output::Disk;
 use support::{Process, Server, eventually};
 
-/// So few descriptors that chaos can use them up.
+/// A descriptor limit that chaos can exhaust.
 const DESCRIPTORS: &str = "ulimit -n 256";
 
-/// The memory that a server may have more at the end than at the start.
+/// Maximum growth of a server's resident memory.
 const MOST_GROWTH_BYTES: i64 = 8 << 20;
 
-/// The longest time that a server is stopped.
+/// Maximum time for which a server is stopped (SIGSTOP).
 const LONGEST_STOP: Duration = Duration::from_secs(40);
 
-/// Let well-behaved clients and chaos loose on servers
+/// Run servers under chaos and well-behaved clients
 #[derive(Debug, Parser)]
 struct Options {
-    /// For so many seconds
+    /// Duration in seconds
     #[arg(default_value_t = 60)]
     seconds: u64,
 }
 
-/// An echo server under chaos, and what it was like before.
+/// An echo server under chaos, and its state before.
 struct Victim {
     process: Process,
     descriptors: usize,
@@ -60,12 +61,12 @@ impl Victim {
         victim
     }
 
-    /// Waits until all connections have left.
+    /// Waits until all connections are closed.
     fn settle(&self) {
         eventually("all have left", || (self.process.descriptors() == self.descriptors).then_some(()));
     }
 
-    /// Stops the server again and again: mostly for a moment, and in each minute once for long.
+    /// Stops the server repeatedly: for 30 ms most times, and now and then for up to `LONGEST_STOP`.
     fn stop_and_continue(&self, end: Instant, total: Duration) {
         let longest = LONGEST_STOP.min(total / 5);
         let mut long_stops = [1, 4, 2].iter().cycle().map(|part| longest / *part);
@@ -87,7 +88,7 @@ impl Victim {
         }
     }
 
-    /// Ends the server, and returns what is wrong with it.
+    /// Ends the server, and returns the faults found.
     fn end(mut self, name: &str, most_log_lines: u64) -> Vec<String> {
         self.settle();
         eventually("memory is given back", || {
@@ -104,7 +105,7 @@ impl Victim {
             faults.push(format!("{name} ended with {status}"));
         }
         if log_lines > most_log_lines {
-            faults.push(format!("{name} has logged {log_lines} lines"));
+            faults.push(format!("{name} logged {log_lines} lines"));
         }
         faults
     }
@@ -116,7 +117,7 @@ fn main() -> ExitCode {
     let disk = Disk::new();
     let total = Duration::from_secs(options.seconds);
 
-    // A log that nobody reads most of the time, of a server that says much.
+    // The log of a verbose server, unread most of the time.
     let log = disk.path.join("log");
     nix::unistd::mkfifo(&log, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
     let mut log_reader =
@@ -125,7 +126,7 @@ fn main() -> ExitCode {
     let talker = Victim::start(&format!("{DESCRIPTORS}\nexec 2>{}", log.display()), &["-v"]);
 
     let is_over = AtomicBool::new(false);
-    let (echoed, acts, frames, buried) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let (echoed, acts, frames, killed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let mut log_text = Vec::new();
     let end = Instant::now() + total;
     let mut faults: Vec<String> = std::thread::scope(|scope| {
@@ -158,10 +159,10 @@ fn main() -> ExitCode {
             let frames = &frames;
             good.push(scope.spawn(move || output::fill_the_disk(disk, is_over, frames)));
         } else {
-            println!("skipped: a full disk: no disk can be mounted without root");
+            println!("skipped: a full disk, which needs root to mount a disk");
         }
         good.push(scope.spawn(|| output::stall_the_consumer(disk, is_over, &frames)));
-        good.push(scope.spawn(|| output::bury_consumers(disk, is_over, &buried)));
+        good.push(scope.spawn(|| output::kill_consumers(disk, is_over, &killed)));
         scope.spawn(|| {
             let mut buffer = vec![0; 65_536];
             while !is_over.load(Ordering::Relaxed) {
@@ -182,17 +183,17 @@ fn main() -> ExitCode {
     faults.extend(echo.end("echo", 10 + options.seconds / 5));
     faults.extend(talker.end("echo -v, stderr stalled", 0));
     if !String::from_utf8_lossy(&log_text).contains("dropped") {
-        faults.push("no log line says that lines were dropped".to_owned());
+        faults.push("no log line reports dropped lines".to_owned());
     }
 
     println!(
-        "{} s: {} bytes echoed to the well-behaved, {} frames collected, {} acts of chaos, {} consumers buried",
+        "{} s: {} bytes echoed to well-behaved clients, {} frames collected, {} acts of chaos, {} dead consumers",
         options.seconds,
         echoed.into_inner(),
         frames.into_inner(),
         acts.into_inner(),
-        buried.into_inner(),
+        killed.into_inner(),
     );
-    println!("lost by the well-behaved, or otherwise wrong: {faults:?}");
+    println!("lost bytes and other faults: {faults:?}");
     if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

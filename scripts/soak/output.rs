@@ -1,4 +1,4 @@
-//! The outputs of `collect`: a disk that is full now and then, a consumer that stalls, and one that dies.
+//! The outputs of `collect`: a disk that fills up repeatedly, a consumer that stalls, and a consumer that dies.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -17,7 +17,7 @@ use super::dice::Dice;
 use super::support::client::connect;
 use super::support::{Process, Server, eventually};
 
-/// A directory of its own, with a small disk of its own where one can be mounted.
+/// A directory for the test, with a small disk mounted on it if possible.
 pub struct Disk {
     pub path: PathBuf,
     is_mounted: bool,
@@ -56,7 +56,7 @@ fn fifo(path: &Path) -> File {
     OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(path).expect("the FIFO")
 }
 
-/// Sends numbered frames on one connection until all is over, and returns how many.
+/// Sends numbered frames on one connection until the end, and returns their number.
 fn send_frames(address: SocketAddr, is_over: &AtomicBool) -> std::io::Result<u64> {
     let mut stream = connect(address);
     stream.set_write_timeout(Some(Duration::from_secs(100)))?;
@@ -71,7 +71,7 @@ fn send_frames(address: SocketAddr, is_over: &AtomicBool) -> std::io::Result<u64
     Ok(sent)
 }
 
-/// Checks that the lines hold every frame of every session once and in order: so many of each, in any order of sessions.
+/// Checks that the lines hold every frame of every session once and in order. `sent` has the number of frames of each session, in any order.
 fn check(lines: &str, mut sent: Vec<u64>) -> Result<(), String> {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for line in lines.lines() {
@@ -99,21 +99,21 @@ fn run_senders(process: &Process, is_over: &AtomicBool, meanwhile: impl FnOnce()
     })
 }
 
-/// Ends a server, which must find its good end.
+/// Ends a server, and checks its exit status.
 fn end(mut process: Process, code: i32) -> Result<(), String> {
     process.signal_if_running(Signal::SIGTERM);
     let status = process.wait();
     if status.code() == Some(code) { Ok(()) } else { Err(format!("ended with {status}: {}", process.stderr())) }
 }
 
-/// Writes to a disk that is full again and again, and whose server stands still now and then.
+/// Runs a server that writes to a disk which fills up repeatedly, and stops the server now and then.
 pub fn fill_the_disk(disk: &Disk, is_over: &AtomicBool, frames: &AtomicU64) -> Result<(), String> {
     let (output, ballast) = (disk.path.join("lines"), disk.path.join("ballast"));
     let process = start(&output, &["--drain-timeout", "60s"]);
     let mut dice = Dice(7);
     let sent = run_senders(&process, is_over, || {
         while !is_over.load(Ordering::Relaxed) {
-            // Writes until there is no room.
+            // Fill the disk.
             let mut file = File::create(&ballast).expect("a file");
             while file.write_all(&[0; 4_096]).is_ok() {}
             std::thread::park_timeout(Duration::from_millis(200 + dice.roll(2_000)));
@@ -136,7 +136,7 @@ pub fn fill_the_disk(disk: &Disk, is_over: &AtomicBool, frames: &AtomicU64) -> R
     check(&std::fs::read_to_string(&output).expect("the lines"), sent)
 }
 
-/// Writes to a FIFO whose consumer stalls again and again.
+/// Runs a server that writes to a FIFO whose consumer stalls repeatedly.
 pub fn stall_the_consumer(disk: &Disk, is_over: &AtomicBool, frames: &AtomicU64) -> Result<(), String> {
     let path = disk.path.join("stalling");
     let mut consumer = fifo(&path);
@@ -172,8 +172,9 @@ pub fn stall_the_consumer(disk: &Disk, is_over: &AtomicBool, frames: &AtomicU64)
     check(&String::from_utf8(lines).expect("JSON"), sent)
 }
 
-/// Starts servers whose consumer goes away, or never reads: each must end by itself or at a signal, with status 1 and a number of frames.
-pub fn bury_consumers(disk: &Disk, is_over: &AtomicBool, ended: &AtomicU64) -> Result<(), String> {
+/// Starts servers whose consumer closes the FIFO or never reads it. Each must end, by itself or on a signal, with status 1 and a count of lost
+/// frames.
+pub fn kill_consumers(disk: &Disk, is_over: &AtomicBool, ended: &AtomicU64) -> Result<(), String> {
     let mut dice = Dice(9);
     while !is_over.load(Ordering::Relaxed) {
         let path = disk.path.join("dying");
@@ -186,7 +187,7 @@ pub fn bury_consumers(disk: &Disk, is_over: &AtomicBool, ended: &AtomicU64) -> R
             let _ = stream.write(&frame);
             process.settle();
         }
-        // The pipe holds 64 KiB: a frame is waiting by now.
+        // The pipe holds 64 KiB, so a frame is queued by now.
         let goes_away = dice.roll(2) == 0;
         let consumer = if goes_away {
             drop(consumer);

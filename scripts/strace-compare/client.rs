@@ -5,6 +5,7 @@
 #![allow(missing_docs, unreachable_pub, reason = "a program, not a library")]
 
 #[path = "../../tests/it/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the tests use the rest")]
 mod support;
 
 use std::io::{BufRead, Read, Write};
@@ -95,7 +96,7 @@ impl Traced {
     /// Sends SIGTERM, and connects two clients more than the server has free descriptors, while the server is stopped. Returns the
     /// last two separately: they have sent a line and wait in the accept queue.
     fn sigterm_at_the_descriptor_limit(&self) -> (Vec<TcpStream>, Vec<TcpStream>) {
-        let limit = proc::descriptor_limit(self.0.pid);
+        let limit = descriptor_limit(self.0.pid);
         let places = limit as usize - proc::descriptors_below(self.0.pid, limit);
         let mut streams = self.while_stopped(|| {
             self.signal(Signal::SIGTERM);
@@ -344,4 +345,11 @@ fn main() {
     let server = Traced(Options::parse());
     eventually("the server sleeps", || (proc::state(server.0.pid) == 'S').then_some(()));
     server.run();
+}
+
+/// Returns the soft limit of a process on open descriptors (proc(5), `limits`).
+fn descriptor_limit(pid: u32) -> u32 {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("the server is running");
+    let soft = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
+    soft.expect("proc(5)").parse().expect("a number")
 }

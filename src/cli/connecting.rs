@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use edgecho::client::{Framing, Timeouts};
+use edgecho::client::{ConnectError, Framing, State, Timeouts};
 
 use super::values::seconds;
 
@@ -58,5 +58,16 @@ impl Connecting {
         timeouts.connect = self.connect_timeout;
         timeouts.handshake = self.handshake_timeout;
         timeouts
+    }
+}
+
+/// Returns the flag that helps against an error, as an addition to its text.
+pub(super) fn advice(error: &ConnectError) -> &'static str {
+    match error {
+        ConnectError::Mangled { .. } => " (--no-handshake skips this check)",
+        ConnectError::TimedOut { state: State::SentHandshake | State::AwaitingAck, returned_bytes: 0, .. } => {
+            " (--no-handshake skips this check)"
+        }
+        _ => "",
     }
 }

@@ -7,7 +7,7 @@ use clap::{ArgAction, Args};
 use edgecho::client::Target;
 use edgecho::client::ping::{self, Error, Format, Options};
 
-use super::connecting::{Connecting, Wire};
+use super::connecting::{self, Connecting, Wire};
 use super::status::{FAILURE, TROUBLE};
 use super::values::{message_size, seconds};
 use super::{stderr, stdout};
@@ -114,7 +114,8 @@ pub(super) fn ping(flags: Ping) -> ExitCode {
         // The reader of a pipe has seen enough: `edgecho ping | head`.
         Err(Error::Report(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            stderr::say(format_args!("error: {error}"));
+            let advice = if let Error::Connect { error, .. } = &error { connecting::advice(error) } else { "" };
+            stderr::say(format_args!("error: {error}{advice}"));
             ExitCode::from(TROUBLE)
         }
     }

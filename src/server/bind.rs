@@ -1,4 +1,4 @@
-//! How a server comes to listen. Apart from `mod.rs`, which is about what it does from then on.
+//! From a [`Config`] to a listening [`Server`].
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -30,12 +30,12 @@ use crate::sys::limits::{self, Limit};
 use crate::sys::signal::{self, Signal};
 
 impl<P: Protocol> Server<P, Linux> {
-    /// Listens, as `config` says. SIGINT, SIGTERM, SIGHUP and SIGUSR1 are blocked in this thread from here on, and read by the loop; the
+    /// Listens on the addresses of `config`. SIGINT, SIGTERM, SIGHUP and SIGUSR1 are blocked in this thread from here on, and read by the loop; the
     /// soft limit on open descriptors is raised to the hard one.
     ///
     /// # Errors
-    /// [`Error::Config`] for what makes no sense, [`Error::Listen`] for an address that cannot be listened on, [`Error::Option`]
-    /// for an option that cannot be set, [`Error::System`] for want of anything else.
+    /// Returns [`Error::Config`] for a wrong configuration, [`Error::Listen`] for an address that the server cannot listen on,
+    /// [`Error::Option`] for a socket option that cannot be set, and [`Error::System`] for any other failed call.
     pub fn bind(protocol: P, config: &Config) -> Result<Self, Error> {
         config.check()?;
         let limit = raise_descriptor_limit();
@@ -75,11 +75,11 @@ impl<P: Protocol> Server<P, Linux> {
 }
 
 impl<P: Protocol, K: Kernel> Server<P, K> {
-    /// A server on another kernel than the real one, with listeners that are watched already: the n-th of them, counted from 0,
-    /// under [`Server::listener_token`], and signals under [`Server::signals_token`]. No limit on descriptors is looked at.
+    /// Returns a server on another kernel than the real one, with listeners that are watched already: the n-th of them, counted from 0,
+    /// under [`Server::listener_token`], and signals under [`Server::signals_token`]. The limit on descriptors is ignored.
     ///
     /// # Errors
-    /// [`Error::Config`] for what makes no sense, [`Error::System`] for want of a pipe.
+    /// Returns [`Error::Config`] for a wrong configuration, and [`Error::System`] if there is no pipe.
     #[doc(hidden)]
     pub fn on_kernel(
         protocol: P,
@@ -93,14 +93,14 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         Ok(Self::assemble(protocol, config, kernel, pipe_for::<P>(config)?, listeners, max_connections))
     }
 
-    /// The token under which signals are to be watched.
+    /// Returns the token for signals.
     #[doc(hidden)]
     #[must_use]
     pub fn signals_token() -> Token {
         Token::fixed(SIGNALS)
     }
 
-    /// The token under which a listener is to be watched.
+    /// Returns the token for a listener.
     #[doc(hidden)]
     #[must_use]
     pub fn listener_token(index: usize) -> Token {
@@ -134,7 +134,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 }
 
 impl Server<crate::protocol::Echo, Linux> {
-    /// Begins with the defaults of [`Config`]. The protocol is named at the end, by [`Builder::bind`].
+    /// Returns a builder with the defaults of [`Config`]. The protocol comes last, in [`Builder::bind`].
     #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
@@ -142,17 +142,17 @@ impl Server<crate::protocol::Echo, Linux> {
 }
 
 impl Builder {
-    /// Listens, and serves `protocol` from [`Server::run`] on.
+    /// Listens. [`Server::run`] then serves `protocol`.
     ///
     /// # Errors
-    /// As those of [`Server::bind`].
+    /// Returns the errors of [`Server::bind`].
     pub fn bind<P: Protocol>(self, protocol: P) -> Result<Server<P, Linux>, Error> {
         Server::bind(protocol, &self.config())
     }
 }
 
-/// Reads the signals that drain the server or ask it for statistics. A SIGHUP that the server was started to ignore stays ignored, as
-/// nohup(1) means it.
+/// Opens a signalfd(2) for the signals that drain the server or request statistics. A SIGHUP that is ignored at the start stays ignored, as
+/// nohup(1) intends.
 fn read_signals() -> Result<Signals, Error> {
     let mut names = vec![Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1];
     if !signal::is_ignored(Signal::SIGHUP).map_err(Error::system("look at SIGHUP (rt_sigaction)"))? {
@@ -161,9 +161,8 @@ fn read_signals() -> Result<Signals, Error> {
     Signals::new(&names).map_err(Error::system("read signals (signalfd4)"))
 }
 
-/// A pipe for what a protocol returns without looking at it, if it does so. For splice(2) there is no `MSG_NOSIGNAL`: where the program
-/// has not left SIGPIPE ignored, as Rust's runtime has it, a peer that vanishes could end the process, and all goes by way of the read
-/// buffer.
+/// Returns a pipe for zero-copy echo, if the protocol returns its input unchanged. splice(2) has no `MSG_NOSIGNAL`: unless SIGPIPE is
+/// ignored, as Rust's runtime sets it, a peer that vanishes could end the process. Then every byte is copied through the read buffer.
 fn pipe_for<P: Protocol>(config: &Config) -> Result<Option<Pipe>, Error> {
     if config.copy
         || !P::RETURNS_INPUT
@@ -174,8 +173,8 @@ fn pipe_for<P: Protocol>(config: &Config) -> Result<Option<Pipe>, Error> {
     Pipe::new().map(Some).map_err(Error::system("make a pipe (pipe2)"))
 }
 
-/// How many connections may be open: what was asked for, or all that the limit on descriptors leaves room for. The descriptors that
-/// the server needs for itself, and those that it has inherited, have the lowest numbers: a listener's is the highest of them.
+/// Returns the connection limit: the configured one, or the number that the limit on descriptors leaves room for. The server's own
+/// descriptors, and the inherited ones, have the lowest numbers; the highest of them is a listener's.
 fn max_connections(
     wanted: Option<usize>,
     limit: u64,
@@ -191,7 +190,7 @@ fn max_connections(
     }
 }
 
-/// Says so when the kernel keeps fewer clients waiting than it was asked to: listen(2) cuts the backlog without a word.
+/// Warns if the kernel's backlog is shorter than the configured one: listen(2) cuts it silently.
 fn warn_if_backlog_is_cut(backlog: i32) {
     let mut text = [0; 15];
     let read = File::open("/proc/sys/net/core/somaxconn").and_then(|mut file| file.read(&mut text));
@@ -203,8 +202,7 @@ fn warn_if_backlog_is_cut(backlog: i32) {
     }
 }
 
-/// Listens on all that an address stands for. A name may stand for an address of a family that this host does not have; that
-/// is no reason not to listen on the others.
+/// Listens on all addresses of a name. An address of a family that this host does not support is skipped, if there is another one.
 fn bind_all(address: &ListenAddress, options: &SocketOptions) -> Result<Vec<Listener<OwnedFd, OwnedFd>>, Error> {
     let mut listeners = Vec::new();
     let mut failure = None;
@@ -229,8 +227,8 @@ fn bind_all(address: &ListenAddress, options: &SocketOptions) -> Result<Vec<List
     }
 }
 
-/// Raises the soft limit on descriptors to the hard one: each connection takes one. Gives the limit that is then in force. A
-/// limit that cannot be raised is no reason not to serve as many as it allows.
+/// Raises the soft limit on descriptors to the hard one, because each connection takes one, and returns the limit in force. A server whose
+/// limit cannot be raised serves as many connections as it allows.
 fn raise_descriptor_limit() -> u64 {
     const USUAL_LIMIT: u64 = 1024;
     let limit = match limits::descriptors() {

@@ -1,70 +1,70 @@
-//! From a signal to the last byte: the stages that lead there, and how long each may take.
+//! The drain: the stages from the first signal to the last byte, and the deadline of each.
 
 use std::time::{Duration, Instant};
 
-/// How far the way out has been gone.
+/// The stage of a drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// No signal yet.
     Serving,
-    /// A signal has come. The accept queue is served to its end, and the listeners close. Those who are connected are served as
-    /// before, until they leave.
+    /// A signal has come. The clients in the backlogs are accepted, and the listeners close. Open connections are served as before, until
+    /// they end.
     Draining,
-    /// The drain's time is up. Each who is still there is sent what is pending, and then our FIN.
+    /// The drain timeout is over. Each open connection is sent its pending bytes, and then our FIN.
     Closing,
-    /// That has taken too long, too: whatever is left is cut off.
+    /// Closing has taken too long, too: the connections that are left are cut off.
     Over,
 }
 
-/// The time that the peer of a connection that we close has to send its FIN, once it has acknowledged all that it is owed.
+/// The time that the peer of a connection being closed has to send its FIN, once it has acknowledged all bytes that it is owed.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
-/// A deadline that comes later than this was not met because the process did not run: it was stopped, or its machine suspended.
+/// A deadline that is met later than this was missed because the process did not run: it was stopped, or its machine suspended.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The drain.
+/// The stages of a drain.
 #[derive(Debug)]
 pub(super) struct Drain {
     timeout: Duration,
     stage: Stage,
-    /// The deadline that was given last.
+    /// The last deadline that was returned.
     deadline: Option<Instant>,
 }
 
-/// What a deadline of the drain asks for.
+/// The action that is due at a deadline of the drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
     /// Close every connection in order, until this moment.
     CloseAll(Instant),
-    /// Wait until this moment: peers had no time to take what is owed to them while the process did not run.
+    /// Wait until this moment: peers had no time to take their bytes while the process did not run.
     Wait(Instant),
-    /// Cut off what is left.
+    /// Cut off the connections that are left.
     CutOff,
 }
 
 impl Drain {
-    /// A drain that serves those who are connected for up to `timeout`.
+    /// Returns a drain that serves open connections for up to `timeout`.
     pub(super) fn new(timeout: Duration) -> Self {
         Self { timeout, stage: Stage::Serving, deadline: None }
     }
 
-    /// Whether a signal has come.
+    /// Returns whether the drain has begun.
     pub(super) fn has_begun(&self) -> bool {
         self.stage != Stage::Serving
     }
 
-    /// Returns whether its time is up, so that connections are being closed.
+    /// Returns whether the drain timeout is over, so that connections are being closed.
     pub(super) fn is_closing(&self) -> bool {
         self.stage == Stage::Closing
     }
 
-    /// Whether nothing is waited for any longer.
+    /// Returns whether connections are being cut off.
     pub(super) fn is_over(&self) -> bool {
         self.stage == Stage::Over
     }
 
-    /// A signal has come at `now`. Gives the deadline of the drain that it begins; or none if there is a drain already, and this
-    /// signal means that all is to end at once.
+    /// Begins the drain at a signal that came at `now`, and returns its deadline. Returns `None` if the drain has begun before: this signal
+    /// ends the server at once.
     pub(super) fn on_signal(&mut self, now: Instant) -> Option<Instant> {
         if self.has_begun() {
             return None;
@@ -74,7 +74,7 @@ impl Drain {
         self.deadline
     }
 
-    /// The deadline that was given last has come, at `now`.
+    /// Returns the action that is due, because the last deadline has passed at `now`.
     pub(super) fn on_deadline(&mut self, now: Instant) -> Due {
         let is_late = self.deadline.is_some_and(|deadline| now > deadline + PAUSE);
         let until = now + LINGER;

@@ -1,43 +1,43 @@
-//! The taxonomy of what goes wrong: a cause each, what it means, and what is done about it.
+//! The causes of errors: the errno of each, its meaning, and what the server does about it.
 
 use std::{fmt, io};
 
-/// Why a call failed, or a connection ended before its time.
+/// The cause of a failed call, or of a connection that ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {
-    /// `ETIMEDOUT`: the peer no longer acknowledges what it is sent. The connection is closed.
+    /// `ETIMEDOUT`: the peer no longer acknowledges bytes. The connection is closed.
     TimedOut,
-    /// `ECONNRESET`, `ECONNABORTED`: the peer has ended the connection with a reset. It is closed; nobody else is concerned.
+    /// `ECONNRESET`, `ECONNABORTED`: the peer has reset the connection. It is closed; no other connection is affected.
     Reset,
-    /// `EPIPE`, `ENOTCONN`: there is nobody to write to any more. The connection is closed.
+    /// `EPIPE`, `ENOTCONN`: the peer is gone. The connection is closed.
     BrokenPipe,
-    /// `ECONNREFUSED`: nobody listens at that address.
+    /// `ECONNREFUSED`: no socket listens on that address.
     Refused,
-    /// `EHOSTUNREACH`, `ENETUNREACH`, `ENETDOWN`, `EHOSTDOWN`: there is no way to the peer. The connection is closed.
+    /// `EHOSTUNREACH`, `ENETUNREACH`, `ENETDOWN`, `EHOSTDOWN`: no route leads to the peer. The connection is closed.
     Unreachable,
     /// `EADDRINUSE`: another socket has the address. The server does not start.
     AddressInUse,
     /// `EADDRNOTAVAIL`: no interface has the address. The server does not start.
     AddressNotAvailable,
-    /// `EAFNOSUPPORT`: the kernel does not have the family of the address. The server does not start.
+    /// `EAFNOSUPPORT`: the kernel does not support the address family. The server does not start.
     FamilyNotSupported,
-    /// `EACCES`, `EPERM`: the process may not. The server does not start; while accepting, one connection is lost to a firewall.
+    /// `EACCES`, `EPERM`: the process lacks a permission. The server does not start; while accepting, a firewall has refused one connection.
     NotPermitted,
-    /// `EINTR`: a signal came first. The call is made again.
+    /// `EINTR`: a signal interrupted the call. It is made again.
     Interrupted,
     /// `EMFILE`, `ENFILE`: descriptors have run out, of the process or of the system. New clients wait in the kernel's queue.
     OutOfDescriptors,
     /// `ENOMEM`, `ENOBUFS`, `ENOSPC`: the kernel's memory, or a limit on it, has run out. New clients wait in the kernel's queue.
     OutOfMemory,
-    /// `ECANCELED`, and what the drain or a second signal cuts off: its time was up. Counted as [`Reason::Aborted`](super::Reason).
+    /// `ECANCELED`, and the drain or a second signal: the connection was cut off. Counted as [`Reason::Aborted`](super::Reason).
     Cancelled,
-    /// Any other error. A connection is closed; a call without which nothing goes on ends the server.
+    /// Any other error. A connection is closed; a call that the server cannot do without ends it.
     Other,
 }
 
 impl Fault {
-    /// The cause of an error.
+    /// Returns the cause of an error.
     #[must_use]
     pub fn of(error: &io::Error) -> Self {
         match error.raw_os_error() {
@@ -58,19 +58,18 @@ impl Fault {
         }
     }
 
-    /// What a user can do about it where an address was to be listened on, to be put behind the kernel's words; empty where there
-    /// is nothing to do.
+    /// Returns advice for a server that cannot listen on an address, to follow the kernel's message; empty if there is none.
     #[must_use]
     pub fn hint(self) -> &'static str {
         match self {
             Self::AddressInUse => "; another socket has this port: choose another port, or find its owner with 'ss -ltnp'",
-            Self::AddressNotAvailable => {
-                "; no interface of this host has that address: 'ip address' lists those that there are"
-            }
+            Self::AddressNotAvailable => "; no interface of this host has that address: 'ip address' lists the addresses",
             Self::NotPermitted => {
                 "; ports under 1024 need CAP_NET_BIND_SERVICE: choose a higher port, or grant it with setcap(8)"
             }
-            Self::FamilyNotSupported => "; this kernel does not have that address family: choose an address of another",
+            Self::FamilyNotSupported => {
+                "; this kernel does not support that address family: choose an address of another one"
+            }
             Self::OutOfDescriptors => "; the limit on open descriptors is reached: raise it with 'ulimit -n'",
             Self::OutOfMemory => "; the kernel is short of memory, or of what its limits allow",
             Self::TimedOut | Self::Reset | Self::BrokenPipe | Self::Refused | Self::Unreachable => "",
@@ -79,24 +78,24 @@ impl Fault {
     }
 }
 
-/// What it means, to be put behind the kernel's words in a log line.
+/// The meaning of the error, to follow the kernel's message in a log line.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TimedOut => "the peer no longer acknowledges",
-            Self::Reset => "the peer ended it with a reset",
-            Self::BrokenPipe => "there is nobody to write to any more",
-            Self::Refused => "nobody listens there",
-            Self::Unreachable => "there is no way to the peer",
+            Self::Reset => "the peer reset the connection",
+            Self::BrokenPipe => "the peer is gone",
+            Self::Refused => "no socket listens on that address",
+            Self::Unreachable => "no route leads to the peer",
             Self::AddressInUse => "another socket has the address",
             Self::AddressNotAvailable => "no interface has the address",
-            Self::FamilyNotSupported => "the kernel does not have the address's family",
-            Self::NotPermitted => "the process may not",
-            Self::Interrupted => "a signal came first",
+            Self::FamilyNotSupported => "the kernel does not support the address family",
+            Self::NotPermitted => "the process lacks the permission",
+            Self::Interrupted => "a signal interrupted the call",
             Self::OutOfDescriptors => "descriptors have run out, and 'ulimit -n' may allow more",
             Self::OutOfMemory => "the kernel is short of memory, or of what its limits allow",
-            Self::Cancelled => "its time was up",
-            Self::Other => "nothing is known to be done about it",
+            Self::Cancelled => "it was cut off",
+            Self::Other => "no advice is known",
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What the server asks of the system, as a trait, so that a test can drive the whole server with a scripted one.
+//! The system under a server, as a trait, so that a test can drive the whole server with a scripted one.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,61 +23,61 @@ pub trait Kernel {
     /// Returns the time of a clock that never goes back (clock_gettime(2), `CLOCK_MONOTONIC`).
     fn now(&self) -> Instant;
 
-    /// As [`EventLoop::wait`].
+    /// Waits for events, as [`EventLoop::wait`].
     ///
     /// # Errors
-    /// Those of epoll_wait(2), but for `EINTR`.
+    /// Returns the errors of epoll_wait(2), but never `EINTR`.
     fn wait(&mut self, events: &mut Events, wait: Wait) -> io::Result<()>;
 
-    /// As [`EventLoop::watch`].
+    /// Watches a connection, as [`EventLoop::watch`].
     ///
     /// # Errors
-    /// Those of epoll_ctl(2).
+    /// Returns the errors of epoll_ctl(2).
     fn watch(&mut self, stream: &Self::Stream, token: Token, interest: EpollFlags) -> io::Result<()>;
 
-    /// As [`EventLoop::rewatch`].
+    /// Changes the events that a connection is watched for, as [`EventLoop::rewatch`].
     ///
     /// # Errors
-    /// Those of epoll_ctl(2).
+    /// Returns the errors of epoll_ctl(2).
     fn rewatch(&mut self, stream: &Self::Stream, token: Token, interest: EpollFlags) -> io::Result<()>;
 
-    /// As accept4(2): a non-blocking connection, and the address of its peer.
+    /// Accepts a non-blocking connection, as accept4(2), and returns it with the address of its peer.
     ///
     /// # Errors
-    /// Those of accept4(2).
+    /// Returns the errors of accept4(2).
     fn accept(&mut self, listener: &Self::Listener) -> io::Result<(Self::Stream, SocketAddr)>;
 
-    /// Stops queueing new clients for a listener, and keeps the queued ones: listen(2) with a backlog of 0. A scripted kernel
-    /// need not be able to.
+    /// Stops queueing new clients for a listener, and keeps the queued ones: listen(2) with a backlog of 0. A scripted kernel may do
+    /// nothing.
     ///
     /// # Errors
-    /// Those of listen(2).
+    /// Returns the errors of listen(2).
     fn stop_queueing(&mut self, listener: &Self::Listener) -> io::Result<()> {
         let _ = listener;
         Ok(())
     }
 
-    /// Watches a descriptor of the protocol's own for reading and writing. A scripted kernel has none.
+    /// Watches a descriptor of the protocol for reading and writing. A scripted kernel has none.
     ///
     /// # Errors
-    /// Those of epoll_ctl(2).
+    /// Returns the errors of epoll_ctl(2).
     fn watch_source(&mut self, source: BorrowedFd<'_>, token: Token) -> io::Result<()> {
         let _ = (source, token);
         Ok(())
     }
 
-    /// The number of the next signal that has come, or none.
+    /// Returns the number of the next pending signal, if there is one.
     ///
     /// # Errors
-    /// Those of read(2) on a signalfd.
+    /// Returns the errors of read(2) on a signalfd.
     fn next_signal(&mut self) -> io::Result<Option<i32>>;
 }
 
-/// The real one: epoll(7), accept4(2), signalfd(2).
+/// The real system: epoll(7), accept4(2), signalfd(2).
 #[derive(Debug)]
 pub struct Linux {
     pub(super) event_loop: EventLoop,
-    /// None of a server that leaves them to its program.
+    /// `None` if the server leaves signals to its program.
     pub(super) signals: Option<Signals>,
 }
 

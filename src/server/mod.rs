@@ -1,4 +1,33 @@
-//! The server: wait, accept, serve what is ready, keep deadlines, drain.
+//! The server: one thread, one epoll set, one loop.
+//!
+//! ```text
+//!            edge                        budget used up
+//!   epoll ---------> on_connection_event --------------> ready queue
+//!     ^                      |                                |
+//!     |                   advance  <------- next turn --------+
+//!     |                      |
+//!     +------ Waiting -------+------ Ended ------> close(2)
+//! ```
+//!
+//! [`Server::run`] is the story: resume queued work, wait, dispatch each event, answer, keep time. Each part of the server owns its state,
+//! decides, and returns what to do; the server does it. The files in reading order:
+//!
+//! | file | content |
+//! |---|---|
+//! | `run` | [`Server`], the loop, and accepting |
+//! | `serve` | a connection from open to close |
+//! | `due` | what the server does when its time has come: timeouts, retries, the drain |
+//! | `bind` | from a [`Config`] to a listening server |
+//! | `turn` | the buffers of one turn: read all, then answer |
+//! | `connections` | the slot table and the ready queue |
+//! | `connection/` | the state machine of one connection |
+//! | `accept/` | listeners, their pauses, and the limits on connections |
+//! | `pressure/` | back pressure: the rate limit and the memory limit |
+//! | `time/` | the clock, timeouts, heartbeats, and the timers of protocols |
+//! | `drain` | the stages from the first signal to the last byte |
+//! | `config/` | [`Config`], its builder, and addresses |
+//! | `requests`, `handle` | requests of the protocol, and of other threads |
+//! | `tokens`, `kernel`, `statistics`, `error`, `fault` | what all of them use |
 
 mod accept;
 mod bind;

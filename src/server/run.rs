@@ -29,16 +29,16 @@ pub(super) const EVENTS_PER_TURN: usize = 256;
 /// Descriptors in the epoll set besides listeners and connections: signals, the handle, the protocol's own.
 const OTHER_DESCRIPTORS: usize = 3;
 
-/// How a run of the server ended.
+/// The result of a run of the server.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Summary {
     /// Connections that the server closed although that destroyed bytes: [`Reason::Aborted`]. 0 if every connection ended in order. A peer
     /// that the write timeout cut off is counted as [`Reason::WriteStalled`] instead.
     pub aborted: u64,
-    /// The number of the second signal, if there was one, by which all ended at once.
+    /// The number of the second signal, if one ended the server at once.
     pub interrupted_by: Option<i32>,
-    /// What went on.
+    /// The statistics of the run.
     pub statistics: Statistics,
 }
 
@@ -64,7 +64,6 @@ pub struct Summary {
 /// ```
 pub struct Server<P: Protocol, K: Kernel = Linux> {
     pub(super) protocol: Host<P>,
-    pub(super) kernel: K,
     pub(super) connections: Connections<K::Stream, P::Session>,
     pub(super) acceptor: Acceptor<K::Listener, K::Stream>,
     pub(super) pressure: Pressure,
@@ -78,6 +77,8 @@ pub struct Server<P: Protocol, K: Kernel = Linux> {
     pub(super) options: Options,
     /// Why the server is about to end, other than by a drain.
     pub(super) end: Option<End>,
+    /// The last field: epoll is closed after everything that it watches.
+    pub(super) kernel: K,
 }
 
 /// Options that belong to no part of the server.

@@ -1,15 +1,15 @@
-//! What went on, in numbers. A counter costs an add; what can be summed up when it is asked for is not counted at all.
+//! Statistics. A counter costs an addition; a sum over connections is computed only on request.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 use std::{fmt, io};
 
-/// Why a connection was closed.
+/// The reason why a connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The peer sent its FIN, and had been sent everything it was owed.
+    /// The peer sent its FIN, and was sent all bytes that it was owed.
     Peer,
     /// The peer reset the connection, or a call on it failed.
     Reset,
@@ -23,9 +23,10 @@ pub enum Reason {
     Protocol,
     /// The limit per source address, [`Limits::max_per_ip`](super::Limits::max_per_ip).
     Limit,
-    /// At the memory limit, [`Limits::memory_limit`](super::Limits::memory_limit), it kept memory for a piece that did not become whole.
+    /// The memory limit, [`Limits::memory_limit`](super::Limits::memory_limit): the connection kept memory for a line or frame that did not
+    /// become whole.
     Memory,
-    /// The drain's time was up, and it was closed in order.
+    /// The drain timeout was over, and the connection was closed in order.
     Drained,
     /// The server closed it although that destroyed bytes: at the end of the drain, by a second signal, when a connection that was being
     /// closed made no progress, or with [`SocketOptions::reset_on_close`](super::SocketOptions::reset_on_close).
@@ -33,7 +34,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// All of them, in the order of their numbers.
+    /// All reasons, in the order of their numbers.
     pub const ALL: &'static [Self] = &[
         Self::Peer,
         Self::Reset,
@@ -47,7 +48,7 @@ impl Reason {
         Self::Aborted,
     ];
 
-    /// Its name in the statistics and in log lines.
+    /// Returns its name in the statistics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -65,7 +66,7 @@ impl Reason {
     }
 }
 
-/// As a log line says it.
+/// The text of a log line.
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -75,9 +76,9 @@ impl fmt::Display for Reason {
             Self::WriteStalled => "the peer took nothing for too long",
             Self::Lifetime => "open for too long",
             Self::Protocol => "the protocol ended it",
-            Self::Limit => "its source has as many connections as it may",
-            Self::Memory => "it kept memory for a piece that did not become whole",
-            Self::Drained => "the drain's time was up",
+            Self::Limit => "its source address is at the connection limit",
+            Self::Memory => "it kept memory for a line or frame that did not become whole",
+            Self::Drained => "the drain timeout was over",
             Self::Aborted => "cut off",
         })
     }
@@ -105,24 +106,24 @@ pub struct Statistics {
     pub received_bytes: u64,
     /// Bytes taken by the kernel for peers.
     pub sent_bytes: u64,
-    /// Bytes in memory for all connections together: in their outboxes, and of pieces (lines, frames) that are not whole yet.
+    /// Bytes in memory for all connections together: in their outboxes, and in lines and frames that are not whole yet.
     pub pending_bytes: u64,
-    /// The most that [`pending_bytes`](Self::pending_bytes) has been.
+    /// The highest value of [`pending_bytes`](Self::pending_bytes).
     pub most_pending_bytes: u64,
-    /// Messages of others, notices and heartbeats that were not sent to a peer because too much was pending for it.
+    /// Messages of other connections, notices and heartbeats that were not sent to a peer, because the outbox limit was reached.
     pub skipped: u64,
     /// Errors of accept4(2), by errno.
     pub accept_errors: BTreeMap<i32, u64>,
     /// Turns of the loop.
     pub turns: u64,
-    /// Events that epoll told of.
+    /// Events that epoll reported.
     pub events: u64,
     /// The longest turn. Turns of a few events, which the budgets keep short, are not timed.
     pub longest_turn: Duration,
 }
 
 impl Statistics {
-    /// How many connections were closed for a reason.
+    /// Returns the number of connections that were closed for a reason.
     #[must_use]
     pub fn closed_for(&self, reason: Reason) -> u64 {
         self.closed[reason as usize]
@@ -164,7 +165,7 @@ impl Statistics {
     }
 }
 
-/// A line a figure: `name value`.
+/// One line per figure: `name value`.
 impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "accepted {}", self.accepted)?;

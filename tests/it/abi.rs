@@ -1,11 +1,12 @@
-//! The libc crate's view of the kernel's interface, which the wrappers are compiled against, held to what the C headers of this
-//! machine say (c_reference/abi.c).
+//! The libc crate's view of the kernel's interface must agree with the C headers of this machine (c_reference/abi.c).
 
 use std::collections::BTreeMap;
 use std::mem::{align_of, offset_of, size_of};
 use std::process::Command;
 
-/// What abi.c prints, as the libc crate has it.
+use crate::support::{run, skip};
+
+/// Returns the values of the libc crate, in the form that abi.c prints.
 fn view_of_libc() -> BTreeMap<String, i64> {
     let mut view = BTreeMap::new();
     macro_rules! sizes {
@@ -47,9 +48,9 @@ fn view_of_libc() -> BTreeMap<String, i64> {
 #[test]
 fn the_libc_crate_agrees_with_the_c_headers() {
     let Some(program) = option_env!("EDGECHO_C_ABI") else {
-        return crate::support::skip("the_libc_crate_agrees_with_the_c_headers", "abi.c was not compiled");
+        return skip("the_libc_crate_agrees_with_the_c_headers", "abi.c was not compiled");
     };
-    let (status, output, _) = crate::support::run(&mut Command::new(program));
+    let (status, output, _) = run(&mut Command::new(program));
     assert!(status.success());
     let headers: BTreeMap<String, i64> = output
         .lines()

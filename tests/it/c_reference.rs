@@ -1,4 +1,4 @@
-//! What the C reference promises beyond what it shares with the Rust server in `echo.rs`, `drain.rs` and `faults.rs`.
+//! The C reference alone. `echo`, `drain` and `faults` test what it shares with the Rust server.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -7,10 +7,12 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::client::{connect, echo, pattern};
-use crate::support::{Killed, Process, Server, eventually, run, run_test, skip};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
+
+use crate::process_1::{child_of, unshare_pids};
+use crate::scratch::Scratch;
+use crate::support::client::{connect, echo, pattern, receive};
+use crate::support::{PATIENCE, Process, Server, proc, run, run_test, signal, wait_until};
 
 macro_rules! for_the_c_reference {
     ($($test:ident),* $(,)?) => {
@@ -31,7 +33,7 @@ for_the_c_reference!(
 );
 
 fn program() -> &'static str {
-    Server::C.program().expect("it was built").0
+    Server::C.program().expect("it was compiled").0
 }
 
 #[test]
@@ -73,37 +75,28 @@ fn statistics_that_nobody_reads_do_not_stop_the_server(_: Server) {
     near.set_nonblocking(false).expect("a flag");
 
     let mut command = Command::new(program());
-    command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::from(OwnedFd::from(near)));
-    let mut child = Killed(command.spawn().expect("the program"));
-    let stream = connect(announced(&mut child));
+    command.args(["--listen", "127.0.0.1:0"]).stderr(Stdio::from(OwnedFd::from(near)));
+    let process = Process::spawn_without_reader(&mut command);
+    let stream = connect(process.address);
     for _ in 0..3 {
-        kill(Pid::from_raw(child.0.id() as i32), Signal::SIGUSR1).expect("the server is running");
+        process.signal(Signal::SIGUSR1);
         echo(&stream, b"still there?");
     }
-    // When there is room again, there is a report again.
+    // As soon as there is room, the reports go on.
     far.set_nonblocking(true).expect("a flag");
     let mut log = Vec::new();
-    eventually("a report", || {
+    wait_until("a report", || {
         let _ = (&far).read_to_end(&mut log);
-        let _ = kill(Pid::from_raw(child.0.id() as i32), Signal::SIGUSR1);
-        log.ends_with(b"accepted 1\nopen 1\n").then_some(())
+        process.signal(Signal::SIGUSR1);
+        log.ends_with(b"accepted 1\nopen 1\n")
     });
-}
-
-fn announced(child: &mut Killed) -> std::net::SocketAddr {
-    use std::io::BufRead;
-    let mut line = String::new();
-    let stdout = child.0.stdout.as_mut().expect("stdout is piped");
-    std::io::BufReader::new(stdout).read_line(&mut line).expect("a line");
-    line.trim().strip_prefix("listening on ").expect("an announcement").parse().expect("an address")
 }
 
 /// A write(2) to a file at its limit raises SIGXFSZ (setrlimit(2), `RLIMIT_FSIZE`).
 fn a_limit_on_file_sizes_does_not_end_the_server(server: Server) {
-    let path = std::env::temp_dir().join(format!("edgecho-stderr-{}", std::process::id()));
-    let preparation = format!("exec 2>'{}'; ulimit -f 0", path.display());
-    let process = Process::start_after(server, &preparation, &[]).expect("it was built");
-    std::fs::remove_file(&path).expect("our own file");
+    let scratch = Scratch::new();
+    let preparation = format!("exec 2>'{}'; ulimit -f 0", scratch.file("stderr"));
+    let process = Process::start_after(server, &preparation, &[]).expect("it was compiled");
     let stream = connect(process.address);
     process.signal(Signal::SIGUSR1);
     echo(&stream, b"still there?");
@@ -113,27 +106,16 @@ fn a_limit_on_file_sizes_does_not_end_the_server(server: Server) {
 
 /// The kernel lets no signal without a handler end process 1 of a PID namespace (pid_namespaces(7)).
 fn as_process_1_a_second_signal_shows_in_the_exit_status(_: Server) {
-    let unshare: &[&str] = if nix::unistd::geteuid().is_root() {
-        &["--pid", "--fork"]
-    } else {
-        &["--user", "--map-root-user", "--pid", "--fork"]
-    };
-    if !Command::new("unshare").args(unshare).arg("true").status().is_ok_and(|status| status.success()) {
-        return skip("as_process_1_a_second_signal_shows_in_the_exit_status", "unshare(1) may not make a PID namespace");
-    }
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let mut command = Command::new("unshare");
-        command.args(unshare).arg(program()).args(["--listen", "127.0.0.1:0"]);
-        let mut process = Process::spawn(&mut command);
-        let parent = process.pid();
-        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("proc(5)");
-        let server = Pid::from_raw(children.trim().parse().expect("one child"));
+    for second in [Signal::SIGTERM, Signal::SIGINT] {
+        let Some(mut command) = unshare_pids("as_process_1_a_second_signal_shows_in_the_exit_status") else { return };
+        let mut process = Process::spawn(command.arg(program()).args(["--listen", "127.0.0.1:0"]));
+        let server = child_of(process.pid());
         let stream = connect(process.address);
         echo(&stream, b"here to stay");
-        kill(server, Signal::SIGTERM).expect("the server is running");
-        eventually("the drain begins", || TcpStream::connect(process.address).is_err().then_some(()));
-        kill(server, signal).expect("the server is running");
-        assert_eq!(process.wait().code(), Some(128 + signal as i32), "{signal}");
+        signal(server, Signal::SIGTERM);
+        wait_until("the drain begins", || TcpStream::connect(process.address).is_err());
+        signal(server, second);
+        assert_eq!(process.wait().code(), Some(128 + second as i32), "{second}");
     }
 }
 
@@ -146,25 +128,20 @@ fn limit_address_space(process: &Process, limit: &str) {
 
 /// Lets a server have no more memory than it has.
 fn take_memory_from(process: &Process) {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).expect("proc(5)");
-    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("proc(5)");
-    let kilobytes: u64 = size.trim().trim_end_matches(" kB").parse().expect("a number");
-    limit_address_space(process, &(kilobytes * 1024).to_string());
+    limit_address_space(process, &proc::address_space_bytes(process.pid()).to_string());
 }
 
 fn without_memory_for_a_connection_the_client_waits_and_is_then_served(server: Server) {
-    let process = Process::start(server, &[]).expect("it was built");
+    let process = Process::start(server, &[]).expect("it was compiled");
     take_memory_from(&process);
     let mut stream = connect(process.address);
     stream.write_all(b"patience").expect("send");
     stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
-    let error = stream.read(&mut [0; 8]).expect_err("there is no memory for it");
+    let error = stream.read_exact(&mut [0; 8]).expect_err("there is no memory for it");
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
     limit_address_space(&process, "unlimited");
-    stream.set_read_timeout(Some(crate::support::PATIENCE)).expect("a timeout");
-    let mut back = [0; 8];
-    stream.read_exact(&mut back).expect("the echo");
-    assert_eq!(&back, b"patience");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    assert_eq!(receive(&stream, 8), b"patience");
     drop(stream);
     process.terminate();
 }
@@ -172,7 +149,7 @@ fn without_memory_for_a_connection_the_client_waits_and_is_then_served(server: S
 fn without_memory_for_an_outbox_one_connection_is_reset_and_the_others_are_served(server: Server) {
     // The C library has 132 KiB for the first connections, and an outbox takes up to 32 KiB of that.
     const CLIENTS: usize = 40;
-    let mut process = Process::start(server, &["--drain-timeout", "0s"]).expect("it was built");
+    let mut process = Process::start(server, &["--drain-timeout", "0s"]).expect("it was compiled");
     let other = connect(process.address);
     echo(&other, b"here");
     let streams: Vec<_> = (0..CLIENTS).map(|_| connect(process.address)).collect();

@@ -1,24 +1,19 @@
-//! The command line, as its users meet it: what it says, what it refuses, and with which status.
+//! The command line: what it prints, what it refuses, and its exit status.
 
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::Signal;
+
 use crate::for_both_servers;
-use crate::support::client::{connect, echo, finish, read_to_fin, reset};
-use crate::support::{Killed, Process, Server, eventually, run, skip};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use crate::process_1::{child_of, unshare_pids};
+use crate::support::client::{connect, echo, finish, free_address, read_to_fin, reset};
+use crate::support::{
+    PROGRAM, Process, Program, Server, announced, edgecho, eventually, proc, run, signal, skip, wait_until,
+};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_edgecho");
-
-fn edgecho(arguments: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
-    command.args(arguments);
-    command
-}
-
-/// Runs a command that must fail, and gives what it said on stderr: never a panic, and never without a reason.
+/// Runs a command that must fail with a reason and without a panic, and returns its stderr.
 fn refused(command: &mut Command, status: i32) -> String {
     let (ended, stdout, stderr) = run(command);
     assert_eq!(ended.code(), Some(status), "{stderr}");
@@ -37,6 +32,20 @@ fn help_names_every_flag_its_default_and_its_environment_variable() {
     }
     for word in ["--verbose", "EDGECHO_VERBOSE", "--quiet", "EDGECHO_QUIET", "--log", "EDGECHO_LOG"] {
         assert!(help.contains(word), "{word} is missing:\n{help}");
+    }
+}
+
+#[test]
+fn short_help_is_a_list_and_long_help_explains_and_ends_with_examples() {
+    for command in ["serve", "ping", "flood", "send"] {
+        let (status, short, _) = run(&mut edgecho(&[command, "-h"]));
+        assert!(status.success() && short.lines().count() <= 70, "{command}:\n{short}");
+        assert!(!short.contains("EDGECHO_"), "{short}");
+        let (status, long, _) = run(&mut edgecho(&[command, "--help"]));
+        assert!(status.success() && long.lines().count() > short.lines().count(), "{command}:\n{long}");
+        let (_, examples) = long.split_once("\nExamples:\n").expect("examples");
+        assert!(long.contains("\nExit status:\n") && examples.contains(&format!("edgecho {command} ")), "{long}");
+        assert!(long.lines().all(|line| line.chars().count() <= 100), "{long}");
     }
 }
 
@@ -119,7 +128,7 @@ fn the_environment_stands_in_for_flags_and_flags_win() {
     let mut process = Process::spawn(&mut command);
     assert_eq!(process.address.ip().to_string(), "127.0.0.1");
     drop(connect(process.address));
-    eventually("debug lines", || process.stderr().contains("opened").then_some(()));
+    wait_until("debug lines", || process.stderr().contains("opened"));
     process.signal(Signal::SIGTERM);
     assert!(process.wait().success());
 
@@ -130,20 +139,17 @@ fn the_environment_stands_in_for_flags_and_flags_win() {
     process.terminate();
 }
 
-/// Starts a server whose whole stdout is wanted, and gives the addresses that it announces.
-fn announced(arguments: &[&str], count: usize) -> (Killed, Vec<SocketAddr>) {
-    use std::io::BufRead;
-    let mut child = Killed(edgecho(&["serve"]).args(arguments).stdout(Stdio::piped()).spawn().expect("the program"));
-    let lines = std::io::BufReader::new(child.0.stdout.take().expect("piped")).lines();
-    let address = |line: String| line.strip_prefix("listening on ").expect("an announcement").parse().expect("an address");
-    let addresses = lines.take(count).map(|line| address(line.expect("a line"))).collect();
+/// Starts a server, and returns the first `count` addresses that it announces.
+fn serve(arguments: &[&str], count: usize) -> (Program, Vec<SocketAddr>) {
+    let mut child = Program::spawn(edgecho(&["serve"]).args(arguments).stdout(Stdio::piped()));
+    let lines = child.take_lines().lines().take(count);
+    let addresses = lines.map(|line| announced(&line.expect("a line")).expect("an announcement")).collect();
     (child, addresses)
 }
 
 #[test]
 fn several_addresses_of_both_families_are_served_by_one_loop() {
-    let (child, addresses) =
-        announced(&["-q", "--listen", "127.0.0.1:0", "--listen", "127.0.0.2:0", "--listen", "[::1]:0"], 3);
+    let (child, addresses) = serve(&["-q", "--listen", "127.0.0.1:0", "--listen", "127.0.0.2:0", "--listen", "[::1]:0"], 3);
     assert!(addresses[2].is_ipv6() && addresses.iter().all(|address| address.port() != 0), "{addresses:?}");
     let streams: Vec<_> = addresses.iter().map(|&address| connect(address)).collect();
     for stream in streams.iter().rev() {
@@ -155,15 +161,15 @@ fn several_addresses_of_both_families_are_served_by_one_loop() {
 
 #[test]
 fn a_name_may_stand_for_an_address() {
-    let (child, addresses) = announced(&["-q", "--listen", "localhost:0"], 1);
+    let (child, addresses) = serve(&["-q", "--listen", "localhost:0"], 1);
     assert!(addresses[0].ip().is_loopback());
     echo(&connect(addresses[0]), b"hello, localhost");
     drop(child);
 }
 
 #[test]
-fn log_lines_say_who_came_how_much_and_why_it_ended() {
-    let mut process = Process::start(Server::Rust, &["-v"]).expect("the program");
+fn log_lines_name_the_peer_the_bytes_and_the_reason() {
+    let mut process = Process::rust(&["-v"]);
     let stream = connect(process.address);
     let peer = stream.local_addr().expect("an address");
     echo(&stream, b"hello");
@@ -172,7 +178,7 @@ fn log_lines_say_who_came_how_much_and_why_it_ended() {
     let other = connect(process.address);
     echo(&other, b"bye");
     reset(other);
-    eventually("two lines of a close", || (process.stderr().matches("closed: ").count() == 2).then_some(()));
+    wait_until("two lines of a close", || process.stderr().matches("closed: ").count() == 2);
     process.signal(Signal::SIGTERM);
     assert!(process.wait().success());
     let log = process.stderr();
@@ -181,14 +187,14 @@ fn log_lines_say_who_came_how_much_and_why_it_ended() {
         log.contains(&format!("DEBUG closed: the peer closed peer={peer} received_bytes=5 sent_bytes=5 lasted_ms=")),
         "{log}"
     );
-    assert!(log.contains("closed: Connection reset by peer (os error 104): the peer ended it with a reset"), "{log}");
+    assert!(log.contains("closed: Connection reset by peer (os error 104): the peer reset the connection"), "{log}");
     assert!(log.contains("INFO SIGTERM: draining"), "{log}");
 }
 
 #[test]
 fn quiet_is_quiet_and_the_default_does_not_grow_with_the_number_of_connections() {
     for (arguments, lines) in [(&["-q"] as &[_], 0), (&[], 2)] {
-        let mut process = Process::start(Server::Rust, arguments).expect("the program");
+        let mut process = Process::rust(arguments);
         for _ in 0..20 {
             drop(connect(process.address));
         }
@@ -203,14 +209,14 @@ fn out_of_descriptors_is_said_once_not_each_time() {
     // A descriptor that was inherited above the server's own: the server cannot know of it, and runs out one short of its limit.
     let process = Process::start_after(Server::Rust, "ulimit -n 16; exec 9</dev/null", &[]).expect("the program");
     let clients: Vec<_> = (0..40).map(|_| connect(process.address)).collect();
-    eventually("a warning", || process.stderr().contains("Too many open files").then_some(()));
+    wait_until("a warning", || process.stderr().contains("Too many open files"));
     // Each that leaves makes the server try again, take one in, and run out again.
     let served = 16 - process.descriptors_below(16).min(16);
     assert_eq!(served, 0, "all places are taken");
     for client in clients {
         drop(client);
     }
-    eventually("all have left", || (process.descriptors_below(16) < 16).then_some(()));
+    wait_until("all have left", || process.descriptors_below(16) < 16);
     assert_eq!(process.stderr().matches("Too many open files").count(), 1, "{}", process.stderr());
     process.terminate();
 }
@@ -218,28 +224,19 @@ fn out_of_descriptors_is_said_once_not_each_time() {
 #[test]
 fn nobody_reading_its_output_does_not_stop_the_server() {
     let mut command = edgecho(&["serve", "--listen", "127.0.0.1:0", "-v"]);
-    let mut child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program"));
-    let address = {
-        use std::io::BufRead;
-        let mut line = String::new();
-        std::io::BufReader::new(child.0.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
-        line.trim().strip_prefix("listening on ").expect("an announcement").parse::<SocketAddr>().expect("an address")
-    };
-    drop(child.0.stderr.take()); // and every log line from here on is a broken pipe
+    let mut process = Process::spawn_without_reader(command.stderr(Stdio::piped()));
+    drop(process.take_stderr()); // from here on, every log line fails with a broken pipe
     for _ in 0..5 {
-        echo(&connect(address), b"still there?");
+        echo(&connect(process.address), b"still there?");
     }
-    drop(child);
 }
 
 #[test]
 fn a_stdout_that_takes_nothing_is_a_warning_not_the_end() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
-    let free = TcpListener::bind("127.77.0.1:0").expect("a port"); // where no other test looks for a port
-    let address = free.local_addr().expect("an address");
-    drop(free);
+    let address = free_address();
     let mut command = edgecho(&["serve", "--listen", &address.to_string(), "-qq"]);
-    let child = Killed(command.stdout(full).spawn().expect("the program"));
+    let child = Program::spawn(command.stdout(full));
     let mut stream = eventually("it listens", || TcpStream::connect(address).ok());
     stream.write_all(b"hello").expect("send");
     finish(&stream);
@@ -249,9 +246,8 @@ fn a_stdout_that_takes_nothing_is_a_warning_not_the_end() {
 
 #[test]
 fn a_frame_that_would_not_fit_into_the_memory_limit_is_refused() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_edgecho"));
-    command.args(["serve", "--protocol", "frame", "--max-frame", "16MiB", "--memory-limit", "1MiB"]);
-    let (status, _, stderr) = run(&mut command);
+    let arguments = ["serve", "--protocol", "frame", "--max-frame", "16MiB", "--memory-limit", "1MiB"];
+    let (status, _, stderr) = run(&mut edgecho(&arguments));
     assert_eq!(status.code(), Some(2), "{stderr}");
     assert_eq!(stderr, "error: --max-frame 16.0 MiB is more than --memory-limit 1.0 MiB\n");
 }
@@ -286,7 +282,7 @@ fn a_network_interface_without_a_name_is_refused() {
     refused(edgecho(&["serve", "--listen", "127.0.0.1:0"]).env("EDGECHO_BIND_DEVICE", ""), 2);
 }
 
-/// A server that sends these bytes to whoever comes, and closes.
+/// Starts a server that sends these bytes to each client, and closes.
 fn say_to_all(bytes: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -314,40 +310,18 @@ fn control_characters_of_a_server_never_reach_the_terminal_of_send() {
     assert_eq!(shown, "\\x1b]0;a title\\x07, a tab\t, grün, \\u{9b}31m, \\xff\r\n");
 }
 
-/// unshare(1), to run a program as process 1 of a PID namespace, as in a container. None where that is not possible.
-fn as_process_1(test: &str) -> Option<Command> {
-    let mut command = Command::new("unshare");
-    if !nix::unistd::geteuid().is_root() {
-        command.args(["--user", "--map-root-user"]);
-    }
-    command.args(["--fork", "--pid", "--mount-proc", "--kill-child"]);
-    let is_possible =
-        Command::new("unshare").args(command.get_args()).arg("true").status().is_ok_and(|status| status.success());
-    if !is_possible {
-        skip(test, "this host lets us have no PID namespace");
-    }
-    is_possible.then_some(command)
-}
-
-/// The number that the one child of a process has outside of its namespace.
-fn child_of(pid: u32) -> Pid {
-    let path = format!("/proc/{pid}/task/{pid}/children");
-    let child = eventually("a child", || std::fs::read_to_string(&path).ok()?.trim().parse().ok());
-    Pid::from_raw(child)
-}
-
 fn as_process_1_a_second_signal_ends_with_its_status(server: Server) {
-    for (signal, status) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
-        let Some(mut command) = as_process_1("as_process_1_a_second_signal_ends_with_its_status") else { return };
+    for (number, status) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
+        let Some(mut command) = unshare_pids("as_process_1_a_second_signal_ends_with_its_status") else { return };
         let (program, arguments) = server.program().expect("it was built");
         let mut process = Process::spawn(command.arg(program).args(arguments).args(["--drain-timeout", "60s"]));
         let pid = child_of(process.pid());
         let stream = connect(process.address);
         echo(&stream, b"here to stay");
-        kill(pid, signal).expect("the server is running");
-        eventually("the drain", || TcpStream::connect(process.address).is_err().then_some(()));
-        kill(pid, signal).expect("the server is running");
-        assert_eq!(process.wait().code(), Some(status), "{signal}: {}", process.stderr());
+        signal(pid, number);
+        wait_until("the drain", || TcpStream::connect(process.address).is_err());
+        signal(pid, number);
+        assert_eq!(process.wait().code(), Some(status), "{number}: {}", process.stderr());
     }
 }
 
@@ -355,25 +329,22 @@ for_both_servers!(as_process_1_a_second_signal_ends_with_its_status);
 
 #[test]
 fn as_process_1_a_second_signal_ends_flood_with_its_status() {
-    let Some(mut command) = as_process_1("as_process_1_a_second_signal_ends_flood_with_its_status") else { return };
+    let Some(mut command) = unshare_pids("as_process_1_a_second_signal_ends_flood_with_its_status") else { return };
     // Nobody answers: after the first signal, flood waits for what it has sent.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = silent.local_addr().expect("an address").to_string();
     command.args([PROGRAM, "flood", "--no-handshake", "-c", "1", "-d", "60s", "--timeout", "60s", &address]);
-    let mut child =
-        Killed(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("unshare"));
+    let mut child = Program::spawn(command.stdout(Stdio::null()).stderr(Stdio::null()));
     let (stream, _) = silent.accept().expect("a connection");
-    let pid = child_of(child.0.id());
+    let pid = child_of(child.pid());
     let has = |set: &str, signal: Signal| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("proc(5)");
-        let signals = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(":\t")).expect("a set of signals");
-        u64::from_str_radix(signals, 16).expect("a set of signals") & (1 << (signal as i32 - 1)) != 0
+        let signals = proc::status_field(pid, set).expect("a set of signals");
+        u64::from_str_radix(&signals, 16).expect("a set of signals") & (1 << (signal as i32 - 1)) != 0
     };
-    eventually("handlers", || has("SigCgt", Signal::SIGTERM).then_some(()));
-    kill(pid, Signal::SIGINT).expect("flood is running");
-    eventually("the first signal is taken", || (!has("ShdPnd", Signal::SIGINT)).then_some(()));
-    kill(pid, Signal::SIGINT).expect("flood is running");
-    let status = eventually("flood ends", || child.0.try_wait().expect("our own child"));
-    assert_eq!(status.code(), Some(130));
+    wait_until("handlers", || has("SigCgt", Signal::SIGTERM));
+    signal(pid, Signal::SIGINT);
+    wait_until("the first signal is taken", || !has("ShdPnd", Signal::SIGINT));
+    signal(pid, Signal::SIGINT);
+    assert_eq!(child.wait().code(), Some(130));
     drop(stream);
 }

@@ -1,28 +1,29 @@
-//! What both servers promise about signals: the drain, its deadline, and the second signal. Every test here runs against the
-//! Rust server and against the C reference.
+//! Signals: the drain, its deadline, and the second signal. Each test runs against the Rust server and the C reference.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
-use crate::for_both_servers;
-use crate::support::client::{assert_same, connect, echo, finish, pattern, read_to_fin, stuff};
-use crate::support::{Process, Server, eventually, raise_descriptor_limit};
 use nix::sys::signal::Signal;
-use socket2::{Domain, Socket, Type};
+
+use crate::for_both_servers;
+use crate::support::client::{
+    assert_same, connect, connect_with_receive_buffer, echo, finish, pattern, read_to_fin, receive, stuff,
+};
+use crate::support::{Process, Server, pause, raise_descriptor_limit, wait_until};
 
 for_both_servers!(
     each_signal_ends_an_idle_server,
     sighup_drains,
     a_sighup_that_was_ignored_from_the_start_stays_ignored,
     sixty_clients_with_1_mib_in_flight_get_every_byte_then_fin,
-    who_is_in_the_accept_queue_at_the_signal_is_served,
-    who_is_connected_is_served_as_before_during_a_drain,
+    clients_in_the_accept_queue_at_the_signal_are_served,
+    connected_clients_are_served_as_before_during_a_drain,
     nobody_can_connect_once_a_drain_has_begun,
     the_deadline_flushes_then_sends_fin,
     the_deadline_discards_what_still_comes_without_a_reset,
-    who_never_reads_is_cut_off_and_the_status_says_so,
+    a_client_that_never_reads_is_cut_off_and_the_status_says_so,
     a_second_signal_ends_at_once,
     a_drain_without_time_still_closes_in_order,
     a_pause_longer_than_the_drain_timeout_discards_nothing,
@@ -36,7 +37,7 @@ for_both_servers!(
 );
 
 fn start(server: Server, arguments: &[&str]) -> Process {
-    Process::start(server, arguments).expect("it was built")
+    Process::start(server, arguments).expect("it was compiled")
 }
 
 fn each_signal_ends_an_idle_server(server: Server) {
@@ -60,7 +61,7 @@ fn sighup_drains(server: Server) {
 
 /// As under nohup(1).
 fn a_sighup_that_was_ignored_from_the_start_stays_ignored(server: Server) {
-    let process = Process::start_after(server, "trap '' HUP", &["--drain-timeout", "20s"]).expect("it was built");
+    let process = Process::start_after(server, "trap '' HUP", &["--drain-timeout", "20s"]).expect("it was compiled");
     let stream = connect(process.address);
     echo(&stream, b"before");
     process.signal(Signal::SIGHUP);
@@ -79,7 +80,7 @@ fn sixty_clients_with_1_mib_in_flight_get_every_byte_then_fin(server: Server) {
                 let mut stream = stream;
                 let bytes = pattern(seed, 1 << 20);
                 stream.write_all(&bytes).expect("send");
-                // Half of them say that they are done, half wait for the server to.
+                // Half of the clients send a FIN first, half wait for the server's.
                 if seed % 2 == 0 {
                     finish(stream);
                 }
@@ -97,7 +98,7 @@ fn finish_if_open(stream: &TcpStream) {
     let _ = stream.shutdown(std::net::Shutdown::Write);
 }
 
-fn who_is_in_the_accept_queue_at_the_signal_is_served(server: Server) {
+fn clients_in_the_accept_queue_at_the_signal_are_served(server: Server) {
     let mut process = start(server, &[]);
     process.freeze();
     let streams: Vec<_> = (0..100).map(|_| connect(process.address)).collect();
@@ -114,7 +115,7 @@ fn who_is_in_the_accept_queue_at_the_signal_is_served(server: Server) {
     assert_eq!(process.wait().code(), Some(0), "{}", process.stderr());
 }
 
-fn who_is_connected_is_served_as_before_during_a_drain(server: Server) {
+fn connected_clients_are_served_as_before_during_a_drain(server: Server) {
     let mut process = start(server, &["--drain-timeout", "20s"]);
     let stream = connect(process.address);
     echo(&stream, b"before");
@@ -126,7 +127,7 @@ fn who_is_connected_is_served_as_before_during_a_drain(server: Server) {
     drop(stream);
     let start = Instant::now();
     assert_eq!(process.wait().code(), Some(0));
-    assert!(start.elapsed() < Duration::from_secs(10), "it waited for the deadline though all had left");
+    assert!(start.elapsed() < Duration::from_secs(15), "it waited for the deadline though all had left");
 }
 
 fn nobody_can_connect_once_a_drain_has_begun(server: Server) {
@@ -141,19 +142,19 @@ fn nobody_can_connect_once_a_drain_has_begun(server: Server) {
     assert_eq!(process.wait().code(), Some(0));
 }
 
-/// Waits until the listener has closed. A connection that comes before is reset or served, and closed here at once.
+/// Waits until the listener has closed. Until then, the server resets or serves the connections made here, which are closed at once.
 fn refused(process: &Process) {
-    eventually("the listener closes", || TcpStream::connect(process.address).is_err().then_some(()));
+    wait_until("the listener closes", || TcpStream::connect(process.address).is_err());
 }
 
 fn the_deadline_flushes_then_sends_fin(server: Server) {
     let mut process = start(server, &["--drain-timeout", "100ms"]);
-    let stream = connect(process.address);
+    let stream = connect_with_receive_buffer(process.address, 256 << 10);
     let bytes = pattern(1, 8 << 20);
     let sent = stuff(&stream, &bytes);
     process.signal(Signal::SIGTERM);
     refused(&process);
-    // What was echoed until the deadline comes, a prefix of what was sent, and a FIN behind it: no reset.
+    // The client gets what was echoed until the deadline, a prefix of what it sent, and then a FIN, not a reset.
     let back = read_to_fin(&stream);
     assert!(back.len() >= 32 * 1024 && back.len() <= sent, "{} of {sent} bytes", back.len());
     assert_same(&back, &bytes[..back.len()]);
@@ -161,7 +162,8 @@ fn the_deadline_flushes_then_sends_fin(server: Server) {
     assert_eq!(process.wait().code(), Some(0), "{}", process.stderr());
 }
 
-/// Our FIN is out, and the peer sends on: it is read and discarded, for closing with bytes unread would send a reset.
+/// After the server's FIN the peer goes on sending. The server reads and discards that: closing with unread bytes would send a reset
+/// (RFC 9293, section 3.10.4).
 fn the_deadline_discards_what_still_comes_without_a_reset(server: Server) {
     let mut process = start(server, &["--drain-timeout", "0s"]);
     let stream = connect(process.address);
@@ -176,9 +178,9 @@ fn the_deadline_discards_what_still_comes_without_a_reset(server: Server) {
     assert_eq!(process.wait().code(), Some(0), "{}", process.stderr());
 }
 
-fn who_never_reads_is_cut_off_and_the_status_says_so(server: Server) {
+fn a_client_that_never_reads_is_cut_off_and_the_status_says_so(server: Server) {
     let mut process = start(server, &["--drain-timeout", "0s"]);
-    let stream = connect(process.address);
+    let stream = connect_with_receive_buffer(process.address, 256 << 10);
     stuff(&stream, &pattern(1, 16 << 20));
     process.signal(Signal::SIGTERM);
     assert_eq!(process.wait().code(), Some(1));
@@ -213,24 +215,29 @@ fn a_drain_without_time_still_closes_in_order(server: Server) {
     assert_eq!(process.wait().code(), Some(0), "{}", process.stderr());
 }
 
-/// The clock jumps past the deadline while the bytes that came before are still unread. They are from more clients than one call of
-/// epoll_wait(2) tells of.
+/// The deadline passes while the server is stopped with bytes unread, from more clients than one call of epoll_wait(2) reports.
 fn a_pause_longer_than_the_drain_timeout_discards_nothing(server: Server) {
-    const TIMEOUT: Duration = Duration::from_millis(600);
     raise_descriptor_limit();
-    let mut process = start(server, &["--drain-timeout", "600ms"]);
-    let streams: Vec<_> = (0..600).map(|_| connect(process.address)).collect();
-    for stream in &streams {
-        echo(stream, b"here");
-    }
-    process.signal(Signal::SIGTERM);
-    refused(&process);
-    process.freeze();
+    // On a busy machine the pause may begin after the deadline. Then the test is repeated with a longer timeout.
+    let begin = |timeout: Duration| {
+        let process = start(server, &["--drain-timeout", &format!("{}ms", timeout.as_millis())]);
+        let streams: Vec<_> = (0..600).map(|_| connect(process.address)).collect();
+        for stream in &streams {
+            echo(stream, b"here");
+        }
+        let begun = Instant::now();
+        process.signal(Signal::SIGTERM);
+        refused(&process);
+        process.freeze();
+        (begun.elapsed() < timeout / 2).then_some((process, streams, timeout))
+    };
+    let (mut process, streams, timeout) =
+        [300, 2_000, 20_000].into_iter().find_map(|millis| begin(Duration::from_millis(millis))).expect("a pause in time");
     for (seed, stream) in (0..).zip(&streams) {
         let mut stream = stream;
         stream.write_all(&pattern(seed, 1_000)).expect("send");
     }
-    std::thread::park_timeout(TIMEOUT); // the pause itself
+    pause(timeout); // the pause itself
     process.thaw();
     for (seed, stream) in (0..).zip(&streams) {
         assert_same(&read_to_fin(stream), &pattern(seed, 1_000));
@@ -239,43 +246,43 @@ fn a_pause_longer_than_the_drain_timeout_discards_nothing(server: Server) {
     assert_eq!(process.wait().code(), Some(0), "{}", process.stderr());
 }
 
-/// The server is stopped for longer than it gives clients to take their last bytes.
+/// The server is stopped for longer than the two seconds in which clients may receive their last bytes.
 fn a_pause_does_not_count_against_clients_that_are_being_closed(server: Server) {
     let mut process = start(server, &["--drain-timeout", "0s"]);
-    let (stalled, finished) = (connect(process.address), connect(process.address));
+    let (stalled, finished) = (connect_with_receive_buffer(process.address, 256 << 10), connect(process.address));
     let bytes = pattern(1, 16 << 20);
     let sent = stuff(&stalled, &bytes);
     echo(&finished, b"here");
     process.signal(Signal::SIGTERM);
     assert_eq!(read_to_fin(&finished), b""); // all are being closed
     process.freeze();
-    std::thread::park_timeout(Duration::from_millis(3_200)); // the pause itself
+    pause(Duration::from_millis(2_200)); // the pause itself
     process.thaw();
     let back = read_to_fin(&stalled);
     assert!(back.len() <= sent);
     assert_same(&back, &bytes[..back.len()]);
     drop((stalled, finished));
-    // No reset: the client has all that was pending. What the server had not read by then is lost, and the status says so.
+    // The client has all that was pending, and no reset. What the server had not read is lost, and the status says so.
     assert_eq!(process.wait().code(), Some(i32::from(back.len() < sent)), "{}", process.stderr());
 }
 
-/// The drain's time is up while the server still holds back what it has been sent in time.
+/// At the deadline the server has not read all that the client sent in time.
 fn input_that_is_discarded_at_the_deadline_counts_as_aborted(server: Server) {
     let mut process = start(server, &["--drain-timeout", "0s"]);
-    let stalled = connect(process.address);
+    let stalled = connect_with_receive_buffer(process.address, 256 << 10);
     let sent = stuff(&stalled, &pattern(1, 16 << 20));
     process.signal(Signal::SIGTERM);
-    refused(&process); // the time is up
+    refused(&process); // the deadline has passed
     let back = read_to_fin(&stalled);
     assert!(back.len() < sent, "all came back, and the test shows nothing");
     drop(stalled);
     assert_eq!(process.wait().code(), Some(1), "{}", process.stderr());
 }
 
-/// Starts a server that has no descriptor left: some clients are connected, and as many wait in its accept queue, with a line sent.
+/// Starts a server that has no descriptor left: some clients are connected, and as many have sent a line and wait in the accept queue.
 fn start_at_the_descriptor_limit(server: Server, arguments: &[&str]) -> (Process, Vec<TcpStream>, Vec<TcpStream>) {
     const LIMIT: u32 = 16;
-    let process = Process::start_after(server, &format!("ulimit -n {LIMIT}"), arguments).expect("it was built");
+    let process = Process::start_after(server, &format!("ulimit -n {LIMIT}"), arguments).expect("it was compiled");
     let places = LIMIT as usize - process.descriptors_below(LIMIT);
     let connected: Vec<_> = (0..places).map(|_| connect(process.address)).collect();
     for stream in &connected {
@@ -295,10 +302,8 @@ fn a_drain_at_the_descriptor_limit_serves_the_queue_and_no_newcomer(server: Serv
     let is_shut_out = || TcpStream::connect_timeout(&process.address, Duration::from_millis(100)).is_err();
     assert!((0..300).any(|_| is_shut_out()), "newcomers still join the queue that is being emptied");
     drop(connected);
-    for mut stream in &queued {
-        let mut back = [0; 10];
-        stream.read_exact(&mut back).expect("the echo");
-        assert_eq!(&back, b"let me in\n");
+    for stream in &queued {
+        assert_eq!(receive(stream, 10), b"let me in\n");
         echo(stream, b"and more");
     }
     drop(queued);
@@ -330,18 +335,10 @@ fn clients_still_queued_at_the_cut_off_count_as_aborted(server: Server) {
     }
 }
 
-/// Connects with a receive buffer that holds no more than a few kilobytes.
-fn connect_with_little_room(address: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.set_recv_buffer_size(4096).expect("SO_RCVBUF");
-    socket.connect(&address.into()).expect("connect");
-    socket.into()
-}
-
-/// The kernel has taken the whole echo from the server, and cannot deliver it.
+/// The kernel has taken the whole echo from the server, and the client has no room for it.
 fn an_echo_that_is_not_acknowledged_counts_as_aborted_at_the_cut_off(server: Server) {
     let mut process = start(server, &["--drain-timeout", "0s"]);
-    let mut stream = connect_with_little_room(process.address);
+    let mut stream = connect_with_receive_buffer(process.address, 4096);
     stream.write_all(&pattern(1, 30_000)).expect("send");
     process.signal(Signal::SIGTERM);
     assert_eq!(process.wait().code(), Some(1), "{}", process.stderr());

@@ -1,6 +1,8 @@
-//! The integration tests, one module per subject, in one program: the program is linked once.
+//! The integration tests: one program, with a module per subject.
+//!
+//! A test that needs a process of its own, with its own limits, signals or descriptors, starts one: `support` and `strace`.
 
-#![allow(missing_docs, reason = "not part of the crate")]
+#![allow(unreachable_pub, reason = "a test program has no API")]
 
 mod abi;
 mod c_reference;
@@ -18,5 +20,12 @@ mod ping;
 mod protocols;
 mod schedules;
 mod server_schedules;
+
+// Shared by several subjects
+mod faulty;
+mod process_1;
+mod schema;
+mod scratch;
 mod simulation;
+mod strace;
 mod support;

@@ -1,33 +1,33 @@
-//! `edgecho ping`, as its users meet it: against services that echo, and against those that do something else.
+//! `edgecho ping`, against services that echo and services that do not.
 
-use std::io::{BufRead, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
 use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::for_both_servers;
-use crate::support::faulty::{Wrong, serve};
-use crate::support::{Killed, Process, Server, assert_valid, eventually, run};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_edgecho");
+use crate::faulty::{Wrong, serve};
+use crate::for_both_servers;
+use crate::schema::assert_valid;
+use crate::support::client::free_address;
+use crate::support::{PROGRAM, Process, Program, Server, edgecho, pause, run};
 
 for_both_servers!(every_echo_comes_back_and_the_summary_says_so, the_servers_own_counters_agree);
 
-/// Pings, and gives the status, stdout and stderr.
+/// Pings, and returns the status, stdout and stderr.
 fn ping(target: SocketAddr, arguments: &[&str]) -> (ExitStatus, String, String) {
-    run(Command::new(PROGRAM).args(["ping", &target.to_string()]).args(arguments))
+    run(edgecho(&["ping", &target.to_string()]).args(arguments))
 }
 
-/// The same, for a service that does something wrong; gives the status and everything that was said.
+/// Pings a service that does something wrong, and returns the status, and stdout with stderr.
 fn ping_wrong(wrong: Wrong, arguments: &[&str]) -> (Option<i32>, String) {
     let (status, stdout, stderr) = ping(serve(wrong), arguments);
     (status.code(), stdout + &stderr)
 }
 
 fn every_echo_comes_back_and_the_summary_says_so(server: Server) {
-    let process = Process::start(server, &[]).expect("it was built");
+    let process = Process::start(server, &[]).expect("it was compiled");
     for (size, interval) in [("1", "0"), ("11", "0.001"), ("64", "5ms"), ("1MiB", "0")] {
         let (status, stdout, stderr) = ping(process.address, &["-c", "5", "-i", interval, "-s", size]);
         assert_eq!(status.code(), Some(0), "{stdout}{stderr}");
@@ -46,7 +46,7 @@ fn the_servers_own_counters_agree(server: Server) {
     if server == Server::C {
         return; // it counts nothing
     }
-    let mut process = Process::start(server, &["-v"]).expect("it was built");
+    let mut process = Process::start(server, &["-v"]).expect("it was compiled");
     ping(process.address, &["-c", "7", "-i", "0", "-s", "100"]);
     process.signal(Signal::SIGTERM);
     assert!(process.wait().success());
@@ -88,7 +88,7 @@ fn a_peer_that_closes_costs_what_was_on_its_way_and_is_called_again() {
 }
 
 #[test]
-fn who_is_no_echo_service_is_named() {
+fn a_service_that_does_not_echo_is_named() {
     for (wrong, words) in [
         (Wrong::Greets(b"220 mail.example ESMTP ready\r\n"), "an SMTP or FTP server"),
         (Wrong::Greets(b"SSH-2.0-OpenSSH_9.2p1\r\n"), "an SSH server"),
@@ -107,23 +107,17 @@ fn who_is_no_echo_service_is_named() {
 
 #[test]
 fn nobody_there_is_an_error_and_may_be_waited_for() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address");
-    drop(listener);
+    let address = free_address();
     let (status, _, stderr) = ping(address, &["-c", "1"]);
     assert_eq!(status.code(), Some(2));
     assert!(stderr.contains("connection refused: nothing listens there"), "{stderr}");
 
-    let mut command = Command::new(PROGRAM);
-    command.args(["ping", &address.to_string(), "-c", "2", "-i", "0", "--retry", "20"]);
-    let mut child = Killed(command.stdout(Stdio::piped()).spawn().expect("the program"));
-    let mut said = String::new();
-    let mut stdout = std::io::BufReader::new(child.0.stdout.take().expect("piped"));
-    while !said.contains("trying again") {
-        assert!(stdout.read_line(&mut said).expect("a line") > 0, "{said}");
-    }
-    let process = Process::spawn(Command::new(PROGRAM).args(["serve", "--listen", &address.to_string()]));
-    let status = eventually("it ends", || child.0.try_wait().expect("our own child"));
+    let mut command = edgecho(&["ping", &address.to_string(), "-c", "2", "-i", "0", "--retry", "100"]);
+    let mut child = Program::spawn(command.stdout(Stdio::piped()));
+    let mut stdout = child.take_lines();
+    let mut said = read_until("trying again", &mut stdout);
+    let process = Process::spawn(&mut edgecho(&["serve", "--listen", &address.to_string()]));
+    let status = child.wait();
     stdout.read_to_string(&mut said).expect("text");
     assert_eq!(status.code(), Some(0), "{said}");
     assert!(said.contains("2 sent, 2 received"), "{said}");
@@ -132,32 +126,21 @@ fn nobody_there_is_an_error_and_may_be_waited_for() {
 
 #[test]
 fn ctrl_c_ends_with_the_summary_and_sigquit_shows_it_on_the_way() {
-    let process = Process::start(Server::Rust, &[]).expect("the program");
-    let mut command = Command::new(PROGRAM);
-    command.args(["ping", &process.address.to_string(), "-i", "10ms"]);
-    let mut child = Killed(command.stdout(Stdio::piped()).spawn().expect("the program"));
-    let mut stdout = std::io::BufReader::new(child.0.stdout.take().expect("piped"));
-    let mut said = String::new();
-    let mut until = |words: &str, said: &mut String| {
-        while !said.contains(words) {
-            assert!(stdout.read_line(said).expect("a line") > 0, "{said}");
-        }
-    };
-    let pid = Pid::from_raw(child.0.id() as i32);
-    until("seq=3", &mut said);
-    kill(pid, Signal::SIGQUIT).expect("it is running");
-    until("rtt p50", &mut said);
-    said.clear();
-    kill(pid, Signal::SIGINT).expect("it is running");
-    until("ping statistics", &mut said);
-    let status = eventually("it ends", || child.0.try_wait().expect("our own child"));
+    let process = Process::rust(&[]);
+    let (mut child, mut stdout) = endless_ping(&process, &[]);
+    read_until("seq=3", &mut stdout);
+    child.signal(Signal::SIGQUIT);
+    read_until("rtt p50", &mut stdout);
+    child.signal(Signal::SIGINT);
+    read_until("ping statistics", &mut stdout);
+    let status = child.wait();
     assert_eq!(status.code(), Some(0));
     process.terminate();
 }
 
 #[test]
 fn pings_keep_their_interval() {
-    let process = Process::start(Server::Rust, &[]).expect("the program");
+    let process = Process::rust(&[]);
     let start = Instant::now();
     let (status, _, _) = ping(process.address, &["-c", "11", "-i", "20ms"]);
     assert_eq!(status.code(), Some(0));
@@ -167,7 +150,7 @@ fn pings_keep_their_interval() {
 
 #[test]
 fn timestamps_and_sizes_are_checked() {
-    let process = Process::start(Server::Rust, &[]).expect("the program");
+    let process = Process::rust(&[]);
     let (_, stdout, _) = ping(process.address, &["-c", "1", "-D"]);
     assert!(stdout.lines().take(2).all(|line| line.starts_with('[')), "{stdout}");
     for arguments in
@@ -181,7 +164,7 @@ fn timestamps_and_sizes_are_checked() {
 }
 
 #[test]
-fn each_line_of_json_is_what_the_readme_says() {
+fn each_line_of_json_is_what_the_schema_allows() {
     let mut seen = Vec::new();
     for wrong in [Wrong::Nothing, Wrong::Flips { at: 70 }, Wrong::Swallows { at: 64 }, Wrong::Closes { at: 96 }] {
         let (_, stdout, _) = ping(serve(wrong), &["-c", "3", "-i", "10ms", "-W", "0.1", "--json"]);
@@ -196,8 +179,8 @@ fn each_line_of_json_is_what_the_readme_says() {
 }
 
 #[test]
-fn a_reader_who_has_seen_enough_is_no_error() {
-    let process = Process::start(Server::Rust, &[]).expect("the program");
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let process = Process::rust(&[]);
     let script = format!("\"$0\" ping {} -i 1ms -c 200 | head -n 2; exit \"${{PIPESTATUS:-0}}\"", process.address);
     let (status, stdout, stderr) = run(Command::new("bash").args(["-c", &script, PROGRAM]));
     assert!(status.success(), "{stdout}{stderr}");
@@ -205,16 +188,14 @@ fn a_reader_who_has_seen_enough_is_no_error() {
     process.terminate();
 }
 
-/// A ping without end, and its stdout.
-fn endless_ping(process: &Process, arguments: &[&str]) -> (Killed, std::io::BufReader<ChildStdout>) {
-    let mut command = Command::new(PROGRAM);
-    command.args(["ping", &process.address.to_string(), "-i", "10ms"]).args(arguments);
-    let mut child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program"));
-    let stdout = std::io::BufReader::new(child.0.stdout.take().expect("piped"));
+/// Starts a ping without end, and returns its stdout, too.
+fn endless_ping(process: &Process, arguments: &[&str]) -> (Program, BufReader<ChildStdout>) {
+    let mut child = Program::piped(edgecho(&["ping", &process.address.to_string(), "-i", "10ms"]).args(arguments));
+    let stdout = child.take_lines();
     (child, stdout)
 }
 
-/// Reads lines up to one with `words`, and gives them all.
+/// Reads lines up to one with `words`, and returns them all.
 fn read_until(words: &str, stdout: &mut impl BufRead) -> String {
     let mut said = String::new();
     while !said.contains(words) {
@@ -225,43 +206,57 @@ fn read_until(words: &str, stdout: &mut impl BufRead) -> String {
 
 #[test]
 fn sigusr1_shows_the_summary_on_the_way_and_sighup_ends_with_it() {
-    let process = Process::start(Server::Rust, &[]).expect("the program");
+    let process = Process::rust(&[]);
     let (mut child, mut stdout) = endless_ping(&process, &[]);
-    let pid = Pid::from_raw(child.0.id() as i32);
     read_until("seq=3", &mut stdout);
-    kill(pid, Signal::SIGUSR1).expect("it is running");
+    child.signal(Signal::SIGUSR1);
     read_until("rtt p50", &mut stdout);
     read_until("seq=", &mut stdout);
-    kill(pid, Signal::SIGHUP).expect("it is running");
+    child.signal(Signal::SIGHUP);
     read_until("ping statistics", &mut stdout);
-    let status = eventually("it ends", || child.0.try_wait().expect("our own child"));
+    let status = child.wait();
     assert_eq!(status.code(), Some(0));
     process.terminate();
 }
 
 #[test]
+fn an_interim_summary_in_json_is_told_from_the_last() {
+    let process = Process::rust(&[]);
+    let (mut child, mut stdout) = endless_ping(&process, &["--json"]);
+    read_until("\"seq\":3,", &mut stdout);
+    for (signal, is_interim) in [(Signal::SIGUSR1, true), (Signal::SIGINT, false)] {
+        child.signal(signal);
+        let said = read_until("\"type\":\"summary\"", &mut stdout);
+        let line: serde_json::Value = serde_json::from_str(said.lines().last().expect("a line")).expect("JSON");
+        assert_valid(&line, "ping-line");
+        assert_eq!(line["interim"], is_interim, "{line}");
+    }
+    assert_eq!(child.wait().code(), Some(0));
+    process.terminate();
+}
+
+#[test]
 fn sighup_that_is_ignored_stays_ignored() {
-    let process = Process::start(Server::Rust, &[]).expect("the program");
+    let process = Process::rust(&[]);
     let mut command = Command::new("nohup");
     command.args([PROGRAM, "ping", &process.address.to_string(), "-i", "10ms"]);
-    let mut child = Killed(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("nohup"));
-    let mut stdout = std::io::BufReader::new(child.0.stdout.take().expect("piped"));
-    let pid = Pid::from_raw(child.0.id() as i32);
+    let mut child = Program::spawn(command.stdout(Stdio::piped()).stderr(Stdio::null()));
+    let mut stdout = child.take_lines();
     read_until("seq=3 ", &mut stdout);
-    kill(pid, Signal::SIGHUP).expect("it is running");
+    child.signal(Signal::SIGHUP);
     read_until("seq=20 ", &mut stdout);
-    kill(pid, Signal::SIGINT).expect("it is running");
+    child.signal(Signal::SIGINT);
     read_until("ping statistics", &mut stdout);
-    assert_eq!(eventually("it ends", || child.0.try_wait().expect("our own child")).code(), Some(0));
+    assert_eq!(child.wait().code(), Some(0));
     process.terminate();
 }
 
 #[test]
 fn quiet_prints_only_the_header_and_the_summary() {
-    let process = Process::start(Server::Rust, &[]).expect("the program");
+    let process = Process::rust(&[]);
     for arguments in [["ping", "-q"], ["-q", "ping"]] {
         let address = process.address.to_string();
-        let (status, stdout, stderr) = run(Command::new(PROGRAM).args(arguments).args([&address, "-c", "3", "-i", "0"]));
+        let (status, stdout, stderr) = run(edgecho(&arguments).args([&address, "-c", "3", "-i", "0"]));
         assert_eq!((status.code(), &stderr[..]), (Some(0), ""), "{stdout}");
         let lines: Vec<&str> = stdout.lines().collect();
         assert!(lines[0].starts_with("PING ") && lines[1].is_empty() && lines[2].starts_with("--- "), "{stdout}");
@@ -271,31 +266,28 @@ fn quiet_prints_only_the_header_and_the_summary() {
         ping(serve(Wrong::Swallows { at: 64 }), &["-q", "-c", "2", "-i", "10ms", "-W", "0.1", "--json"]);
     assert_eq!(status.code(), Some(1), "{stdout}");
     assert!(stdout.lines().count() == 1 && stdout.contains("\"type\":\"summary\""), "{stdout}");
-    // What is asked for is shown.
+    // Requested figures are printed all the same.
     let (mut child, mut stdout) = endless_ping(&process, &["-q"]);
-    let pid = Pid::from_raw(child.0.id() as i32);
     read_until("PING", &mut stdout);
     let mut figures = String::new();
     while !figures.contains("sent, ") || figures.contains(" 0 received") {
-        kill(pid, Signal::SIGQUIT).expect("it is running");
+        child.signal(Signal::SIGQUIT);
         figures = read_until("sent, ", &mut stdout);
     }
-    kill(pid, Signal::SIGINT).expect("it is running");
+    child.signal(Signal::SIGINT);
     read_until("ping statistics", &mut stdout);
-    assert_eq!(eventually("it ends", || child.0.try_wait().expect("our own child")).code(), Some(0));
+    assert_eq!(child.wait().code(), Some(0));
     process.terminate();
 }
 
 #[test]
 fn an_output_that_cannot_be_written_is_an_error() {
-    let process = Process::start(Server::Rust, &[]).expect("the program");
+    let process = Process::rust(&[]);
     for arguments in [&[] as &[_], &["--json"], &["-q"]] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
-        let mut command = Command::new(PROGRAM);
-        command.args(["ping", &process.address.to_string(), "-c", "3", "-i", "0"]).args(arguments).stdout(full);
-        let output = command.output().expect("the program");
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+        let mut command = edgecho(&["ping", &process.address.to_string(), "-c", "3", "-i", "0"]);
+        let (status, _, stderr) = Program::spawn(command.args(arguments).stdout(full).stderr(Stdio::piped())).finish();
+        assert_eq!(status.code(), Some(2), "{arguments:?}: {stderr}");
         assert!(stderr.contains("error: cannot write the report: No space left on device"), "{stderr}");
     }
     process.terminate();
@@ -303,18 +295,15 @@ fn an_output_that_cannot_be_written_is_an_error() {
 
 #[test]
 fn a_ping_that_was_stopped_reads_what_has_come_before_it_calls_it_lost() {
-    let mut command = Command::new(PROGRAM);
     let target = serve(Wrong::IsSlow { micros: 20_000 }).to_string();
-    command.args(["ping", &target, "-i", "0", "-c", "20", "-W", "100ms"]);
-    let mut child = Killed(command.stdout(Stdio::piped()).spawn().expect("the program"));
-    let mut stdout = std::io::BufReader::new(child.0.stdout.take().expect("piped"));
+    let mut command = edgecho(&["ping", &target, "-i", "0", "-c", "20", "-W", "400ms"]);
+    let mut child = Program::spawn(command.stdout(Stdio::piped()));
+    let mut stdout = child.take_lines();
     read_until("seq=3 ", &mut stdout);
-    let pid = Pid::from_raw(child.0.id() as i32);
-    kill(pid, Signal::SIGSTOP).expect("it is running");
-    eventually("it stands", || (crate::support::proc::state(child.0.id()) == 'T').then_some(()));
-    std::thread::park_timeout(Duration::from_millis(200)); // longer than the timeout
-    kill(pid, Signal::SIGCONT).expect("it stands");
+    child.freeze();
+    pause(Duration::from_millis(600)); // longer than the timeout
+    child.thaw();
     let said = read_until("ping statistics", &mut stdout);
     assert!(!said.contains("lost: not back") && said.contains("seq=20 "), "{said}");
-    assert_eq!(eventually("it ends", || child.0.try_wait().expect("our own child")).code(), Some(0), "{said}");
+    assert_eq!(child.wait().code(), Some(0), "{said}");
 }

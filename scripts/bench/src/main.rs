@@ -123,9 +123,10 @@ fn write(outcome: &Outcome, options: &Options) -> Result<()> {
         std::fs::write(path, report::chart(outcome)?)?;
     }
     if options.update_docs {
+        let (summary, chart) = (report::summary(outcome)?, report::chart(outcome)?);
         report::replace_table(Path::new("docs/performance.md"), &table)?;
-        report::replace_table(Path::new("README.md"), &report::summary(outcome)?)?;
-        std::fs::write("docs/performance.svg", report::chart(outcome)?)?;
+        report::replace_table(Path::new("README.md"), &summary)?;
+        std::fs::write("docs/performance.svg", chart)?;
         std::fs::write("docs/performance.json", &json)?;
     }
     print!("{table}");

@@ -10,7 +10,7 @@ use crate::work::{BEST_RATE_OF, WORKS, Work};
 
 /// Compare edgecho with other servers that do the same work
 #[derive(Debug, Parser)]
-#[command(name = "bench.sh")]
+#[command(name = "bench.sh", bin_name = "scripts/bench.sh")]
 pub struct Options {
     /// Measure the main rows once: less than 3 minutes. One round names no winner
     #[arg(long)]

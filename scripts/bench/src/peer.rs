@@ -32,7 +32,7 @@ enum Source {
 pub struct Peer {
     pub name: &'static str,
     source: Source,
-    /// What to install if it cannot be built.
+    /// Installation hint for a server that cannot be built.
     pub needs: &'static str,
     /// The maximum number of connections. Some servers start a process for each, or serve one after the other.
     pub most_connections: usize,

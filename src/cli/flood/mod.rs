@@ -1,5 +1,6 @@
 //! `edgecho flood`: runs a load from the flags, writes the reports, and turns the outcome into an exit status.
 
+mod errors;
 mod flags;
 mod output;
 mod plot;
@@ -81,7 +82,7 @@ fn measure(options: &Options, hdr: Option<&Output<'_>>, is_quiet: bool) -> Resul
     let mut watcher = Watcher::new(options, signals, bar, log.transpose()?);
     let outcome = flood::run(options, &mut watcher);
     let log_error = watcher.end();
-    Ok((outcome.map_err(|error| error.to_string())?, log_error))
+    Ok((outcome.map_err(|error| errors::describe(&error))?, log_error))
 }
 
 /// Returns the exit status of a run, and says on stderr why it is not 0.

@@ -209,7 +209,7 @@ impl<O: Original> Expected<'_, O> {
         received.windows(length).skip(1).any(|window| self.original.matches(self.position, window))
     }
 
-    /// Returns the number of bytes before those that should come first.
+    /// Returns the number of bytes in front of the expected ones.
     fn resumes(&self, received: &[u8]) -> Option<usize> {
         received.windows(IN_STEP_BYTES).position(|window| self.original.matches(self.position, window))
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::diagnosis::{Corruption, Original, diagnose};
 
-/// How long a client keeps reading after a wrong byte. The bytes that follow show what happened.
+/// The time for which a client keeps reading after a wrong byte. The bytes that follow show what happened.
 pub(crate) const GATHERING: Duration = Duration::from_millis(200);
 
 /// The most evidence that a client keeps, apart from the rest of its last read.

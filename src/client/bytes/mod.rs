@@ -1,4 +1,4 @@
-//! The bytes that the clients send, and the diagnosis of those that came back wrong.
+//! The bytes that the clients send, and the diagnosis of wrong echoes.
 
 mod diagnosis;
 mod evidence;

@@ -7,9 +7,9 @@ use std::collections::VecDeque;
 pub(super) struct Message {
     /// The position after its last byte in the stream of the connection.
     pub(super) end: u64,
-    /// When it was due.
+    /// The time at which it was due.
     pub(super) due_ns: u64,
-    /// When it was issued.
+    /// The time at which it was issued.
     pub(super) sent_ns: u64,
 }
 

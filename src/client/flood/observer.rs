@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::tally::{Counts, Tally};
+use super::counts::Counts;
+use super::tally::Tally;
 
 /// The observer of a flood.
 pub trait Observer {

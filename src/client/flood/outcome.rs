@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use hdrhistogram::Histogram;
 
+use super::counts::Counts;
 use super::samples::Sample;
-use super::tally::Counts;
 use super::troubles::{NO_FIN, Trouble};
 
 /// The shortest time that shows whether a rate was kept.

@@ -77,7 +77,7 @@ impl<S: Stream> Link<S> {
         self.awaited.iter().find(|awaited| !awaited.is_late)
     }
 
-    /// Marks the payloads that were sent at `sent_by` or before as late. Returns the sequence numbers of those that were not.
+    /// Marks the payloads that were sent at `sent_by` or before as late. Returns the sequence numbers of the newly marked ones.
     pub(super) fn mark_late(&mut self, sent_by: Instant) -> Vec<u64> {
         let is_due = |awaited: &&mut Awaited| !awaited.is_late && awaited.sent_at <= sent_by;
         let mark = |awaited: &mut Awaited| {
@@ -97,7 +97,7 @@ impl<S: Stream> Link<S> {
         self.evidence.is_some()
     }
 
-    /// Returns when the verdict on a wrong byte is due, and [`on_time`](Self::on_time) is to be called.
+    /// Returns when the verdict on a wrong byte is due; call [`on_time`](Self::on_time) then.
     pub(super) fn verdict_at(&self) -> Option<Instant> {
         self.evidence.as_ref().map(|evidence| evidence.since() + GATHERING)
     }
@@ -148,7 +148,7 @@ impl<S: Stream> Link<S> {
         findings
     }
 
-    /// Gives the verdict on a wrong byte if it is due.
+    /// Reaches the verdict on a wrong byte if it is due.
     pub(super) fn on_time(&mut self, now: Instant, payloads: &Payloads) -> Vec<Finding> {
         let mut findings = Vec::new();
         if self.verdict_at().is_some_and(|at| at <= now) {
@@ -188,7 +188,7 @@ impl<S: Stream> Link<S> {
         }
     }
 
-    /// Gives the verdict on a wrong byte, if there is one.
+    /// Reaches the verdict on a wrong byte, if there is one.
     fn conclude(&mut self, payloads: &Payloads, findings: &mut Vec<Finding>) {
         let Some(evidence) = self.evidence.take() else { return };
         let carried = Carried { payloads, first: self.first };

@@ -36,7 +36,7 @@ impl Pace {
         (self.has_more() && (is_idle || !self.interval.is_zero())).then_some(self.next_at)
     }
 
-    /// Adds the next payload to those that wait, if it is due. Returns whether it was.
+    /// Queues the next payload if it is due. Returns whether it was.
     pub(super) fn issue(&mut self, now: Instant, is_idle: bool) -> bool {
         let is_due = self.next_at(is_idle).is_some_and(|at| at <= now);
         if is_due {

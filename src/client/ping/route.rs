@@ -24,7 +24,7 @@ pub(super) enum Way {
     Up(Link<OwnedFd>),
 }
 
-/// What follows after a failed attempt to connect.
+/// The next step after a failed attempt to connect.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The next address is tried at once.
@@ -108,7 +108,7 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// Returns whether a connection is to be made for a payload that waits.
+    /// Returns whether a waiting payload may start a connection.
     pub(super) fn may_connect(&self, now: Instant) -> bool {
         matches!(self.way, Way::Down { until } if until.is_none_or(|until| until <= now))
     }

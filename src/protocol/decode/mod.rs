@@ -38,7 +38,7 @@ pub trait Decoder {
     /// behind that piece is not looked at. Pieces that are whole within `input` are not copied.
     ///
     /// Returns the number of bytes of `input` that were taken: all of them, unless `take` has returned `false`. The others are to be
-    /// decoded later, see [`Reply::leave`](super::Reply::leave), or dropped.
+    /// decoded later, see [`Reply::leave`], or dropped.
     ///
     /// # Errors
     /// A [`DecodeError`]. The pieces before the error have been given to `take`, and the kept memory is freed. The stream cannot be

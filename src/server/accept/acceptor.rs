@@ -37,7 +37,7 @@ pub(in crate::server) enum Arrival<S> {
     OverLimit(SocketAddr),
     /// An error that concerned one connection. The backlog may hold more.
     Failed(io::Error),
-    /// Descriptors or memory have run out. The listener is to be paused.
+    /// Descriptors or memory have run out. The listener needs a pause.
     Exhausted(io::Error),
     /// The connection limit is reached. The listener is paused until a connection closes.
     Full,

@@ -1,4 +1,4 @@
-//! The policy of accepting: how a listening socket is set up, and what each error of accept4(2) means.
+//! A listening socket: its options, and the meaning of each error of accept4(2).
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,28 +10,28 @@ use crate::server::error::Error;
 use crate::server::kernel::Kernel;
 use crate::sys::socket::{self, Domain, SocketFlags, SocketOption};
 
-/// How long accepting pauses at the first error that asks for it; each one that follows doubles the pause, up to the longest.
+/// The pause of accepting after the first error that needs one; each further error doubles it, up to the longest pause.
 pub(in crate::server) const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// What to do about an error of accept4(2).
+/// The remedy for an error of accept4(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Remedy {
-    /// The queue is empty. The next connection makes a new edge.
+    /// The backlog is empty. The next connection makes a new edge.
     Wait,
-    /// It concerns one connection, which is gone from the queue, or nothing at all: go on with the next at once.
+    /// The error concerns one connection, which is gone from the backlog, or none: go on with the next one at once.
     Retry,
-    /// Something has run out. The connection stays in the queue; try again later.
+    /// Descriptors or memory have run out. The connection stays in the backlog; try again later.
     Pause,
-    /// The call itself is wrong, and would fail for ever.
+    /// The call itself is wrong, and would always fail.
     GiveUp,
 }
 
-/// Every error that accept4(2) names, and what is done about it.
+/// The errors that accept4(2) names, and the remedy for each.
 ///
 /// The network's errors are those that were pending on the new socket: "for reliable operation the application should detect
 /// the network errors defined for the protocol after accept() and treat them like EAGAIN by retrying" (accept(2), Error
-/// handling). An error that is not in the table is treated as a want: it is not known to pass at once, so it must not spin.
+/// handling). An error that is not in the table asks for a pause: it is not known to pass at once, so it must not spin.
 const REMEDIES: &[(i32, Remedy)] = &[
     (libc::EAGAIN, Remedy::Wait),
     (libc::ECONNABORTED, Remedy::Retry),
@@ -64,16 +64,16 @@ fn remedy(error: &io::Error) -> Remedy {
     listed.map_or(Remedy::Pause, |&(_, remedy)| remedy)
 }
 
-/// What one try to accept has brought.
+/// The result of one try to accept.
 #[derive(Debug)]
 pub(in crate::server) enum Accepted<S> {
     /// A connection, and its peer's address.
     Connection(S, SocketAddr),
-    /// Nothing: the queue is empty.
+    /// Nothing: the backlog is empty.
     Nothing,
-    /// An error that is over with. The queue may hold more.
+    /// An error that concerned one connection. The backlog may hold more.
     Failed(io::Error),
-    /// An error that needs time: something has run out, and the connection is still in the queue.
+    /// Descriptors or memory have run out. The connection is still in the backlog.
     Exhausted(io::Error),
 }
 
@@ -99,7 +99,7 @@ enum Pause {
 }
 
 impl Listener<OwnedFd, OwnedFd> {
-    /// Listens on `address`. What is set on this socket is inherited by all that it accepts, which saves a call for each.
+    /// Listens on `address`. The connections inherit the options of this socket, which saves a call for each.
     pub(in crate::server) fn bind(address: &SocketAddr, options: &SocketOptions) -> Result<Self, Error> {
         let listen_error = |error| Error::Listen { address: *address, error };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -113,12 +113,12 @@ impl Listener<OwnedFd, OwnedFd> {
 }
 
 impl<L, S> Listener<L, S> {
-    /// A socket that listens on `address`.
+    /// Returns the listener of a socket that listens on `address`.
     pub(in crate::server) fn new(socket: L, address: SocketAddr) -> Self {
         Self { socket, kept: None, address, pause: Duration::ZERO, paused: None, is_queued: false }
     }
 
-    /// The address, with the port that the kernel chose where 0 was asked for.
+    /// Returns the address, with the port that the kernel chose for port 0.
     pub(in crate::server) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -164,7 +164,7 @@ impl<L, S> Listener<L, S> {
     /// Stops queueing new clients, and keeps the queued ones.
     ///
     /// # Errors
-    /// Those of listen(2).
+    /// Returns the errors of listen(2).
     pub(in crate::server) fn stop_queueing<K: Kernel<Listener = L>>(&mut self, kernel: &mut K) -> io::Result<()> {
         kernel.stop_queueing(&self.socket)
     }
@@ -172,7 +172,7 @@ impl<L, S> Listener<L, S> {
     /// Tries once to accept a connection.
     ///
     /// # Errors
-    /// What no further try can mend.
+    /// Returns the errors that no further try can mend.
     pub(in crate::server) fn accept<K: Kernel<Listener = L, Stream = S>>(
         &mut self,
         kernel: &mut K,
@@ -191,12 +191,12 @@ impl<L, S> Listener<L, S> {
         }
     }
 
-    /// Notes that a connection has been taken in: whatever had run out is there again.
+    /// Notes that a connection was opened: descriptors or memory are there again.
     pub(in crate::server) fn on_success(&mut self) {
         self.pause = Duration::ZERO;
     }
 
-    /// Starts a pause at `now`, twice as long as the last one in a row, and gives its end.
+    /// Starts a pause at `now`, twice as long as the one before in a row, and returns its end.
     pub(in crate::server) fn pause(&mut self, now: Instant) -> Instant {
         self.pause = (self.pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         let until = now + self.pause;
@@ -205,17 +205,17 @@ impl<L, S> Listener<L, S> {
     }
 }
 
-/// Sets on a listening socket what its connections are to inherit.
+/// Sets the options of a listening socket, which its connections inherit.
 fn set_options(fd: BorrowedFd<'_>, address: &SocketAddr, options: &SocketOptions) -> Result<(), Error> {
     let failed = |option| move |error| Error::Option { option, address: *address, error };
     let set = |name, option, value: i32| socket::set_option(fd, option, value).map_err(failed(name));
     let seconds = |time: Duration| i32::try_from(time.as_secs()).unwrap_or(i32::MAX);
 
-    // A restart must not have to wait for the connections of its predecessor to leave TIME_WAIT.
+    // A restarted server must not wait until the connections of its predecessor leave TIME_WAIT.
     set("SO_REUSEADDR", SocketOption::REUSEADDR, 1)?;
     if options.nodelay {
-        // An answer is never held back in the hope of more.
-        set("sockets.nodelay", SocketOption::NODELAY, 1)?;
+        // Nagle's algorithm would delay answers.
+        set("TCP_NODELAY", SocketOption::NODELAY, 1)?;
     }
     // An urgent byte is a byte of the stream, and is echoed at its place (RFC 6093, 2.1).
     set("SO_OOBINLINE", SocketOption::OOBINLINE, 1)?;

@@ -1,18 +1,18 @@
-//! How many connections each source address has: `--max-per-ip`.
+//! The limit on connections per source address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Counts connections by source: an IPv4 address, or the /64 network of an IPv6 address, which is what one subscriber has
-/// (RFC 6177). All hosts of a link share the network of the link-local addresses (RFC 4291, 2.5.6), so that each of those is a source, on
-/// each link.
+/// (RFC 6177). All hosts of a link share the network of the link-local addresses (RFC 4291, 2.5.6), so that each of these addresses is a
+/// source, on each link.
 #[derive(Debug)]
 pub(super) struct PerSource {
     limit: u32,
     open: HashMap<Source, u32>,
 }
 
-/// Source address that connections are counted under.
+/// A source address that connections are counted under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Source {
     ip: IpAddr,
@@ -25,7 +25,7 @@ impl PerSource {
         Self { limit, open: HashMap::new() }
     }
 
-    /// Counts a connection, if its source may have one more.
+    /// Counts a connection, unless its source is at the limit. Returns whether it was counted.
     pub(super) fn admit(&mut self, peer: SocketAddr) -> bool {
         let open = self.open.entry(Source::from(peer)).or_default();
         let is_admitted = *open < self.limit;
@@ -33,7 +33,7 @@ impl PerSource {
         is_admitted
     }
 
-    /// One that was admitted has left.
+    /// Takes back the count of a connection that is closed.
     pub(super) fn release(&mut self, peer: SocketAddr) {
         let source = Source::from(peer);
         if let Some(open) = self.open.get_mut(&source) {

@@ -1,4 +1,4 @@
-//! The addresses that a server is told to listen on.
+//! Addresses to listen on.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::name::{is_name, look_up};
 
-/// An address to listen on: `127.0.0.1:7777`, `[::1]:7777`, or a name with a port, `localhost:7777`, which may stand for several.
+/// An address to listen on: `127.0.0.1:7777`, `[::1]:7777`, or a name with a port, `localhost:7777`, which may have several addresses.
 ///
 /// ```
 /// use edgecho::server::ListenAddress;
@@ -22,7 +22,7 @@ pub struct ListenAddress {
 }
 
 impl ListenAddress {
-    /// What it stands for: at least one address.
+    /// Returns the socket addresses: at least one.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
@@ -35,19 +35,19 @@ impl From<SocketAddr> for ListenAddress {
     }
 }
 
-/// Why a text is not an address to listen on.
+/// An error in the text of an address.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressError {
-    /// It has no port, or one that is not a number up to 65535.
+    /// The text has no port, or one that is not a number up to 65535.
     #[error("expected HOST:PORT with a port from 0 to 65535, such as 127.0.0.1:7777, [::1]:7777 or localhost:7777")]
     Malformed,
-    /// It has the form of a name with a port, but nobody knows the name.
+    /// The text is a name with a port, but the name has no address.
     #[error("cannot look up '{host}': {error}")]
     Unknown {
         /// The name.
         host: String,
-        /// What the resolver said.
+        /// The resolver's error.
         error: io::Error,
     },
 }
@@ -66,7 +66,7 @@ impl FromStr for ListenAddress {
     }
 }
 
-/// An address as it is written, before anybody is asked for a name.
+/// A parsed address. A name is not looked up yet.
 #[derive(Debug, PartialEq, Eq)]
 enum Parsed<'a> {
     Address(SocketAddr),

@@ -1,10 +1,10 @@
-//! Putting a server together, word by word.
+//! A builder for a server's configuration.
 
 use std::time::Duration;
 
 use super::{Config, Limits, ListenAddress, SocketOptions, Timeouts};
 
-/// A [`Config`] in the making.
+/// Builds a [`Config`], and a server from it.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -27,7 +27,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// An address to listen on, beside those named before. The default holds only if none is named.
+    /// Adds an address to listen on. The first one replaces the default.
     #[must_use]
     pub fn listen(mut self, address: ListenAddress) -> Self {
         if !std::mem::replace(&mut self.listens, true) {
@@ -37,21 +37,21 @@ impl Builder {
         self
     }
 
-    /// How much it may take on.
+    /// Sets the limits.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.config.limits = limits;
         self
     }
 
-    /// How long things may take.
+    /// Sets the timeouts.
     #[must_use]
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.config.timeouts = timeouts;
         self
     }
 
-    /// What is set on its sockets.
+    /// Sets the socket options.
     #[must_use]
     pub fn sockets(mut self, sockets: SocketOptions) -> Self {
         self.config.sockets = sockets;
@@ -65,35 +65,35 @@ impl Builder {
         self
     }
 
-    /// See [`Config::busy_poll`].
+    /// Sets [`Config::busy_poll`].
     #[must_use]
     pub fn busy_poll(mut self, duration: Duration) -> Self {
         self.config.busy_poll = duration;
         self
     }
 
-    /// See [`Config::status_interval`].
+    /// Sets [`Config::status_interval`].
     #[must_use]
     pub fn status_interval(mut self, interval: Duration) -> Self {
         self.config.status_interval = Some(interval);
         self
     }
 
-    /// See [`Config::heartbeat`].
+    /// Sets [`Config::heartbeat`].
     #[must_use]
     pub fn heartbeat(mut self, quiet: Duration) -> Self {
         self.config.heartbeat = Some(quiet);
         self
     }
 
-    /// See [`Config::signals`].
+    /// Sets [`Config::signals`].
     #[must_use]
     pub fn signals(mut self, are_read: bool) -> Self {
         self.config.signals = are_read;
         self
     }
 
-    /// What has been put together.
+    /// Returns the configuration.
     #[must_use]
     pub fn config(self) -> Config {
         self.config

@@ -1,4 +1,4 @@
-//! What a server can be told, with the bounds of each, and which combinations make no sense.
+//! The configuration of a server, the bounds of each field, and the combinations that are refused.
 
 mod address;
 mod builder;
@@ -9,7 +9,7 @@ use std::time::Duration;
 pub use address::{AddressError, ListenAddress};
 pub use builder::Builder;
 
-/// How a server is to behave.
+/// The configuration of a server.
 ///
 /// ```
 /// use edgecho::server::Config;
@@ -23,30 +23,29 @@ pub use builder::Builder;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// Where to listen. By default `127.0.0.1:7777`.
+    /// Addresses to listen on. By default `127.0.0.1:7777`.
     pub listen: Vec<ListenAddress>,
-    /// How much it may take on.
+    /// Limits on connections, rate and memory.
     pub limits: Limits,
-    /// How long things may take.
+    /// Timeouts.
     pub timeouts: Timeouts,
-    /// What is set on its sockets.
+    /// Options of its sockets.
     pub sockets: SocketOptions,
-    /// How long to look for events again and again before going to sleep. A round trip is shorter by the time that waking takes;
-    /// a CPU is busy for it. Zero, the default, sleeps at once.
+    /// Busy-poll for this long before blocking, at most 1 s. A round trip is shorter by the time of a wake-up, and a CPU is busy. Zero, the
+    /// default, blocks at once.
     pub busy_poll: Duration,
-    /// How often the statistics are logged; never by default.
+    /// Interval of log lines with statistics, from 100 ms to 20 days; none by default.
     pub stats_interval: Option<Duration>,
-    /// How often every connection is told how many there are; never by default.
+    /// Interval at which every connection is sent the number of connections, from 100 ms to 20 days; never by default.
     pub status_interval: Option<Duration>,
-    /// How long a connection may be quiet, with no byte either way, before it is sent a heartbeat, and another each time that it has
-    /// been quiet for so long again; none are sent by default.
+    /// Time without a byte either way after which a connection is sent a heartbeat, and again after each further such time, from 100 ms to 20
+    /// days; none are sent by default.
     pub heartbeat: Option<Duration>,
     /// Copies every byte on its way through the server. By default a stream is returned by splice(2), which hands the sender's own pages
     /// on. A peer on the same host that sends pages of a file (sendfile(2), splice(2), vmsplice(2)) and changes them later changes what
     /// was echoed but not yet read.
     pub copy: bool,
-    /// Whether SIGINT, SIGTERM, SIGHUP and SIGUSR1 are read by the loop, as they are by default. Without, a program that has its own way with
-    /// signals uses a [`Handle`](crate::server::Handle).
+    /// The loop reads SIGINT, SIGTERM, SIGHUP and SIGUSR1. True by default. A program that handles signals itself sets this to false, and uses a [`Handle`](crate::server::Handle).
     pub signals: bool,
 }
 
@@ -67,7 +66,7 @@ impl Default for Config {
     }
 }
 
-/// How much a server may take on. Where a limit is reached, those concerned wait; nothing that was accepted or read is dropped.
+/// Limits of a server. At a limit, clients and connections wait; no accepted connection and no byte is dropped.
 ///
 /// ```
 /// use edgecho::server::{Limits, Server};
@@ -81,14 +80,13 @@ impl Default for Config {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Limits {
-    /// How many connections may be open; at the limit new clients wait in the kernel's queue. By default as many as
-    /// `RLIMIT_NOFILE` leaves descriptors for.
+    /// Open connections, at least 1; at the limit new clients wait in the backlog. By default as many as `RLIMIT_NOFILE` leaves descriptors
+    /// for.
     pub max_connections: Option<usize>,
-    /// How many connections one source address may have open: an IPv4 address, or the /64 network of an IPv6 address. What is over
-    /// it is closed at once. No limit by default.
+    /// Open connections per source address, at least 1: an IPv4 address, or the /64 network of an IPv6 address. A connection over the limit is
+    /// closed at once. No limit by default.
     pub max_per_ip: Option<u32>,
-    /// How many bytes a second are read from each connection, on average; a tenth of a second's worth may come at once. No limit
-    /// by default.
+    /// Bytes read from each connection per second, on average, from 100 B to 1 TiB; a tenth of that may be read at once. No limit by default.
     pub rate_limit: Option<u64>,
     /// Bytes that all outboxes together may hold, and the pieces (lines, frames) that are not whole yet. At the limit only connections that
     /// need no memory are read, 4 KiB at a time: those whose peer has acknowledged all that it was sent, so that there is room in the send
@@ -96,8 +94,8 @@ pub struct Limits {
     /// is closed. The limit is passed by one read, by that piece, and by up to 16 KiB for each connection with another piece. No limit by default:
     /// each outbox has its own.
     pub memory_limit: Option<u64>,
-    /// How many bytes may be pending for one connection when it is sent something that is no answer to it: a message of another, a
-    /// status, a heartbeat. What does not fit is skipped as a whole, and counted. By default 256 KiB.
+    /// Bytes that may be pending for one connection when it is sent bytes that answer no input of it: a message of another connection, a
+    /// status, a heartbeat. A message over the limit is skipped as a whole, and counted. By default 256 KiB, at least 1 KiB.
     pub outbox_limit: usize,
 }
 
@@ -107,7 +105,7 @@ impl Default for Limits {
     }
 }
 
-/// How long things may take.
+/// Timeouts of a server.
 ///
 /// ```
 /// use std::time::Duration;
@@ -121,27 +119,28 @@ impl Default for Limits {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// How long a connection may neither send nor take bytes before it is closed in order. A peer takes bytes when its kernel acknowledges
-    /// them. A connection whose input the server itself holds back is not idle. No limit by default.
+    /// Time without bytes from or to the peer after which a connection is closed in order, from 10 ms to 20 days. A peer takes bytes when its
+    /// kernel acknowledges them. A connection whose input the server itself holds back is not idle. No timeout by default.
     pub idle: Option<Duration>,
-    /// How long a peer may acknowledge none of the bytes that are pending for it. It is cut off after a fifth more than this, and at most
-    /// half as much again. A kernel whose receive buffer is full acknowledges nothing until up to a sixteenth of the
-    /// buffer, or a whole segment, has been read. With the default of 30 seconds a peer looks stalled that reads less than about 3.5 KB/s over
-    /// loopback, where segments are large. The buffer of a peer that has read fast grows (tcp(7), `tcp_rmem`): one that has taken more than
-    /// 15 MiB is given longer in proportion, at 32 MiB 2.1 times as long, so that it may go on at 32 KB/s.
+    /// Time in which a peer must acknowledge some of its pending bytes, from 10 ms to 20 days. The peer is cut off after a fifth more than this,
+    /// and at most half as much again. A kernel whose receive buffer is full acknowledges nothing until up to a sixteenth of the
+    /// buffer, or a whole segment, has been read. With the default of 30 seconds, a peer that reads less than about 3.5 KB/s over loopback, where
+    /// segments are large, looks stalled. The buffer of a peer that has read fast grows (tcp(7), `tcp_rmem`): a peer that has taken more than
+    /// 15 MiB has proportionally longer, at 32 MiB 2.1 times as long, so that it may go on at 32 KB/s.
     pub write: Option<Duration>,
-    /// How long a connection may last before it is closed in order. No limit by default.
+    /// Time after which a connection is closed in order, from 10 ms to 20 days. No limit by default.
     pub lifetime: Option<Duration>,
-    /// How long those who are connected at SIGINT or SIGTERM are served on before they are closed in order. By default 5 seconds.
+    /// Time for which open connections are still served after SIGINT or SIGTERM, before they are closed in order. By default 5 seconds, at most
+    /// a day.
     pub drain: Duration,
 }
 
 impl Timeouts {
-    /// The shortest idle, write or lifetime timeout that can be kept.
+    /// The shortest idle, write or lifetime timeout.
     pub const MIN: Duration = Duration::from_millis(10);
-    /// The longest of all but the drain: 20 days.
+    /// The longest of all but the drain timeout: 20 days.
     pub const MAX: Duration = Duration::from_secs(20 * 24 * 60 * 60);
-    /// The longest drain: a day.
+    /// The longest drain timeout: a day.
     pub const MAX_DRAIN: Duration = Duration::from_secs(24 * 60 * 60);
 }
 
@@ -151,7 +150,7 @@ impl Default for Timeouts {
     }
 }
 
-/// What is set on the listening sockets, and inherited by all that they accept.
+/// Options of the listening sockets, inherited by the connections that they accept.
 ///
 /// ```
 /// use std::time::Duration;
@@ -166,27 +165,27 @@ impl Default for Timeouts {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SocketOptions {
-    /// How many connections may wait in the kernel to be accepted (listen(2)); `somaxconn` may cut it. By default 4,096.
+    /// Connections that may wait in the kernel to be accepted (listen(2)), at least 1; `net.core.somaxconn` may cut it. By default 4,096.
     pub backlog: i32,
     /// `TCP_NODELAY`: send small segments at once. On by default.
     pub nodelay: bool,
-    /// `SO_KEEPALIVE`, if at all.
+    /// `SO_KEEPALIVE`. Off by default.
     pub keepalive: Option<Keepalive>,
-    /// `SO_LINGER` with no time: close with a reset. Off by default.
+    /// `SO_LINGER` with a time of 0: close with a reset. Off by default.
     pub reset_on_close: bool,
-    /// `SO_RCVBUF`, in bytes, which the kernel doubles for its own bookkeeping (socket(7)); it then no longer grows by itself.
+    /// `SO_RCVBUF`, in bytes, which the kernel doubles for its own bookkeeping (socket(7)). A buffer with a set size does not grow.
     pub recv_buffer: Option<u32>,
-    /// `SO_SNDBUF`, likewise.
+    /// `SO_SNDBUF`, in bytes, doubled in the same way.
     pub send_buffer: Option<u32>,
-    /// `SO_REUSEPORT`: share the port with other processes that set it, too. Off by default.
+    /// `SO_REUSEPORT`: share the port with other processes that also set it. Off by default.
     pub reuse_port: bool,
-    /// `TCP_DEFER_ACCEPT`: accept a connection only when its first bytes are there, or after so long (tcp(7); whole seconds).
+    /// `TCP_DEFER_ACCEPT`: accept a connection only when its first bytes have come, or after this time (tcp(7); whole seconds).
     pub defer_accept: Option<Duration>,
-    /// `TCP_USER_TIMEOUT`: how long sent bytes may stay unacknowledged (tcp(7); milliseconds).
+    /// `TCP_USER_TIMEOUT`: time that sent bytes may stay unacknowledged (tcp(7); milliseconds).
     pub user_timeout: Option<Duration>,
-    /// `IPV6_V6ONLY`: an IPv6 address takes no IPv4 connections.
+    /// `IPV6_V6ONLY`: accept no IPv4 connections on IPv6 addresses. Off by default.
     pub ipv6_only: bool,
-    /// `SO_BINDTODEVICE`: take connections from this network interface only.
+    /// `SO_BINDTODEVICE`: accept connections from this network interface only.
     pub bind_device: Option<String>,
 }
 
@@ -208,15 +207,15 @@ impl Default for SocketOptions {
     }
 }
 
-/// When the kernel asks a silent peer whether it is still there (tcp(7)). Whole seconds.
+/// Keepalive probes to a silent peer (tcp(7)). Whole seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Keepalive {
-    /// `TCP_KEEPIDLE`: after so long without a segment.
+    /// `TCP_KEEPIDLE`: time without a segment before the first probe, from 1 s to 32,767 s.
     pub idle: Duration,
-    /// `TCP_KEEPINTVL`: again after so long without an answer. The system's by default.
+    /// `TCP_KEEPINTVL`: time between two probes, from 1 s to 32,767 s. The system's by default.
     pub interval: Option<Duration>,
-    /// `TCP_KEEPCNT`: how often, before the connection is given up. The system's by default.
+    /// `TCP_KEEPCNT`: probes before the connection is given up, from 1 to 127. The system's by default.
     pub count: Option<u32>,
 }
 

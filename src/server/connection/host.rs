@@ -1,6 +1,7 @@
 //! A protocol, and the input that it has left for later.
 
 use std::collections::TryReserveError;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::ops::{Deref, DerefMut};
 
 use slotmap::SparseSecondaryMap;
@@ -12,13 +13,14 @@ use crate::protocol::{Post, Protocol, SessionId};
 #[derive(Debug)]
 pub struct Host<P> {
     protocol: P,
-    left: SparseSecondaryMap<SessionId, Vec<u8>>,
+    /// The keys are the server's own, so that hashing needs no secret, and no call of getrandom(2) for one.
+    left: SparseSecondaryMap<SessionId, Vec<u8>, BuildHasherDefault<DefaultHasher>>,
 }
 
 impl<P: Protocol> Host<P> {
     /// Returns the host of a protocol that has not served yet.
     pub fn new(protocol: P) -> Self {
-        Self { protocol, left: SparseSecondaryMap::new() }
+        Self { protocol, left: SparseSecondaryMap::default() }
     }
 
     /// Ends the session of a closed connection, and drops the input that was left.

@@ -90,7 +90,7 @@ impl MemoryLimit {
         (!self.waiting.is_empty() && !self.is_full()).then(|| std::mem::take(&mut self.waiting))
     }
 
-    /// Returns whether a retry is to be scheduled: connections wait, and none is scheduled. It then counts as scheduled.
+    /// Schedules a retry, if connections wait and no retry is scheduled. Returns whether it was scheduled now.
     pub(super) fn schedule_retry(&mut self) -> bool {
         !self.waiting.is_empty() && !std::mem::replace(&mut self.is_retry_scheduled, true)
     }

@@ -27,14 +27,14 @@ pub(super) struct Pressure {
     peak: Peak,
 }
 
-/// How a connection that has more to read is resumed.
+/// The decision about a connection that has more to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hold {
-    /// In its next turn: no limit is reached.
+    /// No limit is reached: it goes on in its next turn.
     None,
-    /// When memory is free, or at a retry.
+    /// It waits until memory is free, or for a retry.
     Memory,
-    /// At this time, in milliseconds.
+    /// It waits for its rate until this time, in milliseconds.
     Until(u64),
 }
 
@@ -107,7 +107,7 @@ impl Pressure {
         self.memory.as_mut()?.note_pending(pending_bytes)
     }
 
-    /// Returns whether a trim is to be scheduled. It then counts as scheduled.
+    /// Schedules a trim, if a peak is over. Returns whether the caller has to set its deadline.
     pub(super) fn schedule_trim(&mut self) -> bool {
         self.peak.schedule_trim()
     }
@@ -117,7 +117,7 @@ impl Pressure {
         self.peak.trim();
     }
 
-    /// Returns whether a retry is to be scheduled for the connections that wait for memory. It then counts as scheduled.
+    /// Schedules a retry, if connections wait for memory. Returns whether the caller has to set its deadline.
     pub(super) fn schedule_retry(&mut self) -> bool {
         self.memory.as_mut().is_some_and(MemoryLimit::schedule_retry)
     }

@@ -23,7 +23,7 @@ impl Peak {
         self.peak_bytes = self.peak_bytes.max(pending_bytes);
     }
 
-    /// Returns whether a trim is to be scheduled: a peak is over, and none is scheduled. It then counts as scheduled.
+    /// Schedules a trim, if a peak is over and no trim is scheduled. Returns whether it was scheduled now.
     pub(super) fn schedule_trim(&mut self) -> bool {
         self.is_over() && !std::mem::replace(&mut self.is_trim_scheduled, true)
     }

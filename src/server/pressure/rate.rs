@@ -48,12 +48,12 @@ struct Bucket {
 const BURSTS_PER_SECOND: f64 = 10.0;
 
 impl Bucket {
-    /// A full bucket.
+    /// Returns a full bucket.
     fn full(rate: u64, now_ms: u64) -> Self {
         Self { tokens: rate as f64 / BURSTS_PER_SECOND, filled_at_ms: now_ms, received_bytes: 0 }
     }
 
-    /// How many bytes more may be read at `now_ms` by a connection that has read so many in all.
+    /// Returns the number of bytes that a connection may read at `now_ms`, having read `received_bytes` in all.
     fn available(&mut self, rate: u64, received_bytes: u64, now_ms: u64) -> usize {
         let passed_ms = now_ms.saturating_sub(self.filled_at_ms);
         self.filled_at_ms = now_ms.max(self.filled_at_ms);
@@ -63,7 +63,7 @@ impl Bucket {
         self.tokens as usize
     }
 
-    /// When to look again, after a look at `now_ms` that found too little: when half of what may be saved up is there.
+    /// Returns the time at which the bucket is half full, after a look at `now_ms` that found too little.
     fn refilled_at_ms(&self, rate: u64, now_ms: u64) -> u64 {
         let missing = rate as f64 / BURSTS_PER_SECOND / 2.0 - self.tokens;
         now_ms + (missing * 1e3 / rate as f64).ceil().max(1.0) as u64

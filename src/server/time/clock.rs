@@ -1,4 +1,4 @@
-//! The server's time: a clock that is read when a time is needed, and the moment up to which all events are known.
+//! The clock, which is read only when a time is needed, and the moment up to which all events are known.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ impl Clock {
         Self { start, last_read: start, last_read_ms: 0, turn_start_ms: 0 }
     }
 
-    /// Reads the kernel's clock.
+    /// Reads the kernel's clock, and returns milliseconds since the start.
     pub(super) fn read(&mut self, kernel: &impl Kernel) -> u64 {
         self.last_read = kernel.now();
         self.last_read_ms = self.ms(self.last_read);
@@ -39,18 +39,18 @@ impl Clock {
         (turn.end_ms.saturating_sub(turn.start_ms) > usual_ms).then_some(turn)
     }
 
-    /// Returns what the clock showed when it was last read, in milliseconds.
+    /// Returns the time of the last reading, in milliseconds.
     #[inline]
     pub(super) fn last_read_ms(&self) -> u64 {
         self.last_read_ms
     }
 
-    /// Returns what the clock showed when it was last read.
+    /// Returns the time of the last reading.
     pub(super) fn last_read(&self) -> Instant {
         self.last_read
     }
 
-    /// Converts a time in milliseconds.
+    /// Converts milliseconds to a moment.
     pub(super) fn instant(&self, at_ms: u64) -> Instant {
         self.start + Duration::from_millis(at_ms)
     }
@@ -78,14 +78,14 @@ pub(in crate::server) struct LongTurn {
 #[derive(Debug)]
 pub(super) struct Horizon {
     known_until: Instant,
-    /// The wait that all events are being collected for.
+    /// The wait whose events are being collected.
     asked: Option<Asked>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Asked {
     at: Instant,
-    /// Events that may still be left from before.
+    /// Events from before the wait that may not have been returned yet.
     unreturned: usize,
 }
 
@@ -119,7 +119,7 @@ impl Horizon {
     }
 }
 
-/// A time of the server's clock in 6 bytes, for what each connection keeps: 48 bits of milliseconds are 8,900 years.
+/// A time of the server's clock in 6 bytes, because each connection keeps two: 48 bits of milliseconds are 8,900 years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::server) struct Ms48([u16; 3]);
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub(super) use clock::LongTurn;
 pub(super) use timeouts::{Action, Facts, Times};
 
-use super::config::Config;
+use super::config::{Config, Timeouts};
 use super::drain::LINGER;
 use super::kernel::Kernel;
 use super::statistics::Reason;
@@ -35,15 +35,15 @@ const SHORT_TURN_EVENTS: usize = 8;
 pub(super) struct Time {
     clock: Clock,
     horizon: Horizon,
-    /// Whether each turn begins with a clock reading, because a timeout needs the time of each connection's last activity.
+    /// Each turn begins with a clock reading, because a timeout needs the time of each connection's last activity.
     reads_clock: bool,
-    /// When the turn began, if it is timed.
+    /// The begin of the turn, if it is timed.
     turn_start: Option<Instant>,
     /// The deadlines of the server itself, and of connections that wait for their rate.
     deadlines: Deadlines,
     /// The checks of connections.
     wheel: Wheel,
-    timeouts: super::config::Timeouts,
+    timeouts: Timeouts,
     progress: PeerProgress,
     heartbeats: Heartbeats,
     timers: Timers,
@@ -143,7 +143,7 @@ impl Time {
     }
 }
 
-/// What is due, and when. A deadline is judged by the moment up to which all events have been processed, and not by the clock.
+/// Deadlines. A deadline is judged by the moment up to which all events have been processed, and not by the clock.
 impl Time {
     /// Notes that all events of a wait have been processed, `events` of at most `capacity`. Returns whether something may be due now.
     #[inline]
@@ -193,7 +193,7 @@ impl Time {
         self.deadlines.set(self.clock.instant(at_ms), token);
     }
 
-    /// Sets a deadline one to two `step`s after `now`, on a grid of time: a token that sets it often has it once.
+    /// Sets a deadline one to two `step`s after `now`, on a grid of time, so that a token that sets it often has it once.
     pub(super) fn set_deadline_on_grid(&mut self, now: Instant, step: Duration, token: Token) {
         let step_ms = step.as_millis() as u64;
         self.set_deadline_ms((self.clock.ms(now) / step_ms + 2) * step_ms, token);

@@ -1,8 +1,8 @@
-//! Progress: when a peer last took bytes, by what its kernel has acknowledged and ours has taken.
+//! The progress of peers: the time at which each last took bytes, by what its kernel has acknowledged and ours has taken.
 //!
-//! The length of an outbox says little of a peer. Linux tells of room only when a third of the send buffer is free, which can take
-//! minutes with a peer that reads slowly, and an outbox of the same length may hold other bytes. So the kernel is asked, and only when a
-//! timer has come.
+//! The length of an outbox says little about a peer. Linux reports room only when a third of the send buffer is free, which can take
+//! minutes with a peer that reads slowly, and an outbox of the same length may hold other bytes. So the kernel is asked, and only at a
+//! check of the timeouts.
 
 use std::hash::{BuildHasherDefault, DefaultHasher};
 
@@ -11,7 +11,7 @@ use slotmap::SparseSecondaryMap;
 use crate::protocol::SessionId;
 use crate::stream::Acknowledged;
 
-/// What is known of a peer's progress. Times are milliseconds of the server's clock.
+/// The known progress of a peer. Times are milliseconds of the server's clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Progress {
     /// Time of the last known progress.
@@ -31,14 +31,14 @@ pub(super) struct PeerProgress {
 
 #[derive(Debug, Clone, Copy)]
 struct Seen {
-    /// Bytes that the peer's kernel had acknowledged at the last look; none before the first.
+    /// Bytes that the peer's kernel had acknowledged at the last look; `None` before the first.
     acknowledged_bytes: Option<u64>,
     /// Bytes that our kernel had taken for the peer. When its buffer is full it takes more only after an acknowledgement, which may have come long
     /// before we offered more.
     sent_bytes: u64,
     since_ms: u64,
     looked_at_ms: u64,
-    /// Bytes are pending for the peer, or we are closing.
+    /// Bytes are pending for the peer, or the server closes the connection.
     is_owed: bool,
 }
 

@@ -1,18 +1,17 @@
-//! The timers of protocols: exact, and told by owner and number. Apart from the wheel, which is for timeouts that most often do not
-//! come.
+//! The timers of protocols: exact, each with an owner and a number. The wheel, in contrast, is for timeouts, most of which never come.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::protocol::{SessionId, Timer};
 
-/// Whose timer it is: a connection's, or the server's own.
+/// The owner of a timer: a connection, or `None` for the server.
 type Owner = Option<SessionId>;
 
-/// When a timer comes, and in what order with others that come at the same moment.
+/// The moment of a timer, and its order among timers of the same moment.
 type Place = (Instant, u64);
 
-/// A set of timers. Setting, cancelling and taking cost O(log n); an empty set costs a look at a length.
+/// A set of timers. Setting, cancelling and taking cost O(log n).
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     due: BTreeMap<Place, (Owner, Timer)>,
@@ -21,7 +20,7 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    /// Sets a timer from `now` on, instead of one of the same owner and number. A time that is too far away for the clock never comes.
+    /// Sets a timer from `now` on. It replaces one of the same owner and number. A time that is too far away for the clock never comes.
     pub(super) fn set(&mut self, owner: Owner, timer: Timer, now: Instant) {
         self.cancel(owner, timer.number);
         if let Some(at) = now.checked_add(timer.after) {
@@ -53,14 +52,14 @@ impl Timers {
         }
     }
 
-    /// When the next comes.
+    /// Returns the moment of the next timer.
     #[inline]
     pub(super) fn next(&self) -> Option<Instant> {
         self.due.first_key_value().map(|(&(at, _), _)| at)
     }
 
-    /// Takes the earliest that is due at `now`. One that repeats is set again, by its schedule and not by the clock, so that being
-    /// late does not add up.
+    /// Takes the earliest timer that is due at `now`. A repeating timer is set again, by its schedule and not by the clock, so that delays do
+    /// not add up.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<(Owner, u32)> {
         if self.next()? > now {
             return None;
@@ -74,8 +73,8 @@ impl Timers {
     }
 }
 
-/// Returns the first moment after `now` of a schedule that has one at `at` and then one `every` so often; none if it is too far away
-/// for the clock.
+/// Returns the first moment after `now` of a schedule with a moment at `at` and then at intervals of `every`; `None` if it is too far away for
+/// the clock.
 pub(super) fn next_in_schedule(at: Instant, every: Duration, now: Instant) -> Option<Instant> {
     let passed = now.saturating_duration_since(at);
     let into_interval = passed.as_nanos() % every.as_nanos();
@@ -118,7 +117,7 @@ mod tests {
             assert_eq!(timers.take_due(now), Some((None, 1)));
         }
         assert_eq!(timers.next(), Some(start + ms(100 * 36_001)), "an hour later it has not drifted at all");
-        assert_eq!(timers.take_due(now + ms(1_000)), Some((None, 1)), "who sleeps through ten of them gets one");
+        assert_eq!(timers.take_due(now + ms(1_000)), Some((None, 1)), "a server that sleeps through ten of them gets one");
         assert_eq!(timers.take_due(now + ms(1_000)), None);
         assert_eq!(timers.next(), Some(start + ms(100 * 36_011)));
     }

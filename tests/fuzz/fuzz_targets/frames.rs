@@ -1,4 +1,4 @@
-//! Frames are the same however the stream is cut, and no buffer is larger than one may be.
+//! The decoded frames do not depend on how the stream is cut, and no buffer exceeds the largest frame.
 #![no_main]
 
 use edgecho::protocol::{DecodeError, Decoder, Frames};
@@ -23,6 +23,6 @@ fuzz_target!(|parts: Vec<Vec<u8>>| {
             return;
         }
         assert!(frames.rest().len() < MAX + 4);
-        assert_eq!([&found[..], frames.rest()].concat(), given, "nothing is lost, and nothing is added");
+        assert_eq!([&found[..], frames.rest()].concat(), given, "no byte is lost or added");
     }
 });

@@ -1,4 +1,4 @@
-//! Lines are the same however the stream is cut, and none is longer than it may be.
+//! The decoded lines do not depend on how the stream is cut, and none exceeds the maximum length.
 #![no_main]
 
 use edgecho::protocol::{Decoder, Lines};
@@ -18,10 +18,10 @@ fuzz_target!(|parts: Vec<Vec<u8>>| {
             true
         });
         if result.is_err() {
-            assert!(given.starts_with(&found), "what was given before it");
+            assert!(given.starts_with(&found), "the lines before the error are unchanged");
             return;
         }
         assert!(lines.rest().len() <= MAX + 1 && !lines.rest().contains(&b'\n'));
-        assert_eq!([&found[..], lines.rest()].concat(), given, "nothing is lost, and nothing is added");
+        assert_eq!([&found[..], lines.rest()].concat(), given, "no byte is lost or added");
     }
 });

@@ -1,4 +1,4 @@
-//! The pending-write buffer is a queue of bytes, whatever is pushed and consumed.
+//! The outbox is a queue of bytes for every sequence of pushes and consumes.
 #![no_main]
 
 use std::collections::VecDeque;

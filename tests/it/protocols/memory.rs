@@ -1,37 +1,36 @@
-//! What lines and frames cost in memory, and what happens when it cannot be had.
+//! The memory of lines and frames, and what happens when there is none.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use edgecho::protocol::Frames;
 
-use super::{receive, start};
-use crate::support::client::{assert_same, connect, pattern};
-use crate::support::{Process, Server, eventually};
+use crate::support::client::{assert_same, connect, pattern, receive};
+use crate::support::{Process, Server, wait_until};
 
-/// Starts a server that may map so much memory.
+/// Starts a server with a limit on its address space.
 fn start_within(kib: u32, arguments: &[&str]) -> Process {
-    Process::start_after(Server::Rust, &format!("ulimit -v {kib}"), arguments).expect("the program")
+    Process::start_after(Server::Rust, &format!("ulimit -v {kib}"), arguments).expect("cargo compiles it before the tests")
 }
 
-/// Sends more than the server can hold, and gives what comes back before it closes.
+/// Sends more than the server can hold, and returns what comes back before the server closes.
 fn send_too_much(mut stream: &TcpStream, first: &[u8]) -> Vec<u8> {
     let chunk = vec![b'x'; 1 << 20];
     let mut back = Vec::new();
     if stream.write_all(first).is_ok() {
         let _ = (0..256).try_for_each(|_| stream.write_all(&chunk));
     }
-    let _ = stream.read_to_end(&mut back); // a reset may follow what we still sent
+    let _ = stream.read_to_end(&mut back); // a reset may follow, because we sent on
     back
 }
 
 #[test]
 fn a_frame_returned_costs_no_more_than_itself_at_the_peak() {
     const LENGTH: usize = 32 << 20;
-    let process = start(&["--protocol", "frame", "--max-frame", "64MiB", "--write-timeout", "off"]);
+    let process = Process::rust(&["--protocol", "frame", "--max-frame", "64MiB", "--write-timeout", "off"]);
     let before = process.rss_bytes();
     let stream = connect(process.address);
-    // Another frame begins behind it, in the same segment.
+    // The next frame begins in the last segment.
     let frame = Frames::encode(&pattern(1, LENGTH));
     let sent = [&frame[..], &Frames::encode(b"next")].concat();
     (&stream).write_all(&sent).expect("send");
@@ -71,7 +70,7 @@ fn memory_that_cannot_be_had_ends_one_connection_and_not_the_server() {
             let first = if protocol == "line" { vec![] } else { (1_u32 << 30).to_be_bytes().to_vec() };
             assert_eq!(send_too_much(&stream, &first), b"", "{protocol}");
         }
-        eventually("a warning", || process.stderr().contains("out of memory").then_some(()));
+        wait_until("a warning", || process.stderr().contains("out of memory"));
         assert_eq!(process.stderr().matches("WARN").count(), 1, "{protocol}: {}", process.stderr());
         let message = if protocol == "line" { b"hello\n".to_vec() } else { Frames::encode(b"hello") };
         (&other).write_all(&message).expect("send");

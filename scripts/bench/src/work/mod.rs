@@ -15,7 +15,7 @@ pub enum Better {
     Less,
 }
 
-/// Where a metric is shown.
+/// The places where a metric is shown.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Shown {
     /// In the table.

@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 
 use super::describe::millis;
+use crate::client::flood::counts::Counts;
 use crate::client::flood::observer::Progress;
 use crate::client::flood::options::{Load, Options};
-use crate::client::flood::tally::Counts;
 
 /// Writes the figures so far.
 ///

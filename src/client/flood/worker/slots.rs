@@ -1,4 +1,4 @@
-//! The slots of a thread, and the queue of those that have more to do.
+//! The slots of a thread, and the queue of slots that have more to do.
 
 use std::collections::VecDeque;
 

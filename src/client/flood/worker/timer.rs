@@ -7,7 +7,7 @@ use crate::client::latency::ns;
 /// The interval of housekeeping while a thread floods.
 pub(super) const INTERVAL: Duration = Duration::from_millis(50);
 
-/// When housekeeping is due, and when it was done last. Times are in nanoseconds since the start of the run.
+/// The time at which housekeeping is due, and the time of the last. Both are in nanoseconds since the start of the run.
 #[derive(Debug, Default)]
 pub(super) struct Timer {
     due_ns: u64,

@@ -18,7 +18,7 @@ slotmap::new_key_type! {
     pub(super) struct Key;
 }
 
-/// What the worker has to do next for a slot.
+/// The next step of the worker for a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Next {
@@ -52,7 +52,7 @@ pub(super) struct Slot {
     number: u64,
     /// The number of messages that count and may still be issued.
     quota: u64,
-    /// In an open loop: the number of messages that are due, and of those that were issued.
+    /// In an open loop: the number of due messages, and the number of issued ones.
     due: u64,
     issued: u64,
     dialed_ns: u64,

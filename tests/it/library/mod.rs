@@ -1,16 +1,17 @@
-//! The library, as its users build on it: the examples, in threads of this process, spoken to over real sockets.
+//! The library as its users build on it: the examples run in threads of this process, and clients use real sockets.
+
+mod input;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::examples::{chat, discard, login, store};
-use crate::support::client::{assert_same, connect, echo, finish, pattern, read_to_fin, stuff};
-use crate::support::{eventually, raise_descriptor_limit};
+use crate::support::client::{assert_same, connect, connect_with_receive_buffer, echo, finish, pattern, read_to_fin, stuff};
+use crate::support::{eventually, pause, raise_descriptor_limit, wait_until};
 use edgecho::protocol::{Echo, Post, Protocol, Recipients, Reply, SessionId, Timer};
 use edgecho::server::{Builder, Error, Handle, PostError, Server, Summary};
 
@@ -66,7 +67,7 @@ fn line(reader: &mut impl BufRead) -> String {
 }
 
 #[test]
-fn a_thousand_hear_one_and_who_does_not_read_holds_up_nobody() {
+fn a_thousand_members_hear_one_and_a_deaf_member_holds_up_nobody() {
     const MEMBERS: usize = 1_000;
     const SAID: usize = 200;
     raise_descriptor_limit();
@@ -89,7 +90,7 @@ fn a_thousand_hear_one_and_who_does_not_read_holds_up_nobody() {
             assert!(line(reader).starts_with(&format!("{name}: {number} x")), "each once, and in order");
         }
     }
-    // Who has not read a byte was sent what its socket took, then what its outbox may hold, and the rest was skipped.
+    // The member that reads nothing got what its socket took and what its outbox may hold. The rest was skipped.
     let statistics = room.handle.statistics().expect("it is running");
     assert!(statistics.pending_bytes <= 4096, "{statistics}");
     assert!(statistics.sent_bytes as usize >= MEMBERS * SAID * 500, "{statistics}");
@@ -121,7 +122,7 @@ fn members_leave_in_order_and_the_others_are_told() {
 }
 
 #[test]
-fn who_speaks_and_leaves_at_once_still_hears_itself() {
+fn a_member_that_speaks_and_leaves_at_once_still_hears_itself() {
     let room = Running::start(chat::Chat::default(), Server::builder());
     for _ in 0..50 {
         let stream = connect(room.address());
@@ -168,7 +169,7 @@ fn each_state_of_a_login_has_its_time() {
     (&stream).write_all(b"Ada\nfriend\nand on\n").expect("send");
     let mut reader = lines(&stream);
     assert_eq!([0, 1, 2, 3].map(|_| line(&mut reader)), ["Name?\n", "Word?\n", "Hello, Ada.\n", "and on\n"]);
-    std::thread::park_timeout(2 * patience);
+    pause(2 * patience);
     (&stream).write_all(b"still in\n").expect("send");
     assert_eq!(line(&mut reader), "still in\n");
     for said in ["", "Ada\n"] {
@@ -187,7 +188,7 @@ fn each_state_of_a_login_has_its_time() {
     server.end();
 }
 
-/// Counts, and says so to everybody and to one.
+/// Counts, and sends each count to all clients and to one.
 struct Clockwork {
     ticks: u64,
     first: Option<SessionId>,
@@ -270,15 +271,15 @@ fn a_handle_asks_and_is_answered_until_the_server_has_ended() {
     other.stop();
 
     let server = Running::start(Echo, Server::builder());
-    let stream = connect(server.address());
+    let stream = connect_with_receive_buffer(server.address(), 64 << 10);
     stuff(&stream, &vec![0; 32 << 20]);
-    eventually("bytes are pending", || (server.handle.statistics()?.pending_bytes > 0).then_some(()));
+    wait_until("bytes are pending", || server.handle.statistics().is_some_and(|figures| figures.pending_bytes > 0));
     server.handle.stop();
     let summary = server.thread.join().expect("no panic").expect("no error");
     assert_eq!(summary.aborted, 1, "who is stopped cuts off");
 }
 
-/// What the library needs without the command line.
+/// The dependencies of the library without the command line.
 #[test]
 fn the_library_alone_depends_on_little() {
     let mut command = Command::new(env!("CARGO"));
@@ -329,146 +330,6 @@ fn the_chat_room_of_the_docs_is_the_one_that_is_tested() {
     let code = chat.split_once("\n\n").expect("a head and the code").1;
     let code: Vec<&str> = code.lines().filter(|line| !line.starts_with("#[allow")).collect();
     assert!(page.contains(&code.join("\n")), "docs/library.md has another chat room");
-}
-
-/// Takes up to three bytes at a time, answers each with a kilobyte, and notes what it is called for, without repetitions.
-#[derive(Default)]
-struct Nibbler {
-    /// Takes nothing before [`Post::resume`].
-    is_shy: bool,
-    calls: Arc<Mutex<Vec<&'static str>>>,
-}
-
-impl Nibbler {
-    fn note(&self, call: &'static str) {
-        let mut calls = self.calls.lock().expect("no panic");
-        if calls.last() != Some(&call) {
-            calls.push(call);
-        }
-    }
-}
-
-impl Protocol for Nibbler {
-    type Session = ();
-
-    fn open(&mut self, _reply: &mut impl Reply) {}
-
-    fn receive(&mut self, (): &mut (), input: &[u8], reply: &mut impl Reply) {
-        assert!(reply.pending_bytes() == 0, "input is offered only when nothing is pending");
-        let taken = if self.is_shy { 0 } else { input.len().min(3) };
-        self.note(if taken > 0 { "takes some" } else { "takes nothing" });
-        for byte in &input[..taken] {
-            reply.send(&[*byte; 1024]);
-        }
-        reply.leave(input.len() - taken);
-        if self.is_shy {
-            reply.set_timer(Timer::once(1, Duration::from_millis(20)));
-        }
-    }
-
-    fn on_timer(&mut self, (): &mut (), _timer: u32, reply: &mut impl Reply) {
-        self.is_shy = false;
-        self.note("timer");
-        let id = reply.id();
-        reply.post().resume(id);
-    }
-
-    fn drained(&mut self, (): &mut (), reply: &mut impl Reply) {
-        assert_eq!(reply.pending_bytes(), 0);
-        self.note("drained");
-    }
-
-    fn finish(&mut self, (): &mut (), reply: &mut impl Reply) {
-        self.note("finish");
-        reply.send(b"end");
-    }
-}
-
-/// What a [`Nibbler`] answers.
-fn nibbled(bytes: &[u8]) -> Vec<u8> {
-    bytes.iter().flat_map(|&byte| [byte; 1024]).chain(*b"end").collect()
-}
-
-#[test]
-fn left_input_is_offered_again_until_all_is_taken_and_then_the_fin_is_told() {
-    for is_shy in [false, true] {
-        let nibbler = Nibbler { is_shy, ..Nibbler::default() };
-        let calls = Arc::clone(&nibbler.calls);
-        let server = Running::start(nibbler, Server::builder());
-        let stream = connect(server.address());
-        let bytes = pattern(1, 20_000);
-        (&stream).write_all(&bytes).expect("send");
-        finish(&stream);
-        if !is_shy {
-            server.stall();
-        }
-        assert_same(&read_to_fin(&stream), &nibbled(&bytes));
-        drop(stream);
-        let statistics = server.end().statistics;
-        assert_eq!(statistics.pending_bytes, 0, "{statistics}");
-        assert!(statistics.most_pending_bytes < 64 << 10, "one read and three answers: {statistics}");
-        let calls = calls.lock().expect("no panic");
-        assert_eq!(
-            (calls.last(), calls.iter().filter(|call| **call == "finish").count()),
-            (Some(&"finish"), 1),
-            "{calls:?}"
-        );
-        if is_shy {
-            assert_eq!(calls[..3], ["takes nothing", "timer", "takes some"], "{calls:?}");
-        } else {
-            assert!(calls.contains(&"drained"), "{calls:?}");
-        }
-    }
-}
-
-#[test]
-fn a_connection_that_is_closed_with_left_input_leaves_nothing_behind() {
-    let server = Running::start(Nibbler { is_shy: true, ..Nibbler::default() }, Server::builder());
-    let stream = connect(server.address());
-    (&stream).write_all(b"never taken").expect("send");
-    eventually("it is counted as memory", || (server.handle.statistics()?.pending_bytes == 11).then_some(()));
-    crate::support::client::reset(stream);
-    eventually("it is closed", || (server.handle.statistics()?.open == 0).then_some(()));
-    assert_eq!(server.handle.statistics().expect("it is running").pending_bytes, 0);
-    server.end();
-}
-
-/// Sends a stream without end, as the peer takes it: from `open` on by way of `drained` alone.
-struct Stream {
-    drains: Arc<AtomicUsize>,
-}
-
-const PORTION: usize = 16 << 20;
-
-impl Protocol for Stream {
-    type Session = usize;
-
-    fn open(&mut self, reply: &mut impl Reply) -> usize {
-        reply.send(&vec![0; PORTION]);
-        1
-    }
-
-    fn receive(&mut self, _session: &mut usize, _input: &[u8], _reply: &mut impl Reply) {}
-
-    fn drained(&mut self, portions: &mut usize, reply: &mut impl Reply) {
-        self.drains.fetch_add(1, Ordering::Relaxed);
-        if *portions < 4 {
-            *portions += 1;
-            reply.send(&vec![0; PORTION]);
-        }
-    }
-}
-
-#[test]
-fn drained_is_told_each_time_that_all_is_sent_and_also_after_the_fin() {
-    let drains = Arc::new(AtomicUsize::new(0));
-    let server = Running::start(Stream { drains: Arc::clone(&drains) }, Server::builder());
-    let stream = connect(server.address());
-    finish(&stream);
-    assert_eq!(read_to_fin(&stream).len(), 4 * PORTION, "more than the sockets hold at once");
-    assert_eq!(drains.load(Ordering::Relaxed), 4);
-    let statistics = server.end().statistics;
-    assert!(statistics.most_pending_bytes <= PORTION as u64, "{statistics}");
 }
 
 #[test]

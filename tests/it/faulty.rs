@@ -1,15 +1,18 @@
-//! Servers that are not what a client hopes for: each does one thing wrong.
+//! Servers for tests of the clients: each does one thing wrong.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-/// What is wrong with a server. Positions are those of the stream behind the handshake of 16 bytes.
+use nix::sys::socket::{MsgFlags, send};
+
+/// What a server does wrong. Positions count the bytes of the stream after the handshake of 16 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wrong {
     Nothing,
-    /// Leaves out so many bytes at a position.
+    /// Drops `count` bytes at a position.
     Drops {
         at: usize,
         count: usize,
@@ -18,17 +21,17 @@ pub enum Wrong {
     Flips {
         at: usize,
     },
-    /// Sends so many bytes in front of a position once more.
+    /// Sends the `count` bytes before a position again.
     Repeats {
         at: usize,
         count: usize,
     },
-    /// Exchanges so many bytes at a position with as many behind them.
+    /// Exchanges `count` bytes at a position with the next `count` bytes.
     Reorders {
         at: usize,
         count: usize,
     },
-    /// Holds the bytes from a position on back for a while.
+    /// Delays the bytes from a position on.
     Delays {
         at: usize,
         millis: u64,
@@ -37,33 +40,33 @@ pub enum Wrong {
     Swallows {
         at: usize,
     },
-    /// Exchanges so many bytes at a position with those of another connection at the same position.
+    /// Exchanges `count` bytes at a position with those of another connection at the same position.
     Crosses {
         at: usize,
         count: usize,
     },
-    /// Closes when it has returned so many bytes.
+    /// Closes after it has returned `at` bytes.
     Closes {
         at: usize,
     },
-    /// Says this first, and reads without answering.
+    /// Sends a greeting, and reads without answering.
     Greets(&'static [u8]),
-    /// Answers this to whatever comes, and closes.
+    /// Sends an answer to whatever arrives, and closes.
     Answers(&'static [u8]),
-    /// Reads, and says nothing.
+    /// Reads without answering.
     IsSilent,
-    /// Returns everything in upper case, as a line-oriented toy would.
+    /// Returns everything in upper case.
     Shouts,
-    /// Serves one read at a time over all connections, each of which takes this long.
+    /// Serves one read at a time over all connections. Each read takes `micros`.
     IsSlow {
         micros: u64,
     },
 }
 
-/// Where a connection leaves bytes for another.
+/// The bytes that connections exchange with each other.
 type Exchange = Arc<(Mutex<Vec<(usize, Vec<u8>)>>, Condvar)>;
 
-/// Starts a server that does this to every connection, and ends with the test program.
+/// Starts a server that treats every connection so. It ends with the test program.
 pub fn serve(wrong: Wrong) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -71,7 +74,7 @@ pub fn serve(wrong: Wrong) -> SocketAddr {
     std::thread::spawn(move || {
         for (number, stream) in listener.incoming().enumerate() {
             let (stream, exchange) = (stream.expect("accept"), Arc::clone(&exchange));
-            // What the client makes of it is what is tested; that it goes away is no failure here.
+            // A client that closes early is no failure here.
             std::thread::spawn(move || {
                 let _ = talk(stream, wrong, number, &exchange);
             });
@@ -122,7 +125,7 @@ fn talk(mut stream: TcpStream, wrong: Wrong, number: usize, exchange: &Exchange)
     };
     let mut position = 0;
     loop {
-        // Up to the place, byte for byte; there, what is wrong; behind it, byte for byte again.
+        // Before and after the position, the stream is returned unchanged.
         let most = if position < at { buffer.len().min(at - position) } else { buffer.len() };
         if position == at {
             match wrong {
@@ -132,7 +135,7 @@ fn talk(mut stream: TcpStream, wrong: Wrong, number: usize, exchange: &Exchange)
                     stream.write_all(&[buffer[0] ^ 0x10])?;
                 }
                 Wrong::Repeats { count, .. } => {
-                    let again = buffer[..count].to_vec(); // the last read ended here, and had no more than that
+                    let again = buffer[..count].to_vec(); // the last read ended at the position
                     stream.write_all(&again)?;
                 }
                 Wrong::Reorders { count, .. } => {
@@ -150,10 +153,9 @@ fn talk(mut stream: TcpStream, wrong: Wrong, number: usize, exchange: &Exchange)
                     let other = swap(exchange, number, buffer[..count].to_vec());
                     stream.write_all(&other)?;
                 }
-                Wrong::Closes { .. } => return Ok(()),
                 _ => {}
             }
-            position += 1; // wherever exactly it is from here on, it is behind the place
+            position += 1; // from here on, only that it is after `at` matters
             continue;
         }
         let count = stream.read(&mut buffer[..most])?;
@@ -161,18 +163,23 @@ fn talk(mut stream: TcpStream, wrong: Wrong, number: usize, exchange: &Exchange)
             return Ok(());
         }
         if let Wrong::IsSlow { micros } = wrong {
-            let _turn = exchange.0.lock().expect("nobody has panicked");
+            let _turn = exchange.0.lock().expect("no thread has panicked");
             std::thread::sleep(Duration::from_micros(micros));
         }
-        stream.write_all(&buffer[..count])?;
         position += count;
+        if matches!(wrong, Wrong::Closes { .. }) && position == at {
+            // The FIN comes with the last byte: a busy machine leaves no time between the two.
+            send(stream.as_raw_fd(), &buffer[..count], MsgFlags::from_bits_retain(nix::libc::MSG_MORE))?;
+            return Ok(());
+        }
+        stream.write_all(&buffer[..count])?;
     }
 }
 
-/// Leaves bytes for another connection, and waits for those of another.
+/// Gives bytes to another connection, and waits for those of that connection.
 fn swap(exchange: &Exchange, number: usize, bytes: Vec<u8>) -> Vec<u8> {
     let (left, changed) = &**exchange;
-    let mut left = left.lock().expect("nobody has panicked");
+    let mut left = left.lock().expect("no thread has panicked");
     left.push((number, bytes));
     changed.notify_all();
     loop {
@@ -180,6 +187,6 @@ fn swap(exchange: &Exchange, number: usize, bytes: Vec<u8>) -> Vec<u8> {
         if let Some(place) = left.iter().position(|&(other, _)| other == number ^ 1) {
             return left[place].1.clone();
         }
-        left = changed.wait(left).expect("nobody has panicked");
+        left = changed.wait(left).expect("no thread has panicked");
     }
 }
