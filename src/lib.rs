@@ -80,6 +80,9 @@
 //! - `docs/guarantees.md`: each promise, with its test
 //! - `docs/how-an-epoll-server-works.md`: one connection from SYN to FIN, call by call
 
+// docs.rs shows the feature that an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(not(target_os = "linux"))]
 compile_error!("edgecho needs Linux: it uses epoll(7), signalfd(2) and accept4(2)");
 

@@ -1,5 +1,4 @@
-//! The libc crate's view of the kernel's interface, which the wrappers are compiled against, held to what the C headers of this
-//! machine say (c_reference/abi.c).
+//! The libc crate's view of the kernel's interface must agree with the C headers of this machine (c_reference/abi.c).
 
 use std::collections::BTreeMap;
 use std::mem::{align_of, offset_of, size_of};
@@ -7,7 +6,7 @@ use std::process::Command;
 
 use crate::support::{run, skip};
 
-/// What abi.c prints, as the libc crate has it.
+/// Returns the values of the libc crate, in the form that abi.c prints.
 fn view_of_libc() -> BTreeMap<String, i64> {
     let mut view = BTreeMap::new();
     macro_rules! sizes {

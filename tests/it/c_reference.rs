@@ -1,4 +1,4 @@
-//! What the C reference promises beyond what it shares with the Rust server in `echo.rs`, `drain.rs` and `faults.rs`.
+//! The C reference alone. `echo`, `drain` and `faults` test what it shares with the Rust server.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -82,7 +82,7 @@ fn statistics_that_nobody_reads_do_not_stop_the_server(_: Server) {
         process.signal(Signal::SIGUSR1);
         echo(&stream, b"still there?");
     }
-    // When there is room again, there is a report again.
+    // As soon as there is room, the reports go on.
     far.set_nonblocking(true).expect("a flag");
     let mut log = Vec::new();
     wait_until("a report", || {

@@ -36,6 +36,20 @@ fn help_names_every_flag_its_default_and_its_environment_variable() {
 }
 
 #[test]
+fn short_help_is_a_list_and_long_help_explains_and_ends_with_examples() {
+    for command in ["serve", "ping", "flood", "send"] {
+        let (status, short, _) = run(&mut edgecho(&[command, "-h"]));
+        assert!(status.success() && short.lines().count() <= 70, "{command}:\n{short}");
+        assert!(!short.contains("EDGECHO_"), "{short}");
+        let (status, long, _) = run(&mut edgecho(&[command, "--help"]));
+        assert!(status.success() && long.lines().count() > short.lines().count(), "{command}:\n{long}");
+        let (_, examples) = long.split_once("\nExamples:\n").expect("examples");
+        assert!(long.contains("\nExit status:\n") && examples.contains(&format!("edgecho {command} ")), "{long}");
+        assert!(long.lines().all(|line| line.chars().count() <= 100), "{long}");
+    }
+}
+
+#[test]
 fn no_command_is_an_error_that_shows_what_there_is() {
     let (status, _, stderr) = run(&mut edgecho(&[]));
     assert_eq!(status.code(), Some(2));

@@ -1,4 +1,4 @@
-//! The examples under load: driven by the tools that people use with such servers, and by peers that do not read.
+//! The examples under load, from the usual tools for such servers and from peers that do not read.
 
 #[path = "../../examples/chat.rs"]
 pub(crate) mod chat;
@@ -25,7 +25,7 @@ use crate::library::Running;
 use crate::support::client::{assert_same, connect, finish, read_to_fin};
 use crate::support::{run, skip};
 
-/// Returns whether a tool is missing, and says that the test is skipped.
+/// Returns whether a tool is missing. Reports the test as skipped if it is.
 fn is_missing(tool: &str, test: &str) -> bool {
     let is_missing = Command::new(tool).arg("--version").output().is_err();
     if is_missing {
@@ -34,7 +34,7 @@ fn is_missing(tool: &str, test: &str) -> bool {
     is_missing
 }
 
-/// Sends requests and a FIN without reading. Waits until the server has stopped reading, and then takes all answers.
+/// Sends requests and a FIN without reading. Waits until the server has stopped reading, and then receives all answers.
 fn pipeline<P: Protocol + Send + 'static>(protocol: P, requests: &[u8], most_pending_bytes: u64) -> Vec<u8>
 where
     P::Session: Send,
@@ -77,7 +77,7 @@ fn pipelined_http_requests_are_answered_as_fast_as_their_peer_reads() {
     assert_eq!(String::from_utf8_lossy(&answers).matches("Hello, world!\n").count(), 100_000);
 }
 
-/// Gives a protocol a stream that is cut into parts, the way the server does, and returns what it has sent.
+/// Cuts a stream into parts, hands them to a protocol as the server does, and returns its answers.
 fn answers<P: Protocol>(protocol: &mut P, stream: &[u8], cuts: &[usize]) -> Vec<u8> {
     let mut reply = TestReply::new(1);
     let mut session = protocol.open(&mut reply);

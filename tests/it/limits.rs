@@ -1,4 +1,4 @@
-//! The limits and timeouts of the Rust server, and the statistics that say what they did.
+//! The limits and timeouts of the Rust server, and its statistics about them.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -108,7 +108,7 @@ fn a_silent_client_is_closed_in_order_and_a_talking_one_is_not() {
     process.terminate();
 }
 
-/// The wheel's step follows the shortest timeout, and with it how far it reaches: here 0.26 s.
+/// The shortest timeout decides the wheel's step and its reach: here 0.26 s.
 #[test]
 fn a_timeout_out_of_the_wheels_reach_still_comes() {
     let process = Process::rust(&["--write-timeout", "10ms", "--idle-timeout", "700ms"]);
@@ -206,13 +206,13 @@ fn a_memory_limit_stops_the_reading_and_drops_nothing() {
         }
     });
     let most = process.figure("most_pending_bytes");
-    // How much of it the outboxes have held depends on when each client begins to read.
+    // The share of the outboxes depends on when each client begins to read.
     assert!((1..LIMIT + 32 * 1024).contains(&most), "{most} bytes were pending at most");
     drop(streams);
     process.terminate();
 }
 
-/// Who waits for its rate, or for memory that others hold, is closed in order all the same when the drain's time is up.
+/// At the drain's deadline, a connection that waits for its rate or for memory is closed in order, too.
 #[test]
 fn a_drain_does_not_wait_for_rates_or_memory() {
     let mut process = Process::rust(&["--rate-limit", "100B", "--memory-limit", "64KiB", "--drain-timeout", "100ms"]);
@@ -226,7 +226,7 @@ fn a_drain_does_not_wait_for_rates_or_memory() {
     assert!(start.elapsed() < Duration::from_secs(10), "its FIN came only after {:?}", start.elapsed());
     assert_same(&back, &pattern(1, 5_000)[..back.len()]);
     drop(stream);
-    // What its rate held back was in time for the drain, and is lost.
+    // The server received bytes in time for the drain, and lost them because of the rate limit.
     assert!(back.len() < 5_000, "all came back");
     assert_eq!(process.wait().code(), Some(1), "{}", process.stderr());
 }

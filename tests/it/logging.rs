@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -15,7 +16,7 @@ use nix::sys::signal::Signal;
 use crate::process_1::child_of;
 use crate::scratch::Scratch;
 use crate::strace::has_strace;
-use crate::support::client::{connect, echo};
+use crate::support::client::{connect, echo, read_to_fin};
 use crate::support::{PROGRAM, Process, Program, edgecho, eventually, pause, proc, run, signal, wait_until};
 
 /// The text between the time and the count in a line that counts dropped lines.
@@ -98,7 +99,7 @@ fn what_could_not_be_logged_is_counted_and_the_count_adds_up() {
         log.push(lines.next().expect("the count comes while the server runs, without another event"));
     }
     assert!(log.len() > 500, "there is room for {} lines only", log.len());
-    // From here on somebody reads, and nothing is dropped any more.
+    // From here on stderr is read, and no line is dropped.
     converse(&server, 10);
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait().code(), Some(0));
@@ -155,6 +156,21 @@ fn statistics_come_whatever_the_log_level_and_without_a_time() {
         assert!(text.starts_with("accepted 0\nopen 0\nclosed_peer 0\n"), "{arguments:?}: {text}");
         process.terminate();
     }
+}
+
+#[test]
+fn warnings_that_were_suppressed_are_counted_at_the_end() {
+    let mut process = Process::rust(&["--protocol", "frame"]);
+    for _ in 0..3 {
+        let stream = connect(process.address);
+        (&stream).write_all(&u32::MAX.to_be_bytes()).expect("send");
+        read_to_fin(&stream);
+    }
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.wait().code(), Some(0));
+    let log = process.stderr();
+    assert_eq!(log.matches(" WARN closed for a frame longer than 65536 bytes").count(), 1, "{log}");
+    assert!(log.contains(" WARN repeated warnings were not logged suppressed=2"), "{log}");
 }
 
 #[test]
@@ -265,7 +281,7 @@ fn a_limit_on_the_size_of_files_is_an_error_and_no_signal() {
     process.terminate();
 }
 
-/// What a log that is full for a while has cut off is made whole again: a line never goes on where another one was cut.
+/// A full log cuts a line off. When there is room again, the next line starts on a line of its own.
 #[test]
 fn a_line_that_was_cut_off_by_an_error_stays_alone() {
     let scratch = Scratch::new();
@@ -350,15 +366,29 @@ fn without_a_thread_lines_are_written_as_far_as_there_is_room() {
     inject(&mut command);
     let mut server = Process::spawn_without_reader(command.args(["127.0.0.1:0", "-v"]).stderr(Stdio::piped()));
     converse(&server, 2_000);
-    let mut stderr = server.take_stderr();
+    let stderr = server.take_stderr();
     let pid = child_of(server.pid());
-    let reader = std::thread::spawn(move || {
-        let mut text = String::new();
-        stderr.read_to_string(&mut text).map(|_| text)
+    let log = Arc::new(Mutex::new(String::new()));
+    let reader = std::thread::spawn({
+        let log = Arc::clone(&log);
+        move || {
+            for line in BufReader::new(stderr).lines() {
+                let mut log = log.lock().expect("a log");
+                *log += &line.expect("text");
+                log.push('\n');
+            }
+        }
     });
-    converse(&server, 10);
+    // Each line is written as far as there is room: the gap is reported once the reader has made some.
+    let mut connections = 2_000;
+    wait_until("the gap is reported", || {
+        converse(&server, 1);
+        connections += 1;
+        log.lock().expect("a log").contains(DROPPED)
+    });
     signal(pid, Signal::SIGTERM);
     assert_eq!(server.wait().code(), Some(0));
-    let log = reader.join().expect("the reader").expect("text");
-    assert!(log.contains(DROPPED) && log.contains("INFO drained accepted=2010"), "{log}");
+    reader.join().expect("the reader");
+    let log = log.lock().expect("a log");
+    assert!(log.contains(&format!("INFO drained accepted={connections}")), "{log}");
 }

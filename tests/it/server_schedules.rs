@@ -1,7 +1,7 @@
-//! The whole server in a simulated world: a scripted kernel with a clock of its own, in which months pass, the process is stopped, peers
-//! read slowly, and epoll tells of things in any order. Each schedule is made from a seed, and judged by rules that know nothing of the
-//! server's code. `EDGECHO_SEED=N cargo test --test it every_schedule` plays one again and tells what happens in it;
-//! `EDGECHO_SCHEDULES=N` plays so many instead of 10,000.
+//! The whole server in a simulated world: a scripted kernel with its own clock, in which months pass, the process is stopped, peers
+//! read slowly, and epoll reports events in any order. A seed makes each schedule, and rules that do not depend on the server's code
+//! judge it. `EDGECHO_SEED=N cargo test --test it every_schedule` plays one schedule again and prints its events;
+//! `EDGECHO_SCHEDULES=N` plays N schedules instead of 10,000.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::simulation::{Act, Kind, MOST_BYTES_AN_EVENT, MOST_LEFTOVER_BYTES, Plan, Step, play};
 use edgecho::server::Config;
 
-/// No schedule takes so much of a CPU: a thread that does hangs.
+/// A schedule that takes longer than this hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
 
 /// The CPU time of the calling thread, from proc_pid_schedstat(5).
@@ -35,7 +35,7 @@ fn check(seed: u64, is_traced: bool) {
     assert!(turn < frozen || cpu_time() - start < frozen, "invariant 5: the loop froze for {turn:?}");
 }
 
-/// A thread that plays schedules: the one it plays, and since when.
+/// The schedule that a thread plays, and since when.
 type Playing = Mutex<Option<(u64, Instant)>>;
 
 /// Plays the schedules from `next` on, until the first that fails.
@@ -79,8 +79,8 @@ fn every_schedule_keeps_every_promise() {
     println!("{count} schedules in {:.1?}", start.elapsed());
 }
 
-/// Many who have much to say: none of them has more than a share of a turn, all come to their end, and the loop asks the kernel for news
-/// after each share.
+/// Many clients send much: each gets no more than its share of a turn, all are served to the end, and the loop asks the kernel for
+/// events after each share.
 #[test]
 fn a_turn_is_bounded_however_many_have_much_to_say() {
     const FIREHOSES: usize = 30;

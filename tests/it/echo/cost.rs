@@ -1,4 +1,4 @@
-//! What connections cost: memory, descriptors, CPU, and the time of the other connections.
+//! The cost of connections: memory, descriptors, CPU, and the time of the other connections.
 
 use std::io::Write;
 use std::time::{Duration, Instant};

@@ -107,6 +107,35 @@ fn only_one_output_goes_to_stdout_and_a_dash_is_no_file() {
 }
 
 #[test]
+fn two_names_of_one_file_are_refused_before_anything_is_truncated() {
+    let process = Process::rust(&[]);
+    let scratch = Scratch::new();
+    let report = scratch.file("report");
+    std::fs::write(&report, "kept").expect("a file");
+    std::os::unix::fs::symlink("report", scratch.file("link")).expect("a link");
+    let flood = |arguments: &str| {
+        let script = format!("\"$0\" flood {} -n 50 {arguments}", process.address);
+        run(Command::new("sh").current_dir(scratch.folder()).args(["-c", &script, PROGRAM]))
+    };
+    for (arguments, words) in [
+        ("--json report --hdr ./report", "--json and --hdr cannot both go to ./report"),
+        ("--json link --plot report", "--json and --plot cannot both go to report"),
+        ("--json report >>report", "the table and --json cannot both go to report"),
+        ("--json /dev/stdout", "the table and --json cannot both go to /dev/stdout"),
+        ("--json - --plot /dev/stdout", "--json and --plot cannot both go to /dev/stdout"),
+    ] {
+        let (status, stdout, stderr) = flood(arguments);
+        assert_eq!((status.code(), &stdout[..]), (Some(2), ""), "{arguments}: {stderr}");
+        assert!(stderr.starts_with(&format!("error: {words}; ")), "{arguments}: {stderr}");
+        assert_eq!(std::fs::read_to_string(&report).expect("our own file"), "kept", "{arguments}");
+    }
+    let (status, _, stderr) = flood("--json report --hdr log --plot /dev/null");
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    assert!(std::fs::read_to_string(&report).expect("a report").starts_with('{'));
+    process.terminate();
+}
+
+#[test]
 fn an_output_that_cannot_be_written_is_an_error_and_the_others_are_written() {
     let process = Process::rust(&[]);
     for full in ["--json", "--hdr", "--plot"] {

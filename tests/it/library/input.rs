@@ -65,7 +65,7 @@ impl Protocol for Nibbler {
     }
 }
 
-/// What a [`Nibbler`] answers.
+/// Returns the answer of a [`Nibbler`].
 fn nibbled(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().flat_map(|&byte| [byte; 1024]).chain(*b"end").collect()
 }

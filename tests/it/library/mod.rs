@@ -1,4 +1,4 @@
-//! The library, as its users build on it: the examples, in threads of this process, spoken to over real sockets.
+//! The library as its users build on it: the examples run in threads of this process, and clients use real sockets.
 
 mod input;
 
@@ -90,7 +90,7 @@ fn a_thousand_members_hear_one_and_a_deaf_member_holds_up_nobody() {
             assert!(line(reader).starts_with(&format!("{name}: {number} x")), "each once, and in order");
         }
     }
-    // Who has not read a byte was sent what its socket took, then what its outbox may hold, and the rest was skipped.
+    // The member that reads nothing got what its socket took and what its outbox may hold. The rest was skipped.
     let statistics = room.handle.statistics().expect("it is running");
     assert!(statistics.pending_bytes <= 4096, "{statistics}");
     assert!(statistics.sent_bytes as usize >= MEMBERS * SAID * 500, "{statistics}");
@@ -188,7 +188,7 @@ fn each_state_of_a_login_has_its_time() {
     server.end();
 }
 
-/// Counts, and says so to everybody and to one.
+/// Counts, and sends each count to all clients and to one.
 struct Clockwork {
     ticks: u64,
     first: Option<SessionId>,
@@ -279,7 +279,7 @@ fn a_handle_asks_and_is_answered_until_the_server_has_ended() {
     assert_eq!(summary.aborted, 1, "who is stopped cuts off");
 }
 
-/// What the library needs without the command line.
+/// The dependencies of the library without the command line.
 #[test]
 fn the_library_alone_depends_on_little() {
     let mut command = Command::new(env!("CARGO"));

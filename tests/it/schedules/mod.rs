@@ -1,4 +1,4 @@
-//! `Connection` over a scripted stream: whatever the kernel does, and in whatever order it tells, the invariants hold.
+//! `Connection` over a scripted stream: whatever the kernel does, and in whatever order it reports events, the invariants hold.
 //! 1. What was echoed is a prefix of what was sent, and at an orderly close the two are equal.
 //! 2. It is read only while its outbox is empty.
 //! 3. No edge is lost: when the kernel has nothing more to tell, nothing is left undone.
@@ -10,8 +10,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use edgecho::protocol::testing::TestReply;
-use edgecho::protocol::{Echo, Post, Protocol, Reply};
+use edgecho::protocol::{Echo, Post, Protocol, Reply, SessionId};
 use edgecho::server::{Connection, Ending, Host, Peer, Progress};
 use edgecho::stream::Pipe;
 use edgecho::sys::epoll::EpollFlags;
@@ -45,7 +44,12 @@ impl World<Echo> {
     }
 }
 
-/// Echo that takes up to so many bytes at a time, and leaves the others.
+/// Returns a key as a slot map makes them. The default is the null key, which a secondary map takes for that of a closed connection.
+fn session() -> SessionId {
+    slotmap::KeyData::from_ffi(1 << 32 | 1).into()
+}
+
+/// Echo that takes a limited number of bytes at a time, and leaves the others.
 struct Nibble(usize);
 
 impl Protocol for Nibble {
@@ -81,14 +85,14 @@ impl<P: Protocol<Session = ()>> World<P> {
         }
     }
 
-    /// What the server does with a connection in one turn of its loop. Gives whether there was anything to do.
+    /// Gives the connection a turn, as the server's loop does. Returns whether there was anything to do.
     fn turn(&mut self) -> bool {
         if self.ending.is_some() {
             return false;
         }
         let mut edges = std::mem::replace(&mut self.kernel.0.borrow_mut().edges, EpollFlags::empty());
         if !self.is_watched_for_room {
-            // Not asked for. What else is told always comes with it, in the kernel too.
+            // EPOLLOUT is not requested. The kernel, too, reports it only together with other events.
             let was_only_room = edges == EpollFlags::OUT;
             edges.remove(EpollFlags::OUT);
             if was_only_room && !self.is_ready {
@@ -110,8 +114,7 @@ impl<P: Protocol<Session = ()>> World<P> {
             kernel.read_this_turn = 0;
         }
         let (peer, mut post) = (Peer::from(SocketAddr::from(([127, 0, 0, 1], 9))), Post::default());
-        let mut turn =
-            edgecho::server::Turn { id: TestReply::new(1).id(), peer: &peer, post: &mut post, pipe: Some(&mut self.pipe) };
+        let mut turn = edgecho::server::Turn { id: session(), peer: &peer, post: &mut post, pipe: Some(&mut self.pipe) };
         let mut buffer = [0; BUFFER_BYTES];
         let progress = if self.is_in_halves && self.connection.needs_only_read() {
             match self.connection.read(&mut buffer) {
@@ -134,7 +137,7 @@ impl<P: Protocol<Session = ()>> World<P> {
             Progress::Ended(ending) => self.ending = Some(ending),
             Progress::Waiting if self.connection.needs_room() && !self.is_watched_for_room => {
                 self.is_watched_for_room = true;
-                kernel.edges = kernel.state(); // EPOLL_CTL_MOD tells what is ready already
+                kernel.edges = kernel.state(); // EPOLL_CTL_MOD reports what is ready already
             }
             _ => {}
         }
@@ -164,7 +167,7 @@ impl<P: Protocol<Session = ()>> World<P> {
     }
 }
 
-/// What happens between turns, and what happens within them.
+/// Returns events between the turns, and events within them.
 fn schedule() -> impl Strategy<Value = (Vec<Outside>, Vec<Outside>)> {
     (prop::collection::vec(outside(), 0..60), prop::collection::vec(meanwhile(), 0..20))
 }
@@ -215,7 +218,7 @@ proptest! {
         check_orderly(&mut World::new(is_in_halves), events, meanwhile)?;
     }
 
-    /// The same for a protocol that leaves input: it is offered again until all is taken, and only then the connection ends.
+    /// A protocol that leaves input is offered it again until it has taken all. Only then the connection ends.
     #[test]
     fn an_orderly_peer_gets_every_byte_from_a_protocol_that_leaves_input((events, meanwhile) in schedule(), bytes in 1_usize..20) {
         check_orderly(&mut World::with(Nibble(bytes), false), events, meanwhile)?;

@@ -14,14 +14,14 @@ use proptest::prelude::*;
 
 use crate::support::client::pattern;
 
-/// What happens outside of the server.
+/// An event outside of the server.
 #[derive(Debug, Clone, Copy)]
 pub enum Outside {
-    /// The peer sends so many bytes more.
+    /// The peer sends this many more bytes.
     Send(usize),
     /// The peer sends an urgent byte.
     SendUrgent,
-    /// The peer takes so many bytes, which makes room for as many.
+    /// The peer reads this many bytes, which makes room for as many.
     Take(usize),
     /// The peer sends its FIN.
     Finish,
@@ -29,9 +29,9 @@ pub enum Outside {
     Reset,
     /// The next call is interrupted.
     Interrupt,
-    /// The loop tells the connection what epoll has for it, and gives it a turn.
+    /// The loop hands the connection its events, and gives it a turn.
     Turn,
-    /// epoll tells of nothing new (epoll(7): a wake-up may be spurious).
+    /// epoll reports nothing new (epoll(7): a wake-up may be spurious).
     Spurious,
 }
 
@@ -46,7 +46,7 @@ pub struct Socket {
     /// A write has come back short since the last edge.
     pub is_known_full: bool,
     pub had_urgent: bool,
-    /// How many bytes of `unread` stand in front of the last urgent one.
+    /// The number of bytes of `unread` before the last urgent one.
     pub mark: Option<usize>,
     pub is_finished: bool,
     pub is_reset: bool,
@@ -56,14 +56,14 @@ pub struct Socket {
     pub wants_room: bool,
     pub echoed: Vec<u8>,
     pub has_our_fin: bool,
-    /// What epoll_wait(2) will tell.
+    /// The events that epoll_wait(2) will report.
     pub edges: EpollFlags,
-    /// What happens while the server is in its turn, in front of one call each.
+    /// Events during the server's turn, each before one call.
     pub meanwhile: VecDeque<Outside>,
     pub calls_this_turn: usize,
     /// More calls than this in one turn are too many.
     pub most_calls: usize,
-    /// What the sizes of what is sent and taken are multiplied with.
+    /// The factor of all sizes that are sent and read.
     pub scale: usize,
     pub read_this_turn: usize,
     /// Bytes that went to the server while it was to echo.
@@ -101,7 +101,7 @@ impl Socket {
         }
     }
 
-    /// All the flags that hold now: an edge tells the whole state, not only what has changed.
+    /// Returns all flags that hold now: an edge reports the whole state, not only the change.
     pub fn state(&self) -> EpollFlags {
         let mut flags = EpollFlags::empty();
         flags.set(EpollFlags::IN, !self.unread.is_empty() || self.is_finished || self.is_reset);
@@ -158,7 +158,7 @@ impl Socket {
         if std::mem::take(&mut self.is_interrupted) { Err(io::Error::from_raw_os_error(libc::EINTR)) } else { Ok(()) }
     }
 
-    /// What a call to read from it does first. Gives whether there is something; if not, it is at its end.
+    /// Begins a read. Returns whether there is something to read; if not, the stream has ended.
     fn begin_read(&mut self) -> io::Result<bool> {
         if !self.is_closing {
             assert_eq!(self.owed, self.echoed.len(), "invariant 2: read while something is pending");
@@ -177,7 +177,7 @@ impl Socket {
         }
     }
 
-    /// What a call to write to it does first. Gives how many of so many bytes there is room for.
+    /// Begins a write. Returns the number of bytes, of those offered, that there is room for.
     fn begin_write(&mut self, offered: usize) -> io::Result<usize> {
         assert!(offered > 0 && !self.has_our_fin, "nothing to send");
         assert!(!self.is_known_full, "a write that only hears EAGAIN");
@@ -199,7 +199,7 @@ impl Stream for Shared {
         if !kernel.begin_read()? {
             return Ok(0);
         }
-        // A read stops in front of the urgent byte, but for a read that starts with it.
+        // A read stops before the urgent byte, unless it starts with it.
         let limit = kernel.mark.filter(|&mark| mark > 0).unwrap_or(usize::MAX);
         let count = buffer.len().min(kernel.unread.len()).min(limit);
         for (slot, byte) in buffer.iter_mut().zip(kernel.unread.drain(..count)) {
@@ -207,7 +207,7 @@ impl Stream for Shared {
         }
         kernel.mark = kernel.mark.and_then(|mark| mark.checked_sub(count));
         kernel.read_this_turn += count;
-        // Unless an edge is still to be told of what was read just now: nobody could know that.
+        // Unless epoll has yet to report an edge for what was read just now: the server cannot know of it.
         kernel.is_known_empty = count < buffer.len() && kernel.unread.is_empty() && kernel.edges.is_empty();
         if !kernel.is_closing {
             kernel.owed += count;
@@ -236,7 +236,7 @@ impl Stream for Shared {
         Ok(())
     }
 
-    /// It never goes past an urgent byte, and now and then brings less than there is: a pipe takes only so many pieces.
+    /// It never goes past an urgent byte, and sometimes moves less than there is: a pipe holds a limited number of pieces.
     fn splice_into(&mut self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
         let mut kernel = self.0.borrow_mut();
         assert!(!kernel.is_closing && pipe.is_empty(), "what is in the pipe goes to the peer, and nothing else does");
@@ -270,7 +270,7 @@ impl Stream for Shared {
     }
 }
 
-/// What may happen while the server is in its turn, too.
+/// Events that may also happen during the server's turn.
 pub fn meanwhile() -> impl Strategy<Value = Outside> {
     prop_oneof![
         6 => (1_usize..60).prop_map(Outside::Send),

@@ -1,4 +1,4 @@
-//! What the server asks of the simulated kernel, and what its protocol does with timers.
+//! The server's calls to the simulated kernel, and the protocol's calls about timers.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -53,7 +53,7 @@ impl World {
         let at = self.at;
         let socket = &mut self.sockets[number];
         assert!(socket.our_fin.is_none() && pipe.is_empty(), "what is in the pipe goes to the peer, and nothing else does");
-        // A pipe takes only so many pieces.
+        // A pipe holds a limited number of pieces.
         let pieces = if socket.unread().is_multiple_of(3) { most.div_ceil(2) } else { most };
         let count = socket.begin_read(pieces, true, at);
         self.note(|| format!("splice from {number}: {count:?}"));

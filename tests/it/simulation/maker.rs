@@ -215,7 +215,7 @@ impl Maker {
         Step::Peer(peer, act)
     }
 
-    /// The process is stopped at one of its next calls, for a while in which things happen that it is not told of.
+    /// The process is stopped at one of its next calls. Events that happen meanwhile are not reported to it.
     fn stop(&mut self) {
         let mut during = Vec::new();
         for _ in 0..self.random.range(1, 5) {
@@ -353,7 +353,7 @@ impl Maker {
         }
     }
 
-    /// How it ends: in order, or by a signal while everybody is silent.
+    /// The end: in order, or by a signal while all peers are silent.
     fn ending(&mut self) {
         if self.random.is(35) {
             self.sleep();

@@ -11,7 +11,7 @@ pub const SECOND: u64 = 1_000 * MS;
 pub const HOUR: u64 = 3_600 * SECOND;
 pub const DAY: u64 = 24 * HOUR;
 
-/// What happens next.
+/// A step of the script.
 #[derive(Debug, Clone)]
 pub enum Step {
     /// A client connects to a listener: its send buffer, and whether it acknowledges everything at once.
@@ -21,7 +21,7 @@ pub enum Step {
         is_prompt: bool,
     },
     Peer(usize, Act),
-    /// The same happens to every connection.
+    /// Every peer does the same.
     Everyone(Act),
     /// The next accept fails.
     AcceptFails(i32),
@@ -33,19 +33,19 @@ pub enum Step {
     Sleep(Sleep),
     /// Time passes in the midst of a pause.
     Advance(u64),
-    /// The process is stopped in front of its n-th call from here, and this happens meanwhile.
+    /// The process is stopped before its n-th call from here, and these steps happen meanwhile.
     Stop(u32, Vec<Step>),
     Signal,
 }
 
-/// What a peer, or its kernel, does.
+/// An act of a peer or its kernel.
 #[derive(Debug, Clone, Copy)]
 pub enum Act {
     Send(u64),
     SendUrgent,
     Finish,
     Reset,
-    /// So many bytes are acknowledged.
+    /// The peer acknowledges this many bytes.
     Acknowledge(u64),
     /// A segment comes that brings nothing and acknowledges nothing new: the answer to a keepalive or a zero-window probe.
     Probe,
@@ -59,7 +59,7 @@ pub enum Act {
 pub enum Sleep {
     For(u64),
     Until(u64),
-    /// To the server's next deadline, and so many nanoseconds more or less.
+    /// Until the server's next deadline, plus or minus this many nanoseconds.
     ToDeadline(i64),
 }
 
@@ -72,7 +72,7 @@ pub enum Kind {
         own: Vec<(Duration, Option<Duration>)>,
         server: Vec<(Duration, Option<Duration>)>,
     },
-    /// Echo that reads no more than so many bytes between two times of a timer.
+    /// Echo that reads a limited number of bytes between two times of a timer.
     Hoard {
         most_bytes: usize,
         every: Duration,

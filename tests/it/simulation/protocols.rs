@@ -75,7 +75,7 @@ impl Protocol for Alarms {
     }
 }
 
-/// Echo that takes so many bytes between two times of a timer.
+/// Echo that takes a limited number of bytes between two times of a timer.
 pub struct Hoard {
     pub world: Rc<RefCell<World>>,
     pub most_bytes: usize,

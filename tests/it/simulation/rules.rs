@@ -1,8 +1,7 @@
-//! The rules, told without a look at the server's code: when a connection may be closed, and by when it must be; when a timer may come, and
-//! by when it must; and how often the loop may wake up.
+//! The rules, which do not depend on the server's code: when a connection may be closed and by when it must be, when a timer may come
+//! and by when it must, and how often the loop may wake up.
 //!
-//! What the server cannot know is not held against it: what arrives after its last wait has collected the events, and the time for which
-//! the process is stopped.
+//! The rules allow for what the server cannot know: bytes that arrive after its last wait, and the time for which the process is stopped.
 
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use super::plan::MS;
 use super::socket::{At, Socket};
 use super::world::World;
 
-/// How long a connection that is being closed may make no progress.
+/// The time that a closing connection may make no progress.
 const LINGER: u64 = 2_000 * MS;
 
 /// Rounding: of both ends of a time and of the wait, to milliseconds.
@@ -23,7 +22,7 @@ const ROUNDING: u64 = 4 * MS;
 /// much. It counts as held back meanwhile, even if there is nothing to be read.
 const RATE_PAUSE: u64 = 160 * MS;
 
-/// No clock goes so far.
+/// A time beyond any clock.
 const FOR_EVER: Duration = Duration::from_secs(200 * 365 * 24 * 60 * 60);
 
 fn nanos(time: Duration) -> u64 {
@@ -33,7 +32,7 @@ fn nanos(time: Duration) -> u64 {
 /// A timer of the protocol.
 #[derive(Debug)]
 pub struct Armed {
-    /// When it comes next at the earliest; none if that is too far away for any clock.
+    /// The earliest time at which it comes next; none if that is too far away for any clock.
     due: Option<u64>,
     pub every: Option<u64>,
     set: At,
@@ -207,15 +206,15 @@ impl World {
         let epoch = self.epoch;
         let socket = &mut self.sockets[number];
         match &socket.look {
-            // It was decided by that look, and what has come since could not be known.
+            // The server decided at that look, and could not know of what has come since.
             Some(look) if look.epoch == epoch && !look.is_pending => {}
-            // Some time ago: what was pending had to go out first.
+            // The server decided earlier: pending bytes had to go out first.
             Some(look) if look.is_pending && socket.may_be_idle => {}
             _ => socket.may_be_idle = may_be_idle,
         }
     }
 
-    /// Whether a connection may be closed as idle: neither a byte nor an acknowledgement has come for the timeout, and the server was not
+    /// Returns whether a connection may be closed as idle: neither a byte nor an acknowledgement has come for the timeout, and the server was not
     /// holding it back.
     fn is_idle(&self, number: usize, is_look: bool) -> bool {
         let Some(idle) = self.config.timeouts.idle else { return false };
@@ -223,7 +222,7 @@ impl World {
         let acknowledged = if is_look { socket.acknowledgements.at() } else { socket.acknowledgements.known(self.epoch) };
         let latest = [acknowledged, socket.deliveries.known(self.epoch), socket.opened, socket.last_read];
         let latest = latest.into_iter().map(|at| at.time).max().unwrap_or_default();
-        // What is not read because its peer does not take what is pending is not held back by the server.
+        // The server does not hold back input that it leaves unread because the peer does not read its pending bytes.
         self.at.time - latest >= nanos(idle).saturating_sub(self.turn())
             && (socket.is_pending || socket.known_unread(self.epoch) == 0)
     }

@@ -10,7 +10,7 @@ use edgecho::sys::epoll::EpollFlags;
 /// The number of different bytes in a row that a peer sends. It is a prime, so that no buffer is a multiple of it.
 const PERIOD: usize = 65_521;
 
-/// What peers send, over and over, each from another place on. No byte is ASCII, so that notices of the server stand out.
+/// The bytes that all peers send in a circle, each from another place on. No byte is ASCII, so that notices of the server stand out.
 static CONTENT: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let bytes: Vec<u8> = crate::support::client::pattern(11, PERIOD).iter().map(|byte| byte | 0x80).collect();
     bytes.iter().copied().cycle().take(PERIOD * 2).collect()
@@ -207,7 +207,7 @@ impl Socket {
         flags
     }
 
-    /// The server has been told the state.
+    /// epoll has reported the state to the server.
     pub fn told(&mut self, flags: EpollFlags, at: At) {
         self.is_known_empty &= !flags.contains(EpollFlags::IN);
         self.is_known_full &= !flags.contains(EpollFlags::OUT);
@@ -273,7 +273,7 @@ impl Socket {
         if std::mem::take(&mut self.is_interrupted) { Err(io::Error::from_raw_os_error(libc::EINTR)) } else { Ok(()) }
     }
 
-    /// What a call to read from it does first. Returns the bytes that there are, up to `most`; 0 at its end.
+    /// Begins a read. Returns the number of bytes there, up to `most`; 0 at the end.
     pub fn begin_read(&mut self, most: usize, is_splice: bool, at: At) -> io::Result<usize> {
         assert!(self.our_fin.is_some() || !self.is_pending, "invariant 2: read while something is pending");
         let ends_here = self.is_finished || self.is_reset;
@@ -288,7 +288,7 @@ impl Socket {
                 _ => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
             };
         }
-        // A read stops in front of the urgent byte, but for a read that starts with it. A splice never goes past it.
+        // A read stops before the urgent byte, unless it starts with it. A splice never goes past it.
         let mut limit = self.unread();
         if let Some(mark) = self.mark
             && (is_splice || mark > self.read)
@@ -301,7 +301,7 @@ impl Socket {
         Ok(most.min(limit as usize))
     }
 
-    /// Notes that so many bytes have been read, of `most` that were asked for, and returns them.
+    /// Notes the bytes read, of `most` requested, and returns them.
     pub fn take(&mut self, count: usize, most: usize, at: At) -> &'static [u8] {
         let start = (self.read as usize + self.salt) % PERIOD;
         self.read += count as u64;
@@ -315,7 +315,7 @@ impl Socket {
         &CONTENT[start..start + count]
     }
 
-    /// What a call to write does first. Returns the number of bytes, of `offered`, that there is room for.
+    /// Begins a write. Returns the number of bytes, of `offered`, that there is room for.
     pub fn begin_write(&mut self, offered: usize, at: At) -> io::Result<usize> {
         assert!(offered > 0 && self.our_fin.is_none(), "nothing to send");
         assert!(!self.is_known_full || self.is_listed, "a write that only hears EAGAIN");

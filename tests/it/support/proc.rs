@@ -1,4 +1,4 @@
-//! What the kernel knows about a process: proc(5).
+//! Facts about a process from proc(5).
 
 use std::fs;
 use std::path::PathBuf;

@@ -15,15 +15,16 @@ use super::plan::{Act, LISTENERS, Plan, Step};
 use super::rules::Armed;
 use super::socket::{At, Backlog, Socket};
 
-/// A turn of 64 KiB in reads of 32 KiB, each with a write, and at either end a flush, a FIN, and a read that brings nothing;
-/// and as much again for a connection that was left over from the turn before.
+/// A turn of 64 KiB in reads of 32 KiB, each with a write, and at either end a flush, a FIN, and an empty read; and as much again for a
+/// connection that was queued in the turn before.
 const MOST_CALLS: usize = 400;
 
-/// What may be read between two waits: at each event 64 KiB and a buffer of 32 KiB, and for those who were left over 512 KiB and a buffer.
+/// Bounds on the bytes read between two waits: for each event 64 KiB and a buffer of 32 KiB, and for all queued connections 512 KiB and a
+/// buffer.
 pub const MOST_BYTES_AN_EVENT: usize = (64 + 32) * 1024;
 pub const MOST_LEFTOVER_BYTES: usize = (512 + 32) * 1024;
 
-/// Something that epoll has to tell of.
+/// An event that epoll will report.
 #[derive(Debug, Clone, Copy)]
 enum Ready {
     Connection(usize),
@@ -53,10 +54,10 @@ pub struct World {
     pub stop: Option<(u32, Vec<Step>)>,
     pub pending_signals: usize,
     pub is_signal_listed: bool,
-    /// When the server has read the first signal.
+    /// The time at which the server read the first signal.
     pub drain: Option<At>,
     pub signals: usize,
-    /// How often the process was stopped.
+    /// The number of times that the process was stopped.
     pub stops: u64,
     pub stops_before_drain: u64,
     pub is_over: bool,
@@ -66,11 +67,11 @@ pub struct World {
     /// Sockets with calls since the last wait.
     pub called: Vec<usize>,
     pub told: usize,
-    /// How often the server has woken up with nothing to do but to keep a deadline, and how often it may have.
+    /// The number of wake-ups that only keep a deadline, and the number allowed.
     pub wakes: u64,
     pub credit: u64,
     pub slept: u64,
-    /// How often repeating timers of the protocol have come meanwhile.
+    /// The number of times that repeating timers of the protocol have come meanwhile.
     pub timer_points: f64,
     pub wakes_this_sleep: u64,
     /// Waits in a row that neither took time nor were followed by anything.
@@ -147,7 +148,7 @@ impl World {
         }
     }
 
-    /// The server makes a call. The process may be stopped in front of it.
+    /// The server makes a call. The process may be stopped before it.
     pub fn call(&mut self) {
         self.kernel_calls += 1;
         self.pause();

@@ -16,7 +16,7 @@ use super::{MOST_BYTES_AN_EVENT, MOST_LEFTOVER_BYTES, Ready, World};
 const MOST_WAKES_A_SLEEP: u64 = 150;
 
 impl World {
-    /// Returns the next event that epoll has to tell of.
+    /// Returns the next event that epoll reports.
     fn next_event(&mut self) -> Option<(Token, EpollFlags)> {
         while let Some(ready) = self.ready.pop_front() {
             match ready {
@@ -50,7 +50,7 @@ impl World {
 
     fn collect(&mut self, events: &mut Events) {
         if std::mem::take(&mut self.stale) && self.ready.len() < 100 {
-            // In front, as if this batch had closed them.
+            // At the front, as if this batch had closed them.
             self.gone.iter().rev().take(20).for_each(|&token| self.ready.push_front(Ready::Gone(token)));
         }
         events.fill(std::iter::from_fn(|| self.next_event()));
@@ -64,7 +64,7 @@ impl World {
         at.saturating_duration_since(self.base).as_nanos() as u64
     }
 
-    /// A wait begins: the turn before it is over, and is looked at.
+    /// Ends the turn before a wait, and checks it.
     fn end_turn(&mut self, wait: Wait) {
         self.check_clock_reads();
         self.longest_turn = self.longest_turn.max(self.turn_began.elapsed());
@@ -111,7 +111,7 @@ impl World {
         wakes_at <= until
     }
 
-    /// The script is at its end: all peers acknowledge everything, and have nothing more to say.
+    /// Ends the script: all peers acknowledge everything and send a FIN.
     fn wind_down(&mut self) {
         self.note(|| "the end of the script".to_owned());
         self.is_over = true;
@@ -182,7 +182,7 @@ impl World {
             if !self.script.is_empty() {
                 continue;
             }
-            // Nothing more will happen by itself. The server may still have something to wait for; otherwise a signal ends it.
+            // No event is left. The server may still wait for a deadline; otherwise a signal ends it.
             let is_served = self.open.is_empty() && self.backlogs.iter().all(VecDeque::is_empty);
             if wait != Wait::Forever && !(is_served && self.signals == 0) && self.wakes_this_sleep < 2 * MOST_WAKES_A_SLEEP {
                 self.sleep(u64::MAX, wait);
