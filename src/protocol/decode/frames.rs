@@ -161,6 +161,8 @@ mod tests {
         let frame = Frames::encode(&vec![1; 1 << 20]);
         let (first, last) = frame.split_at(frame.len() - 1);
         decoder.decode(first, |_| unreachable!("it is not whole")).expect("within bounds");
+        // Room for the last byte: growing may move the memory, as it always does under AddressSanitizer.
+        decoder.rest.reserve(1);
         let held = decoder.rest.as_ptr();
         let mut given = None;
         decoder
