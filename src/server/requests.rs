@@ -27,7 +27,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 match request {
                     Request::Deliver(mail) => self.deliver(&mail),
                     Request::SetTimer(owner, timer) => {
-                        if owner.is_none_or(|id| self.connections.contains(id)) {
+                        if !P::ONLY_ANSWERS && owner.is_none_or(|id| self.connections.contains(id)) {
                             self.time.set_protocol_timer(owner, timer);
                         }
                     }
@@ -80,20 +80,19 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     pub(super) fn deliver_to(&mut self, id: SessionId, bytes: &[u8]) {
         let Some(slot) = self.connections.get_mut(id) else { return };
         match slot.connection.deliver(bytes, self.options.outbox_limit) {
-            Ok(true) => self.after_saying(id),
+            Ok(true) => self.after_delivery(id),
             Ok(false) => self.statistics.skipped += 1,
             Err(error) => self.close(id, &Ending::Failed(error)),
         }
     }
 
-    /// Counts the pending bytes of a connection that was sent bytes outside of its turn. If the send was interrupted, the connection gets
-    /// a turn.
-    fn after_saying(&mut self, id: SessionId) {
+    /// Counts the pending bytes of a connection that was sent bytes or closed outside of its turn. Queues it if it needs a turn.
+    fn after_delivery(&mut self, id: SessionId) {
         let Some(slot) = self.connections.get(id) else { return };
-        let can_flush = slot.connection.can_flush();
+        let needs_turn = slot.connection.needs_turn();
         self.note_memory(id);
         self.watch_for_room(id);
-        if can_flush {
+        if needs_turn {
             self.connections.queue(id);
         }
     }
@@ -113,7 +112,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let Some(slot) = self.connections.get_mut(id) else { return };
         let mut turn = Turn { id, peer: &slot.peer, post: &mut self.post, pipe: None };
         match slot.connection.on_timer(&mut self.protocol, number, &mut turn) {
-            Ok(()) => self.after_saying(id),
+            Ok(()) => self.after_delivery(id),
             Err(error) => self.close(id, &Ending::Failed(error)),
         }
     }

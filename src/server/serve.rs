@@ -17,6 +17,7 @@ use super::tokens::{MEMORY, TRIM};
 use super::turn::{EVENT_BUDGET_BYTES, READ_BUFFER_BYTES};
 use crate::event::Token;
 use crate::protocol::{Protocol, SessionId};
+use crate::stream::Stream;
 use crate::sys::epoll::EpollFlags;
 
 impl<P: Protocol, K: Kernel> Server<P, K> {
@@ -273,6 +274,11 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     pub(super) fn close(&mut self, key: SessionId, ending: &Ending) {
         let Some(slot) = self.connections.get(key) else { return };
         let reason = match (ending, slot.closing()) {
+            (Ending::Failed(error), _) if is_own_lack_of_memory(error) => {
+                // A FIN would claim that everything was echoed.
+                let _ = slot.connection.stream().reset_on_close();
+                Reason::Aborted
+            }
             (Ending::Failed(error), None) => {
                 slot.log_closed(self.time.read(&self.kernel), format_args!("{error}: {}", Fault::of(error)));
                 Reason::Reset
@@ -311,4 +317,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         self.update_pressure();
         self.resume_listeners();
     }
+}
+
+/// Returns whether this process had no memory for the bytes of a connection, which are lost. `ENOMEM` of a call on the socket is another
+/// matter: it carries an errno.
+fn is_own_lack_of_memory(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::OutOfMemory && error.raw_os_error().is_none()
 }

@@ -97,6 +97,14 @@ pub trait Stream {
     fn take_error(&mut self) -> io::Result<Option<io::Error>> {
         Err(io::ErrorKind::Unsupported.into())
     }
+
+    /// Makes close(2) send a reset instead of a FIN: socket(7), `SO_LINGER`, with a time of 0.
+    ///
+    /// # Errors
+    /// Those of setsockopt(2).
+    fn reset_on_close(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 impl Stream for OwnedFd {
@@ -140,6 +148,10 @@ impl Stream for OwnedFd {
 
     fn take_error(&mut self) -> io::Result<Option<io::Error>> {
         socket::take_error(self.as_fd())
+    }
+
+    fn reset_on_close(&self) -> io::Result<()> {
+        socket::set_linger(self.as_fd(), Some(0))
     }
 }
 

@@ -3,7 +3,7 @@
 //! judge it. `EDGECHO_SEED=N cargo test --test it every_schedule` plays one schedule again and prints its events;
 //! `EDGECHO_SCHEDULES=N` plays N schedules instead of 10,000.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -59,14 +59,16 @@ fn every_schedule_keeps_every_promise() {
     }
     let count = number("EDGECHO_SCHEDULES").unwrap_or(10_000);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let (next, failed): (&AtomicU64, &AtomicU64) =
-        (Box::leak(Box::default()), Box::leak(Box::new(AtomicU64::new(u64::MAX))));
-    let playing: &[Playing] = (0..threads).map(|_| Playing::default()).collect::<Vec<_>>().leak();
-    let workers: Vec<_> =
-        playing.iter().map(|playing| std::thread::spawn(move || play_all(next, count, failed, playing))).collect();
+    let (next, failed) = (Arc::new(AtomicU64::default()), Arc::new(AtomicU64::new(u64::MAX)));
+    let playing: Vec<_> = (0..threads).map(|_| Arc::new(Playing::default())).collect();
+    let worker = |playing: &Arc<Playing>| {
+        let (next, failed, playing) = (Arc::clone(&next), Arc::clone(&failed), Arc::clone(playing));
+        std::thread::spawn(move || play_all(&next, count, &failed, &playing))
+    };
+    let workers: Vec<_> = playing.iter().map(worker).collect();
     let start = Instant::now();
     while !workers.iter().all(std::thread::JoinHandle::is_finished) {
-        for playing in playing {
+        for playing in &playing {
             let hangs = playing.lock().expect("no panic").filter(|(_, since)| since.elapsed() > HANGS_AFTER);
             if let Some((seed, _)) = hangs {
                 panic!("EDGECHO_SEED={seed} cargo test --test it every_schedule plays this schedule again, which hangs");

@@ -123,10 +123,11 @@ impl<S: Stream, T> Connection<S, T> {
         self.sent_bytes + u64::from(self.phase == Phase::Lingering)
     }
 
-    /// Returns whether pending bytes could be sent now: a send was interrupted, so that no event will report room.
+    /// Returns whether a turn can make progress that no event will report: a send was interrupted, or both sides have finished and
+    /// nothing is pending.
     #[must_use]
-    pub fn can_flush(&self) -> bool {
-        !self.outbox.is_empty() && self.readiness.contains(Readiness::WRITABLE)
+    pub fn needs_turn(&self) -> bool {
+        if self.outbox.is_empty() { self.phase == Phase::BothFinished } else { self.readiness.contains(Readiness::WRITABLE) }
     }
 
     /// Returns whether bytes wait for room in the socket, so that epoll must report it.

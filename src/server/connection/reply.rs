@@ -39,6 +39,9 @@ impl<S: Stream> Reply for Answer<'_, '_, S> {
     #[expect(clippy::inline_always, reason = "47 instructions per message, of 174")]
     #[inline(always)]
     fn send(&mut self, bytes: &[u8]) {
+        if self.failure.is_some() {
+            return; // bytes behind a gap are not sent
+        }
         let mut rest = bytes;
         if self.outbox.is_empty() && self.readiness.contains(Readiness::WRITABLE) {
             match self.readiness.offer(self.stream, bytes) {
@@ -63,6 +66,9 @@ impl<S: Stream> Reply for Answer<'_, '_, S> {
     }
 
     fn send_owned(&mut self, bytes: Vec<u8>) {
+        if self.failure.is_some() {
+            return;
+        }
         let mut start = 0;
         if self.outbox.is_empty() && self.readiness.contains(Readiness::WRITABLE) {
             match self.readiness.offer(self.stream, &bytes) {

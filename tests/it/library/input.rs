@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use edgecho::protocol::{Protocol, Reply, Timer};
+use edgecho::protocol::{Echo, Protocol, Reply, Timer};
 use edgecho::server::Server;
 
 use super::Running;
 use crate::support::client::{assert_same, connect, finish, pattern, read_to_fin, reset};
-use crate::support::wait_until;
+use crate::support::{pause, wait_until};
 
 /// Takes up to three bytes at a time, answers each with a kilobyte, and notes what it is called for, without repetitions.
 #[derive(Default)]
@@ -100,6 +100,48 @@ fn left_input_is_offered_again_until_all_is_taken_and_then_the_fin_is_told() {
             assert!(calls.contains(&"drained"), "{calls:?}");
         }
     }
+}
+
+/// Takes nothing, and closes after a while.
+struct Refuser;
+
+impl Protocol for Refuser {
+    type Session = ();
+
+    fn open(&mut self, _reply: &mut impl Reply) {}
+
+    fn receive(&mut self, (): &mut (), input: &[u8], reply: &mut impl Reply) {
+        reply.leave(input.len());
+        reply.set_timer(Timer::once(1, Duration::from_millis(20)));
+    }
+
+    fn on_timer(&mut self, (): &mut (), _timer: u32, reply: &mut impl Reply) {
+        reply.close();
+    }
+}
+
+#[test]
+fn a_timer_can_close_a_connection_whose_peer_has_finished_and_whose_input_is_left() {
+    let server = Running::start(Refuser, Server::builder());
+    let stream = connect(server.address());
+    (&stream).write_all(b"never taken").expect("send");
+    finish(&stream);
+    assert_eq!(read_to_fin(&stream), b"");
+    wait_until("it is closed", || server.handle.statistics().expect("it is running").open == 0);
+    server.end();
+}
+
+#[test]
+fn a_timer_posted_to_a_protocol_that_only_answers_never_comes_and_costs_nothing() {
+    let server = Running::start(Echo, Server::builder());
+    server.handle.post(|post| post.set_timer(Timer::every(1, Duration::from_millis(1)))).expect("it is running");
+    let turns = || server.handle.statistics().expect("it is running").turns;
+    let before = turns();
+    let stream = connect(server.address());
+    pause(Duration::from_millis(50)); // the timer would come 50 times
+    assert!(turns() - before < 10, "the loop sleeps");
+    drop(stream);
+    server.end();
 }
 
 #[test]
