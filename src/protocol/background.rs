@@ -73,7 +73,7 @@ pub trait Background {
     /// Ends the protocol: the last call. It may not block.
     ///
     /// # Errors
-    /// A description of what could not be done. [`Server::run`](crate::server::Server::run) returns it.
+    /// Returns a description of what failed. [`Server::run`](crate::server::Server::run) returns it.
     fn end(&mut self) -> Result<(), String> {
         Ok(())
     }

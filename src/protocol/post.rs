@@ -117,7 +117,7 @@ pub struct Mail {
 #[derive(Debug)]
 pub(crate) enum Request {
     Deliver(Mail),
-    /// Of a connection, or of the server.
+    /// The owner is a connection, or the server for `None`.
     SetTimer(Option<SessionId>, Timer),
     CancelTimer(Option<SessionId>, u32),
     Resume(SessionId),

@@ -34,7 +34,7 @@ pub(super) struct Slot<S, T> {
     pub(super) peer: Peer,
     /// The part of [`Statistics::pending_bytes`] that is this connection's.
     counted_bytes: u32,
-    /// Why the server closes the connection, if it does.
+    /// The reason why the server closes the connection, if it does.
     closing: Option<Reason>,
     queue: Queue,
 }

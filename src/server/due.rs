@@ -1,4 +1,4 @@
-//! What the server does when its time has come: checks of timeouts, retries, log lines, and the drain.
+//! Deadlines: checks of timeouts, retries, log lines, and the drain.
 
 use tracing::info;
 
@@ -130,8 +130,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         self.schedule_memory_retry();
     }
 
-    /// Lets another connection make its piece whole, if that of the holder is whole. Closes the holder if nothing more comes for the stall
-    /// time, or if its piece is not whole after that time while others wait: bytes that trickle in do not keep the place.
+    /// Releases the holder if its piece is whole. Closes it if no input comes for the stall time, or if its piece is not whole after that
+    /// time while others wait: a trickle of bytes does not keep the others waiting.
     fn check_holder(&mut self, key: SessionId, since_ms: u64) {
         let Some(slot) = self.connections.get(key) else { return };
         if slot.connection.piece_bytes(&self.protocol) == 0 || slot.connection.needs_room() {

@@ -62,7 +62,7 @@ impl Error {
         Self::Protocol { reason: format!("the protocol panicked: {text}") }
     }
 
-    /// For `map_err`: names what was being done.
+    /// Returns a converter for `map_err` that names the attempt.
     pub(super) fn system(action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::System { action, error }
     }

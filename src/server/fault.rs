@@ -26,12 +26,10 @@ pub enum Fault {
     NotPermitted,
     /// `EINTR`: a signal interrupted the call. It is made again.
     Interrupted,
-    /// `EMFILE`, `ENFILE`: descriptors have run out, of the process or of the system. New clients wait in the kernel's queue.
+    /// `EMFILE`, `ENFILE`: descriptors have run out, of the process or of the system. New clients wait in the backlog.
     OutOfDescriptors,
-    /// `ENOMEM`, `ENOBUFS`, `ENOSPC`: the kernel's memory, or a limit on it, has run out. New clients wait in the kernel's queue.
+    /// `ENOMEM`, `ENOBUFS`, `ENOSPC`: memory of the kernel or of the process, or a limit on it, has run out. New clients wait in the backlog.
     OutOfMemory,
-    /// `ECANCELED`, and the drain or a second signal: the connection was cut off. Counted as [`Reason::Aborted`](super::Reason).
-    Cancelled,
     /// Any other error. A connection is closed; a call that the server cannot do without ends it.
     Other,
 }
@@ -53,7 +51,7 @@ impl Fault {
             Some(libc::EINTR) => Self::Interrupted,
             Some(libc::EMFILE | libc::ENFILE) => Self::OutOfDescriptors,
             Some(libc::ENOMEM | libc::ENOBUFS | libc::ENOSPC) => Self::OutOfMemory,
-            Some(libc::ECANCELED) => Self::Cancelled,
+            None if error.kind() == io::ErrorKind::OutOfMemory => Self::OutOfMemory,
             _ => Self::Other,
         }
     }
@@ -71,9 +69,9 @@ impl Fault {
                 "; this kernel does not support that address family: choose an address of another one"
             }
             Self::OutOfDescriptors => "; the limit on open descriptors is reached: raise it with 'ulimit -n'",
-            Self::OutOfMemory => "; the kernel is short of memory, or of what its limits allow",
+            Self::OutOfMemory => "; the system is short of memory, or of what its limits allow",
             Self::TimedOut | Self::Reset | Self::BrokenPipe | Self::Refused | Self::Unreachable => "",
-            Self::Interrupted | Self::Cancelled | Self::Other => "",
+            Self::Interrupted | Self::Other => "",
         }
     }
 }
@@ -93,8 +91,7 @@ impl fmt::Display for Fault {
             Self::NotPermitted => "the process lacks the permission",
             Self::Interrupted => "a signal interrupted the call",
             Self::OutOfDescriptors => "descriptors have run out, and 'ulimit -n' may allow more",
-            Self::OutOfMemory => "the kernel is short of memory, or of what its limits allow",
-            Self::Cancelled => "it was cut off",
+            Self::OutOfMemory => "the system is short of memory, or of what its limits allow",
             Self::Other => "no advice is known",
         })
     }
@@ -111,7 +108,6 @@ mod tests {
             (libc::EPIPE, Fault::BrokenPipe),
             (libc::EADDRINUSE, Fault::AddressInUse),
             (libc::EMFILE, Fault::OutOfDescriptors),
-            (libc::ECANCELED, Fault::Cancelled),
             (libc::EXDEV, Fault::Other),
         ] {
             assert_eq!(Fault::of(&io::Error::from_raw_os_error(errno)), fault);

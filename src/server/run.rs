@@ -75,7 +75,7 @@ pub struct Server<P: Protocol, K: Kernel = Linux> {
     pub(super) statistics: Statistics,
     pub(super) handle_end: HandleEnd,
     pub(super) options: Options,
-    /// Why the server is about to end, other than by a drain.
+    /// The reason why the server is about to end, other than a drain.
     pub(super) end: Option<End>,
     /// The last field: epoll is closed after everything that it watches.
     pub(super) kernel: K,
@@ -90,7 +90,7 @@ pub(super) struct Options {
     pub(super) resets_on_close: bool,
 }
 
-/// Why a server ends at once.
+/// The reason why a server ends at once.
 #[derive(Debug)]
 pub(super) enum End {
     /// A handle has asked for it.
@@ -290,14 +290,14 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
-    /// Has all listeners accept in the next turn.
+    /// Queues all listeners for the next turn.
     pub(super) fn queue_listeners(&mut self) {
         for index in 0..self.acceptor.len() {
             self.queue_listener(index);
         }
     }
 
-    /// Has a listener accept in the next turn. A pause ends, and its deadline with it.
+    /// Queues a listener for the next turn. Ends its pause and the deadline of the pause.
     pub(super) fn queue_listener(&mut self, index: usize) {
         let token = tokens::of_listener(index);
         if let Some(until) = self.acceptor.resume(index) {
@@ -321,7 +321,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         self.protocol.background().is_none_or(|background| background.finish_work())
     }
 
-    /// Has the server end after this turn. A signal prevails over a failure of the protocol, which is then logged, and both over a handle.
+    /// Ends the server after this turn. A signal takes precedence over a failure, which is then logged; both take precedence over a handle.
     pub(super) fn end_with(&mut self, end: End) {
         self.end = Some(match (self.end.take(), end) {
             (Some(End::Failed(reason)), End::Interrupted(number))
@@ -342,8 +342,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         {
             self.end_with(End::Failed(reason));
         }
-        let mut statistics = self.statistics();
-        statistics.open = 0;
+        let statistics = self.statistics();
         let aborted = statistics.closed_for(Reason::Aborted);
         let end = self.end.take();
         if let Some(End::Failed(reason)) = end {

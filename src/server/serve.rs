@@ -170,7 +170,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
-    /// Has epoll report room to write, if bytes are pending. If it cannot, the bytes stay pending, and the connection has a turn after a pause.
+    /// Watches a connection for room if bytes are pending. On failure the bytes stay pending, and the connection gets a turn after a pause.
     pub(super) fn watch_for_room(&mut self, key: SessionId) {
         if let Err(error) = self.connections.watch_for_room(key, &mut self.kernel) {
             let now = self.kernel.now();

@@ -106,7 +106,7 @@ pub struct Statistics {
     pub received_bytes: u64,
     /// Bytes taken by the kernel for peers.
     pub sent_bytes: u64,
-    /// Bytes in memory for all connections together: in their outboxes, and in lines and frames that are not whole yet.
+    /// Bytes in memory for all connections together: in outboxes, in unfinished lines and frames, and in input that a protocol has left.
     pub pending_bytes: u64,
     /// The highest value of [`pending_bytes`](Self::pending_bytes).
     pub most_pending_bytes: u64,

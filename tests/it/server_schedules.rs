@@ -3,8 +3,8 @@
 //! judge it. `EDGECHO_SEED=N cargo test --test it every_schedule` plays one schedule again and prints its events;
 //! `EDGECHO_SCHEDULES=N` plays N schedules instead of 10,000.
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::simulation::{Act, Kind, MOST_BYTES_AN_EVENT, MOST_LEFTOVER_BYTES, Plan, Step, play};

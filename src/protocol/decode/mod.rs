@@ -37,8 +37,8 @@ pub trait Decoder {
     /// length in front of it. Keeps what follows the last whole piece. `take` returns whether to go on; after `false`, the input
     /// behind that piece is not looked at. Pieces that are whole within `input` are not copied.
     ///
-    /// Returns the number of bytes of `input` that were taken: all of them, unless `take` has returned `false`. The others are to be
-    /// decoded later, see [`Reply::leave`], or dropped.
+    /// Returns the number of bytes of `input` that were taken: all of them, unless `take` has returned `false`. Decode the others later
+    /// (see [`Reply::leave`]), or drop them.
     ///
     /// # Errors
     /// A [`DecodeError`]. The pieces before the error have been given to `take`, and the kept memory is freed. The stream cannot be

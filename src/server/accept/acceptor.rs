@@ -1,4 +1,4 @@
-//! The listeners of a server, and the limits on its connections. At a limit nothing is refused: clients wait in the kernel's backlog.
+//! The listeners of a server, and the limits on its connections. At the connection limit clients wait in the backlog.
 
 use std::fmt::Display;
 use std::io;

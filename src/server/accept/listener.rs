@@ -89,7 +89,7 @@ pub(in crate::server) struct Listener<L, S> {
     is_queued: bool,
 }
 
-/// Why a listener does not accept, although its backlog may hold clients.
+/// The reason why a listener does not accept, although its backlog may hold clients.
 #[derive(Debug, Clone, Copy)]
 enum Pause {
     /// Descriptors or memory have run out; it tries again at this moment.

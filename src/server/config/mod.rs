@@ -66,7 +66,7 @@ impl Default for Config {
     }
 }
 
-/// Limits of a server. At a limit, clients and connections wait; no accepted connection and no byte is dropped.
+/// Limits of a server. At the limits on connections, rate and memory, clients and connections wait. The other limits say what they do.
 ///
 /// ```
 /// use edgecho::server::{Limits, Server};
@@ -88,7 +88,7 @@ pub struct Limits {
     pub max_per_ip: Option<u32>,
     /// Bytes read from each connection per second, on average, from 100 B to 1 TiB; a tenth of that may be read at once. No limit by default.
     pub rate_limit: Option<u64>,
-    /// Bytes that all outboxes together may hold, and the pieces (lines, frames) that are not whole yet. At the limit only connections that
+    /// Bytes that all connections may hold together: in outboxes, in unfinished pieces (lines, frames), and in input that a protocol has left. At the limit only connections that
     /// need no memory are read, 4 KiB at a time: those whose peer has acknowledged all that it was sent, so that there is room in the send
     /// buffer. One connection at a time may make its piece whole; if its peer stops sending for as long as the write timeout waits, it
     /// is closed. The limit is passed by one read, by that piece, and by up to 16 KiB for each connection with another piece. No limit by default:

@@ -15,8 +15,8 @@ use crate::event::Token;
 use crate::protocol::SessionId;
 use crate::server::turn::READ_BUFFER_BYTES;
 
-/// Bytes read at once from a connection that needs no memory, while the limit is reached: an empty send buffer has room for them
-/// (socket(7), the smallest `SO_SNDBUF`).
+/// Bytes read at once from a connection that needs no memory, while the limit is reached: an empty send buffer has room for them,
+/// unless `SO_SNDBUF` was set below 8 KiB (socket(7): the kernel doubles the value, and its minimum is 2,048 bytes).
 const SMALL_READ_BYTES: usize = 4 * 1024;
 
 /// Bytes of an unfinished piece that a connection may always hold: enough for the lines and frames of most protocols.

@@ -28,7 +28,7 @@ impl RateLimit {
         bucket.map_or(usize::MAX, |bucket| bucket.available(self.bytes_per_second, received_bytes, now_ms))
     }
 
-    /// Returns the time at which a connection that may read nothing at `now_ms` is worth a turn.
+    /// Returns the time at which a connection without tokens at `now_ms` is resumed.
     pub(super) fn refilled_at_ms(&self, key: SessionId, now_ms: u64) -> u64 {
         let bucket = self.buckets.get(key);
         bucket.map_or(now_ms, |bucket| bucket.refilled_at_ms(self.bytes_per_second, now_ms))

@@ -37,7 +37,7 @@ pub(super) struct Time {
     horizon: Horizon,
     /// Each turn begins with a clock reading, because a timeout needs the time of each connection's last activity.
     reads_clock: bool,
-    /// The begin of the turn, if it is timed.
+    /// The start of the turn, if it is timed.
     turn_start: Option<Instant>,
     /// The deadlines of the server itself, and of connections that wait for their rate.
     deadlines: Deadlines,

@@ -33,8 +33,8 @@ pub(super) struct PeerProgress {
 struct Seen {
     /// Bytes that the peer's kernel had acknowledged at the last look; `None` before the first.
     acknowledged_bytes: Option<u64>,
-    /// Bytes that our kernel had taken for the peer. When its buffer is full it takes more only after an acknowledgement, which may have come long
-    /// before we offered more.
+    /// Bytes that our kernel had taken for the peer. With a full buffer it takes more only after an acknowledgement, which may be much
+    /// older than our offer.
     sent_bytes: u64,
     since_ms: u64,
     looked_at_ms: u64,

@@ -32,8 +32,7 @@ fn stall_time_after(write_timeout: Duration, acknowledged_bytes: u64) -> Duratio
     stall_time(write_timeout).mul_f64(counted as f64 / SMALL_HISTORY_BYTES as f64)
 }
 
-/// The write timeout, where the configuration sets none, of what the server itself wants to end: a connection that it closes, or a piece
-/// that keeps memory.
+/// The write timeout for connections that the server closes, and for unfinished pieces at the memory limit, if none is configured.
 const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Returns the step of the wheel: a sixteenth of the shortest timeout, so that none is late by more, and at most a second. A stalled peer is
