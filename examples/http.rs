@@ -41,7 +41,8 @@ impl Format for Heads {
         let start = bytes.iter().take_while(|byte| b"\r\n".contains(byte)).count();
         let from = self.looked_at.max(start);
         let mut ends = bytes.iter().enumerate().skip(from).filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
-        let end = ends.find(|&end| bytes[start..end].ends_with(b"\r\n\r\n"));
+        // A line may end with LF alone (RFC 9112, 2.2).
+        let end = ends.find(|&end| bytes[start..end].ends_with(b"\n\r\n") || bytes[start..end].ends_with(b"\n\n"));
         self.looked_at = if end.is_some() { 0 } else { bytes.len() };
         Ok(end.map_or(Extent::AtLeast(bytes.len() + 1), Extent::Whole))
     }

@@ -24,36 +24,61 @@ const MAX_REPLY: usize = 16 << 20;
 /// Answers are sent in portions of this size, in bytes.
 const PORTION: usize = 64 * 1024;
 
-/// Commands: arrays of bulk strings, or lines of words.
-pub(crate) struct Resp;
+/// The longest line of words, in bytes.
+const MAX_LINE: usize = 64 * 1024;
+
+/// The memory that a key takes beside its bytes and those of its value, roughly, in bytes.
+const KEY_OVERHEAD: usize = 128;
+
+/// Commands: arrays of bulk strings, or lines of words. Remembers how far it has looked, so that a peer that sends a long command in
+/// small segments costs no more than its bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Resp {
+    looked_at: usize,
+    /// Words of the array that are still to come.
+    words_left: Option<usize>,
+}
 
 impl Format for Resp {
     fn measure(&mut self, bytes: &[u8]) -> Result<Extent, DecodeError> {
-        if bytes[0] != b'*' {
-            let end = bytes.iter().position(|&byte| byte == b'\n');
-            return Ok(end.map_or(Extent::AtLeast(bytes.len() + 1), |end| Extent::Whole(end + 1)));
-        }
         let more = Ok(Extent::AtLeast(bytes.len() + 1));
-        let Some((count, mut at)) = number(bytes, 1, "Protocol error: invalid multibulk length")? else { return more };
-        for _ in 0..count {
-            match bytes.get(at) {
+        if bytes[0] != b'*' {
+            let Some(end) = bytes[self.looked_at..].iter().position(|&byte| byte == b'\n') else {
+                self.looked_at = bytes.len();
+                let is_long = bytes.len() > MAX_LINE;
+                return if is_long { Err(malformed("Protocol error: too big inline request")) } else { more };
+            };
+            let end = std::mem::take(self).looked_at + end + 1;
+            return Ok(Extent::Whole(end));
+        }
+        if self.words_left.is_none() {
+            let Some((count, at)) = number(bytes, 1, "Protocol error: invalid multibulk length")? else { return more };
+            (self.words_left, self.looked_at) = (Some(count), at);
+        }
+        while let Some(left) = self.words_left.filter(|&left| left > 0) {
+            match bytes.get(self.looked_at) {
                 None => return more,
                 Some(b'$') => {}
-                Some(_) => return Err(DecodeError::Malformed { reason: "Protocol error: expected '$'" }),
+                Some(_) => return Err(malformed("Protocol error: expected '$'")),
             }
-            let Some((length, start)) = number(bytes, at + 1, "Protocol error: invalid bulk length")? else { return more };
-            at = start + length + 2;
-            if at > bytes.len() {
-                return Ok(Extent::AtLeast(at));
+            let bulk = number(bytes, self.looked_at + 1, "Protocol error: invalid bulk length")?;
+            let Some((length, start)) = bulk else { return more };
+            (self.words_left, self.looked_at) = (Some(left - 1), start + length + 2);
+            if self.looked_at > bytes.len() {
+                return Ok(Extent::AtLeast(self.looked_at));
             }
         }
-        Ok(Extent::Whole(at))
+        Ok(Extent::Whole(std::mem::take(self).looked_at))
     }
+}
+
+fn malformed(reason: &'static str) -> DecodeError {
+    DecodeError::Malformed { reason }
 }
 
 /// Returns the number at `at`, and where the line behind it begins; none if the line is not whole.
 fn number(bytes: &[u8], at: usize, reason: &'static str) -> Result<Option<(usize, usize)>, DecodeError> {
-    let malformed = DecodeError::Malformed { reason };
+    let malformed = malformed(reason);
     let rest = &bytes[at..];
     let Some(end) = rest.iter().take(32).position(|&byte| byte == b'\n') else {
         return if rest.len() < 32 { Ok(None) } else { Err(malformed) };
@@ -162,7 +187,7 @@ impl Redis {
     fn set(&mut self, key: &[u8], value: &[u8]) -> bool {
         let old = self.values.get_mut(key);
         let bytes = self.bytes + value.len() - old.as_ref().map_or(0, |old| old.len());
-        let bytes = if old.is_some() { bytes } else { bytes + key.len() };
+        let bytes = if old.is_some() { bytes } else { bytes + key.len() + KEY_OVERHEAD };
         if bytes > MAX_STORED {
             return false;
         }
@@ -180,7 +205,7 @@ impl Redis {
 
     fn delete(&mut self, key: &[u8]) -> bool {
         let old = self.values.remove(key);
-        self.bytes -= old.as_ref().map_or(0, |value| key.len() + value.len());
+        self.bytes -= old.as_ref().map_or(0, |value| key.len() + value.len() + KEY_OVERHEAD);
         old.is_some()
     }
 
@@ -222,7 +247,7 @@ impl Protocol for Redis {
     type Session = Pieces<Resp>;
 
     fn open(&mut self, _reply: &mut impl Reply) -> Pieces<Resp> {
-        Pieces::new(Resp, MAX_COMMAND)
+        Pieces::new(Resp::default(), MAX_COMMAND)
     }
 
     fn receive(&mut self, commands: &mut Pieces<Resp>, input: &[u8], reply: &mut impl Reply) {

@@ -120,10 +120,18 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     ///
     /// # Errors
     /// - [`Error::System`] when a call fails that the loop cannot do without. No peer can bring that about.
-    /// - [`Error::Protocol`] when the protocol fails or panics. After a panic all connections are closed at once.
+    /// - [`Error::Protocol`] when the protocol fails or panics. After a panic all connections are closed at once. If several sessions
+    ///   panic when they are dropped, the process aborts, as Rust has it for a panic during a panic.
     pub fn run(mut self) -> Result<Summary, Error> {
         // Once for the whole run: a message pays nothing for it. Nothing of the server is used after a panic, it is only dropped.
-        catch_unwind(AssertUnwindSafe(|| self.run_to_end())).unwrap_or_else(|panic| Err(Error::panicked(&*panic)))
+        let result = catch_unwind(AssertUnwindSafe(|| self.run_to_end()));
+        // Before the protocol is dropped: its Drop may wait for a thread that waits for an answer.
+        self.handle_end = HandleEnd::default();
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(self)));
+        match (result, dropped) {
+            (Ok(result), Ok(())) => result,
+            (Err(panic), _) | (_, Err(panic)) => Err(Error::panicked(&*panic)),
+        }
     }
 
     fn run_to_end(&mut self) -> Result<Summary, Error> {
@@ -336,7 +344,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     /// Ends a run: connections that are still open are cut off.
     fn end(&mut self) -> Result<Summary, Error> {
+        self.handle_end = HandleEnd::default();
         self.cut_off();
+        self.do_requests(); // of Protocol::close, which may fail the server
         if let Some(Err(reason)) = self.protocol.background().map(|background| background.end())
             && !matches!(self.end, Some(End::Failed(_)))
         {

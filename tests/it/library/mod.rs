@@ -1,5 +1,6 @@
 //! The library as its users build on it: the examples run in threads of this process, and clients use real sockets.
 
+mod ending;
 mod input;
 
 use std::io::{BufRead, BufReader, Read, Write};
