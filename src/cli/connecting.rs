@@ -33,7 +33,7 @@ impl From<Wire> for Framing {
 pub(super) struct Connecting {
     /// Do not check first that the far end is an echo service
     ///
-    /// By default a handshake sends 16 random bytes and waits for them to come back.
+    /// By default a handshake sends 16 bytes, at least 12 of them random, and waits for them to come back.
     #[arg(long)]
     pub(super) no_handshake: bool,
 

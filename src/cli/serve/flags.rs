@@ -24,6 +24,7 @@ Exit status:
      count as aborted.
   1  A connection was aborted, a collected frame was lost, or the server could not start.
   2  A flag or its value is wrong.
+  128+N  A second signal with number N ended the server: 143 for SIGTERM, as a shell reports it.
 
 Examples:
   edgecho serve
