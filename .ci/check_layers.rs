@@ -348,9 +348,26 @@ impl Module {
     fn scan(&mut self, tokens: &[String]) {
         let mut i = 0;
         let mut is_public = false;
+        // The depth of braces, and the depths at which the inline modules around this place began.
+        let mut depth = 0;
+        let mut inline: Vec<usize> = Vec::new();
         while i < tokens.len() {
             let token = tokens[i].as_str();
             match token {
+                "{" => {
+                    if i >= 2 && tokens[i - 2] == "mod" {
+                        inline.push(depth);
+                    }
+                    depth += 1;
+                    i += 1;
+                }
+                "}" => {
+                    depth = depth.saturating_sub(1);
+                    if inline.last() == Some(&depth) {
+                        inline.pop();
+                    }
+                    i += 1;
+                }
                 "pub" => {
                     is_public = true;
                     // pub(crate), pub(in …)
@@ -364,7 +381,20 @@ impl Module {
                 }
                 "use" => {
                     i += 1;
+                    let first = self.imports.len();
                     self.use_tree(tokens, &mut i, &[], is_public);
+                    for import in &mut self.imports[first..] {
+                        import.path.push(std::mem::take(&mut import.name));
+                        leave_inline_modules(&mut import.path, inline.len());
+                        import.name = import.path.pop().unwrap_or_default();
+                    }
+                    // A glob of the file itself imports nothing from elsewhere.
+                    let is_own = |import: &Import| import.path == ["self"] && import.name == "*";
+                    let mut place = 0;
+                    self.imports.retain(|import| {
+                        place += 1;
+                        place <= first || !is_own(import)
+                    });
                 }
                 "fn" | "struct" | "enum" | "trait" | "type" | "const" | "static" | "union" => {
                     let mut name = tokens.get(i + 1);
@@ -387,6 +417,7 @@ impl Module {
                         i += 2;
                     }
                     if path.len() > 1 {
+                        leave_inline_modules(&mut path, inline.len());
                         self.mentions.push(path);
                     }
                     i += 1;
@@ -438,6 +469,19 @@ impl Module {
             let alias = alias.unwrap_or_else(|| name.clone());
             self.imports.push(Import { path, name, alias, is_public });
         }
+    }
+}
+
+/// Turns a path that an inline module uses into one that its file can use: `super` first leads out of the `nesting` inline modules.
+fn leave_inline_modules(path: &mut Vec<String>, nesting: usize) {
+    let start = usize::from(path.first().is_some_and(|first| first == "self"));
+    let supers = path[start..].iter().take_while(|part| *part == "super").count();
+    if nesting == 0 || supers == 0 {
+        return;
+    }
+    path.drain(..start + supers.min(nesting));
+    if supers <= nesting {
+        path.insert(0, "self".to_owned());
     }
 }
 

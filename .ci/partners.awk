@@ -51,6 +51,53 @@ file_number == 1 {
 
 # --- The C file ---
 
+# Returns a line of C without comments and literals. `in_comment` says whether the next line begins in a comment.
+function bare(text,    result, i, letter, pair, quote) {
+    for (i = 1; i <= length(text); i++) {
+        letter = substr(text, i, 1)
+        pair = substr(text, i, 2)
+        if (in_comment) {
+            if (pair == "*/") { in_comment = 0; i++ }
+        } else if (quote != "") {
+            if (letter == "\\") i++
+            else if (letter == quote) quote = ""
+        } else if (pair == "/*") {
+            in_comment = 1
+            i++
+        } else if (pair == "//") {
+            break
+        } else {
+            if (letter == "\"" || letter == "\047") quote = letter
+            result = result letter
+        }
+    }
+    sub(/ +$/, "", result)
+    return result
+}
+
+# A function in any other layout would not be seen below. At file scope a line is one of: the house layout of a function or prototype, a
+# declaration without parentheses, the beginning or the end of a block, a system header, a constant of the preprocessor.
+file_number == 2 {
+    began_in_comment = in_comment
+    code = bare($0)
+    before = lowest = depth
+    for (i = 1; i <= length(code); i++) {
+        if (substr(code, i, 1) == "{") depth++
+        if (substr(code, i, 1) == "}" && --depth < lowest) lowest = depth
+    }
+    if (code ~ /^[ \t]*#/)
+        is_house = code ~ /^#(include <[a-z0-9_\/]+\.h>|define [A-Z_][A-Za-z0-9_]*( [A-Za-z0-9_]+)?)$/ && depth == before
+    else if (before == 0 && code != "")
+        is_house = !began_in_comment && (code ~ /^(static |int main)[^={};]*\([^={};]*[;{]$/ \
+            || code ~ /^(static|enum|struct|union|typedef) [^()]*[;{]$/)
+    else if (lowest == 0 && before > 0)
+        is_house = code ~ /^\}( [a-z_]+)?( = [^()]*)?;?$/
+    else
+        is_house = 1
+    if (!is_house)
+        problem("edgecho.c:" FNR ": write a function as \047static int name(int a) {\047 on one line, its body on the lines below: " $0)
+}
+
 file_number == 2 && /^\/\* ---- / {
     title = $0
     gsub(/^\/\* ---- | ---- \*\/$/, "", title)

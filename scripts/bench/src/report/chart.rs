@@ -20,8 +20,8 @@ const TOP: usize = 52;
 /// Offset and maximum length of the bars within a panel.
 const BARS: (f64, f64) = (92.0, 200.0);
 
-const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#768390}.title{font-size:14px;font-weight:600}.name{text-anchor:end}\
-    .own{fill:#2f81c7}.other{fill:#8b98a8}";
+const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#6e7a86}.title{font-size:14px;font-weight:600}.name{text-anchor:end}\
+    .own{fill:#c65f22}.other{fill:#6e7a86}";
 
 /// Returns the chart.
 pub fn chart(outcome: &Outcome) -> Result<String> {
@@ -89,7 +89,7 @@ mod tests {
         for colour in STYLE.split('#').skip(1).map(|rest| &rest[..6]) {
             for background in ["ffffff", "0d1117"] {
                 let ratio = contrast(luminance(colour), luminance(background));
-                assert!(ratio > 2.9, "#{colour} on #{background}: {ratio:.2}");
+                assert!(ratio > 4.1, "#{colour} on #{background}: {ratio:.2}");
             }
         }
     }
