@@ -1,5 +1,6 @@
 //! Parsers for the values of flags.
 
+use std::any::TypeId;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use clap::builder::ValueParser;
 use edgecho::client::flood;
 use edgecho::server::Keepalive;
 
@@ -22,6 +24,25 @@ pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Returns whether the values of a parser are numbers, sizes or durations.
+pub(super) fn is_quantity(parser: &ValueParser) -> bool {
+    let values = parser.type_id();
+    [
+        TypeId::of::<usize>(),
+        TypeId::of::<u64>(),
+        TypeId::of::<u32>(),
+        TypeId::of::<i32>(),
+        TypeId::of::<f64>(),
+        TypeId::of::<NonZeroUsize>(),
+        TypeId::of::<flood::Sizes>(),
+        TypeId::of::<Duration>(),
+        TypeId::of::<OrOff>(),
+        TypeId::of::<Keepalive>(),
+    ]
+    .iter()
+    .any(|quantity| values == *quantity)
+}
 
 /// Returns a parser of whole numbers within `bounds`.
 pub(super) fn number<T: TryFrom<u64> + 'static>(

@@ -62,3 +62,24 @@ fn a_duration_out_of_its_bounds_is_refused_with_the_bounds() {
     assert_eq!(status.code(), Some(2), "{stderr}");
     assert!(stderr.contains("--idle-timeout") && stderr.contains(&from_to("from 10ms to 20days")), "{stderr}");
 }
+
+#[test]
+fn a_negative_value_is_refused_by_its_own_flag() {
+    for (arguments, flag) in [
+        ("ping 127.0.0.1 -c -1", "--count"),
+        ("ping 127.0.0.1 -i -0.2", "--interval"),
+        ("ping 127.0.0.1 -W -1s", "--timeout"),
+        ("ping 127.0.0.1 -s -64", "--size"),
+        ("flood 127.0.0.1 -n -1", "--messages"),
+        ("flood 127.0.0.1 -s -4KiB", "--size"),
+        ("flood 127.0.0.1 --rate -5k", "--rate"),
+        ("serve --queue -1", "--queue"),
+        ("serve --idle-timeout -5s", "--idle-timeout"),
+        ("serve --write-timeout -5s", "--write-timeout"),
+    ] {
+        let (status, _, stderr) = run(&mut edgecho(&arguments.split(' ').collect::<Vec<_>>()));
+        assert_eq!(status.code(), Some(2), "{arguments}: {stderr}");
+        assert!(stderr.starts_with("error: invalid value '-") && stderr.contains(flag), "{arguments}: {stderr}");
+        assert!(stderr.contains("expected "), "{arguments}: {stderr}");
+    }
+}
