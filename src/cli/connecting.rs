@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use edgecho::client::{ConnectError, Framing, State, Timeouts};
 
-use super::values::seconds;
+use super::values::{HOUR, MILLISECOND, number, seconds};
 
 /// The protocol of the far end.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -38,17 +38,21 @@ pub(super) struct Connecting {
     pub(super) no_handshake: bool,
 
     /// Maximum time to connect
-    #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = "3s")]
+    ///
+    /// In seconds, or with a unit such as 500ms; from 1ms to 1h.
+    #[arg(long, value_name = "DURATION", value_parser = seconds(MILLISECOND..=HOUR), default_value = "3s")]
     connect_timeout: Duration,
 
     /// Maximum time for the handshake
-    #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = "3s")]
+    ///
+    /// In seconds, or with a unit such as 500ms; from 1ms to 1h.
+    #[arg(long, value_name = "DURATION", value_parser = seconds(MILLISECOND..=HOUR), default_value = "3s")]
     handshake_timeout: Duration,
 
     /// Number of retries when a connection is refused
     ///
     /// The pauses between attempts double from 100ms to 5s. Each is shortened by up to a half at random.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", value_parser = number::<u32>(0..=u32::MAX.into()), default_value_t = 0)]
     pub(super) retry: u32,
 }
 

@@ -104,7 +104,12 @@ fn command() -> clap::Command {
         }
         None => arg,
     };
-    Cli::command().mut_args(describe).mut_subcommands(|command| command.mut_args(describe))
+    let complete = |arg: Arg| {
+        // '-1' in '-c -1' is a value of --count, whose parser names the bounds, and no flag of its own.
+        let is_quantity = values::is_quantity(arg.get_value_parser());
+        describe(if is_quantity { arg.allow_hyphen_values(true) } else { arg })
+    };
+    Cli::command().mut_args(complete).mut_subcommands(|command| command.mut_args(complete))
 }
 
 #[cfg(test)]

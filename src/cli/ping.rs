@@ -9,7 +9,7 @@ use edgecho::client::ping::{self, Error, Format, Options};
 
 use super::connecting::{self, Connecting, Wire};
 use super::status::{FAILURE, TROUBLE};
-use super::values::{message_size, seconds};
+use super::values::{DAY, HOUR, MILLISECOND, SECOND, number, seconds, size};
 use super::{stderr, stdout};
 
 const AFTER_HELP: &str = "\
@@ -41,19 +41,19 @@ pub(super) struct Ping {
     target: Target,
 
     /// Number of echoes to request; 0 continues until stopped
-    #[arg(short, long, value_name = "COUNT", default_value_t = 0)]
+    #[arg(short, long, value_name = "COUNT", value_parser = number::<u64>(0..=u64::MAX), default_value_t = 0)]
     count: u64,
 
     /// Time from one request to the next
     ///
-    /// In seconds, or with a unit such as 200ms. 0 sends the next request when the echo has come back.
-    #[arg(short, long, value_name = "INTERVAL", value_parser = seconds, default_value = "1s")]
+    /// In seconds, or with a unit such as 200ms; at most 1day. 0 sends the next request when the echo has come back.
+    #[arg(short, long, value_name = "INTERVAL", value_parser = seconds(Duration::ZERO..=DAY), default_value = "1s")]
     interval: Duration,
 
     /// Bytes per message
     ///
     /// From 1 to 16MiB, such as 4KiB; without the line end or the length that --protocol adds.
-    #[arg(short, long, value_name = "SIZE", value_parser = message_size, default_value = "64")]
+    #[arg(short, long, value_name = "SIZE", value_parser = size::<usize>(1..=Options::MAX_SIZE as u64), default_value = "64")]
     size: usize,
 
     /// Protocol of the far end
@@ -62,8 +62,8 @@ pub(super) struct Ping {
 
     /// Time to wait for an echo
     ///
-    /// In seconds, or with a unit such as 500ms.
-    #[arg(short = 'W', long, value_name = "TIMEOUT", value_parser = seconds, default_value = "3s")]
+    /// In seconds, or with a unit such as 500ms; from 1ms to 1h.
+    #[arg(short = 'W', long, value_name = "TIMEOUT", value_parser = seconds(MILLISECOND..=HOUR), default_value = "3s")]
     timeout: Duration,
 
     /// Write one JSON object per line
@@ -80,8 +80,8 @@ pub(super) struct Ping {
 
     /// Busy-poll for this long before blocking
     ///
-    /// In seconds, or with a unit such as 50us. Round trips become shorter, and a CPU stays busy.
-    #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = "0s")]
+    /// In seconds, or with a unit such as 50us; at most 1s. Round trips become shorter, and a CPU stays busy.
+    #[arg(long, value_name = "DURATION", value_parser = seconds(Duration::ZERO..=SECOND), default_value = "0s")]
     busy_poll: Duration,
 
     #[command(flatten)]

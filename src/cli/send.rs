@@ -11,7 +11,7 @@ use edgecho::client::send::{self, Error, Form, Options};
 use super::status::{FAILURE, TROUBLE, WRONG_FLAG};
 use super::stderr;
 use super::terminal::Escaped;
-use super::values::{piece_size, seconds};
+use super::values::{HOUR, MILLISECOND, seconds, size};
 
 const AFTER_HELP: &str = "\
 At the end of stdin, send shuts down its side of the connection (FIN), and writes what still comes
@@ -49,13 +49,13 @@ pub(super) struct Send {
     /// Largest frame to receive, for --protocol frame
     ///
     /// In bytes, such as 4KiB; at most 1GiB. The default is 64KiB.
-    #[arg(long, value_name = "BYTES", value_parser = piece_size)]
+    #[arg(long, value_name = "BYTES", value_parser = size::<usize>(0..=1 << 30))]
     max_frame: Option<usize>,
 
     /// Maximum time to connect
     ///
-    /// In seconds, or with a unit such as 500ms.
-    #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = "3s")]
+    /// In seconds, or with a unit such as 500ms; from 1ms to 1h.
+    #[arg(long, value_name = "DURATION", value_parser = seconds(MILLISECOND..=HOUR), default_value = "3s")]
     connect_timeout: Duration,
 }
 
@@ -81,7 +81,7 @@ pub(super) fn send(flags: Send) -> ExitCode {
     options.is_framed = flags.protocol == Wire::Frame;
     options.form = if flags.raw { Form::Frames } else { Form::Lines };
     options.max_frame = flags.max_frame.unwrap_or(options.max_frame);
-    options.connect_timeout = flags.connect_timeout.max(Duration::from_millis(1));
+    options.connect_timeout = flags.connect_timeout;
     let (input, output) = (std::io::stdin(), std::io::stdout());
     let result = if output.is_terminal() {
         let mut shown = Escaped::new(output);

@@ -1,12 +1,15 @@
 //! Parsers for the values of flags.
 
+use std::any::TypeId;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use clap::builder::ValueParser;
 use edgecho::client::flood;
-use edgecho::client::ping::Options;
 use edgecho::server::Keepalive;
 
 /// A duration that may be `off`.
@@ -16,17 +19,106 @@ pub(super) struct OrOff(pub(super) Option<Duration>);
 /// The addresses of a range. The `Arc` keeps clap from taking a `Vec` for a flag with several values.
 pub(super) type Sources = Arc<[IpAddr]>;
 
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; expected a duration such as 5s or 500ms"))
+// Bounds of durations.
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Returns whether the values of a parser are numbers, sizes or durations.
+pub(super) fn is_quantity(parser: &ValueParser) -> bool {
+    let values = parser.type_id();
+    [
+        TypeId::of::<usize>(),
+        TypeId::of::<u64>(),
+        TypeId::of::<u32>(),
+        TypeId::of::<i32>(),
+        TypeId::of::<f64>(),
+        TypeId::of::<NonZeroUsize>(),
+        TypeId::of::<flood::Sizes>(),
+        TypeId::of::<Duration>(),
+        TypeId::of::<OrOff>(),
+        TypeId::of::<Keepalive>(),
+    ]
+    .iter()
+    .any(|quantity| values == *quantity)
 }
 
-pub(super) fn duration_or_off(text: &str) -> Result<OrOff, String> {
-    if text == "off" { Ok(OrOff(None)) } else { duration(text).map(|duration| OrOff(Some(duration))) }
+/// Returns a parser of whole numbers within `bounds`.
+pub(super) fn number<T: TryFrom<u64> + 'static>(
+    bounds: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = text.parse().ok().filter(|number| bounds.contains(number)).and_then(|number| number.try_into().ok());
+        number.ok_or_else(|| format!("expected a whole number from {} to {}", bounds.start(), bounds.end()))
+    }
 }
 
+/// Returns a parser of sizes within `bounds`, in bytes. Without an upper bound, `bounds` ends at `u64::MAX`.
+pub(super) fn size<T: TryFrom<u64> + 'static>(
+    bounds: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let bytes = text.parse().ok().map(|size: ByteSize| size.as_u64()).filter(|bytes| bounds.contains(bytes));
+        bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| {
+            let bounds = match (*bounds.start(), *bounds.end()) {
+                (least, u64::MAX) => format!("of at least {}", in_units(least)),
+                (least, most) => format!("from {} to {}", in_units(least), in_units(most)),
+            };
+            format!("expected a size such as 64, 4KiB or 1MiB, {bounds}")
+        })
+    }
+}
+
+/// Formats a bound of sizes as the command line takes it, without rounding.
+fn in_units(bytes: u64) -> String {
+    let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let unit = units.iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit));
+    unit.map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit))
+}
+
+/// Returns a parser of durations within `bounds`.
+pub(super) fn duration(
+    bounds: RangeInclusive<Duration>,
+) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {
+    move |text| within(&bounds, humantime::parse_duration(text).ok())
+}
+
+/// Returns a parser of durations within `bounds`. A bare number is a number of seconds, as in ping(8).
+pub(super) fn seconds(
+    bounds: RangeInclusive<Duration>,
+) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let duration = match text.parse() {
+            Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+            Err(_) => humantime::parse_duration(text).ok(),
+        };
+        within(&bounds, duration)
+    }
+}
+
+/// Returns a parser of durations within `bounds`, or `off`.
+pub(super) fn duration_or_off(
+    bounds: RangeInclusive<Duration>,
+) -> impl Fn(&str) -> Result<OrOff, String> + Clone + Send + Sync + 'static {
+    let duration = duration(bounds);
+    move |text| match text {
+        "off" => Ok(OrOff(None)),
+        _ => duration(text).map(|duration| OrOff(Some(duration))).map_err(|error| format!("{error}, or 'off'")),
+    }
+}
+
+fn within(bounds: &RangeInclusive<Duration>, duration: Option<Duration>) -> Result<Duration, String> {
+    duration.filter(|duration| bounds.contains(duration)).ok_or_else(|| {
+        let [least, most] = [bounds.start(), bounds.end()].map(|&bound| humantime::format_duration(bound));
+        format!("expected a duration such as 300ms, 5s or 2m, from {least} to {most}")
+    })
+}
+
+/// Reads the one value of SO_LINGER that does not block.
 pub(super) fn linger(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        Duration::ZERO => Ok(Duration::ZERO),
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Ok(Duration::ZERO),
         _ => {
             Err("the only value is 0s: with any other, close(2) blocks, and every other connection waits (socket(7))"
                 .to_owned())
@@ -34,27 +126,30 @@ pub(super) fn linger(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads whole seconds within the bounds that the kernel has for its timers (tcp(7)).
+pub(super) fn whole_seconds(text: &str) -> Result<Duration, String> {
+    let is_good = |time: &Duration| (1..=32_767).contains(&time.as_secs()) && time.subsec_nanos() == 0;
+    let duration = humantime::parse_duration(text).ok().filter(is_good);
+    duration.ok_or_else(|| "expected whole seconds such as 60s, from 1s to 32767s".to_owned())
+}
+
 pub(super) fn keepalive(text: &str) -> Result<Keepalive, String> {
     let parts: Vec<&str> = text.split(',').collect();
-    let count = |text: &str| text.parse().map_err(|_| format!("'{text}' is not a number of probes"));
     match parts[..] {
-        [idle] => Ok(Keepalive::new(duration(idle)?)),
+        [idle] => Ok(Keepalive::new(whole_seconds(idle)?)),
         [idle, interval, probes] => {
-            let mut keepalive = Keepalive::new(duration(idle)?);
-            (keepalive.interval, keepalive.count) = (Some(duration(interval)?), Some(count(probes)?));
+            let mut keepalive = Keepalive::new(whole_seconds(idle)?);
+            keepalive.interval = Some(whole_seconds(interval)?);
+            keepalive.count = Some(number(1..=127)(probes).map_err(|error| format!("COUNT: {error}"))?);
             Ok(keepalive)
         }
         _ => Err("expected IDLE or IDLE,INTERVAL,COUNT, such as 60s,10s,6".to_owned()),
     }
 }
 
-pub(super) fn buffer_size(text: &str) -> Result<u32, String> {
-    let size: ByteSize = text.parse().map_err(|error| format!("{error}; expected a size such as 64KiB"))?;
-    let bounds = 1 << 10..=1 << 30;
-    u32::try_from(size.as_u64())
-        .ok()
-        .filter(|size| bounds.contains(size))
-        .ok_or("expected a size from 1KiB to 1GiB".to_owned())
+/// Reads the number of frames in a queue.
+pub(super) fn queue(text: &str) -> Result<NonZeroUsize, String> {
+    number::<usize>(1..=u64::from(u32::MAX))(text).map(|frames| NonZeroUsize::MIN.saturating_add(frames - 1))
 }
 
 /// Reads the name of a network interface: 1 to 15 bytes (netdevice(7), `IFNAMSIZ`). The kernel cuts a longer name, and takes an empty
@@ -66,41 +161,16 @@ pub(super) fn interface(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads the length limit of a line or a frame, at most 1 GiB.
-pub(super) fn piece_size(text: &str) -> Result<usize, String> {
-    let size: ByteSize = text.parse().map_err(|error| format!("{error}; expected a size such as 64KiB"))?;
-    usize::try_from(size.as_u64()).ok().filter(|&size| size <= 1 << 30).ok_or("expected a size up to 1GiB".to_owned())
-}
-
-/// Reads a duration, or a bare number of seconds as ping(8) does.
-pub(super) fn seconds(text: &str) -> Result<Duration, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) => {
-            Duration::try_from_secs_f64(seconds).map_err(|error| format!("{error}; expected seconds, such as 0.2"))
-        }
-        Err(_) => duration(text),
-    }
-}
-
-/// Reads the size of a message, from 1 byte to 16 MiB.
-pub(super) fn message_size(text: &str) -> Result<usize, String> {
-    let size: ByteSize = text.parse().map_err(|error| format!("{error}; expected a size such as 64 or 4KiB"))?;
-    usize::try_from(size.as_u64())
-        .ok()
-        .filter(|size| (1..=Options::MAX_SIZE).contains(size))
-        .ok_or("expected a size from 1 to 16MiB".to_owned())
-}
-
 /// Reads messages per second: `50000`, `50k` or `1.5M`.
 pub(super) fn rate(text: &str) -> Result<f64, String> {
-    let (digits, factor) = match text.trim_end_matches(['k', 'K', 'M']) {
-        digits if digits.len() == text.len() => (digits, 1.0),
-        digits if text.ends_with('M') && digits.len() + 1 == text.len() => (digits, 1e6),
-        digits if digits.len() + 1 == text.len() => (digits, 1e3),
-        _ => return Err("expected messages per second, such as 50000 or 50k".to_owned()),
+    let (digits, factor) = match text.as_bytes() {
+        [.., b'k' | b'K'] => (&text[..text.len() - 1], 1e3),
+        [.., b'M'] => (&text[..text.len() - 1], 1e6),
+        _ => (text, 1.0),
     };
-    let rate = digits.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
-    rate.map(|rate| rate * factor).ok_or("expected messages per second, such as 50000 or 50k".to_owned())
+    let rate = digits.parse().ok().map(|rate: f64| rate * factor);
+    rate.filter(|rate| (0.001..=flood::Options::MAX_RATE).contains(rate))
+        .ok_or_else(|| "expected messages per second such as 50000 or 50k, from 0.001 to 100000000".to_owned())
 }
 
 /// Reads one address, or all from one to another.
@@ -147,11 +217,29 @@ mod tests {
 
     #[test]
     fn seconds_may_go_without_a_unit() {
+        let seconds = seconds(Duration::ZERO..=DAY);
         assert_eq!(seconds("0.2"), Ok(Duration::from_millis(200)));
         assert_eq!(seconds("0"), Ok(Duration::ZERO));
         assert_eq!(seconds("5ms"), Ok(Duration::from_millis(5)));
-        for text in ["-1", "NaN", "1e300", "soon", ""] {
-            assert!(seconds(text).is_err(), "{text}");
+        for text in ["-1", "NaN", "1e300", "1e400", "86401", "2days", "soon", ""] {
+            let error = seconds(text).expect_err(text);
+            assert_eq!(error, "expected a duration such as 300ms, 5s or 2m, from 0s to 1day");
         }
+    }
+
+    #[test]
+    fn numbers_and_sizes_name_their_bounds() {
+        let port = number::<u16>(1..=1_000_000);
+        assert_eq!([port("1"), port("65535")], [Ok(1), Ok(65_535)]);
+        for text in ["0", "-1", "1.5", "x", "", "65536", "1000001", "99999999999999999999"] {
+            assert_eq!(port(text).expect_err(text), "expected a whole number from 1 to 1000000");
+        }
+        let bytes = size::<usize>(1..=16 << 20);
+        assert_eq!([bytes("1"), bytes("4KiB"), bytes("16MiB")], [Ok(1), Ok(4096), Ok(16 << 20)]);
+        for text in ["0", "-1", "x", "", "17MiB", "99999TiB"] {
+            assert_eq!(bytes(text).expect_err(text), "expected a size such as 64, 4KiB or 1MiB, from 1B to 16MiB");
+        }
+        let error = size::<u64>(65_536..=u64::MAX)("1KiB").expect_err("too small");
+        assert_eq!(error, "expected a size such as 64, 4KiB or 1MiB, of at least 64KiB");
     }
 }

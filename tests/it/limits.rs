@@ -56,7 +56,7 @@ fn combinations_that_make_no_sense_are_refused_with_a_reason() {
         (&["--linger", "5s"], "close(2) blocks"),
         (&["--idle-timeout", "1ms"], "from 10ms"),
         (&["--memory-limit", "1KiB"], "at least 64KiB"),
-        (&["--rate-limit", "1"], "from 100 B"),
+        (&["--rate-limit", "1"], "from 100B to 1TiB"),
         (&["--keepalive", "10s,5s"], "IDLE,INTERVAL,COUNT"),
         (&["--keepalive", "100ms"], "whole seconds"),
         (&["--busy-poll", "1h"], "from 0s to 1s"),

@@ -7,6 +7,7 @@
 mod abi;
 mod c_reference;
 mod cli;
+mod cli_values;
 mod drain;
 mod echo;
 mod examples;

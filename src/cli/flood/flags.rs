@@ -9,7 +9,7 @@ use edgecho::client::flood::report::Assertion;
 use edgecho::client::flood::{self, Load, Options, Sizes};
 
 use crate::cli::connecting::{Connecting, Wire};
-use crate::cli::values::{Sources, rate, seconds, sources};
+use crate::cli::values::{DAY, HOUR, MILLISECOND, SECOND, Sources, number, rate, seconds, sources};
 
 const AFTER_HELP: &str = "\
 Signals:
@@ -57,17 +57,17 @@ struct LoadFlags {
     /// Number of connections, open at the same time
     ///
     /// From 1 to 1000000.
-    #[arg(short, long, value_name = "N", default_value_t = 50)]
+    #[arg(short, long, value_name = "N", value_parser = number::<usize>(1..=Options::MAX_CONNECTIONS as u64), default_value_t = 50)]
     connections: usize,
 
     /// Time to measure
     ///
     /// In seconds, or with a unit such as 500ms; from 1ms to 1day. The default is 10s, unless --messages is given.
-    #[arg(short, long, value_name = "DURATION", value_parser = seconds)]
+    #[arg(short, long, value_name = "DURATION", value_parser = seconds(MILLISECOND..=DAY))]
     duration: Option<Duration>,
 
     /// Number of messages to send over all connections
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = number::<u64>(1..=u64::MAX))]
     messages: Option<u64>,
 
     /// Bytes per message
@@ -85,7 +85,7 @@ struct LoadFlags {
     /// Maximum number of messages in flight per connection
     ///
     /// From 1 to 4096.
-    #[arg(long, value_name = "DEPTH", default_value_t = 1, conflicts_with_all = ["bulk", "churn"])]
+    #[arg(long, value_name = "DEPTH", value_parser = number::<usize>(1..=Options::MAX_PIPELINE as u64), default_value_t = 1, conflicts_with_all = ["bulk", "churn"])]
     pipeline: usize,
 
     /// Send this many messages per second over all connections (open loop)
@@ -106,13 +106,13 @@ struct LoadFlags {
     /// Run this long before measuring
     ///
     /// In seconds, or with a unit; at most 1day.
-    #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = "0s")]
+    #[arg(long, value_name = "DURATION", value_parser = seconds(Duration::ZERO..=DAY), default_value = "0s")]
     warmup: Duration,
 
     /// Spread the opening of the connections over this time
     ///
     /// In seconds, or with a unit; at most 1day.
-    #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = "0s")]
+    #[arg(long, value_name = "DURATION", value_parser = seconds(Duration::ZERO..=DAY), default_value = "0s")]
     ramp_up: Duration,
 
     /// End each connection with a FIN, and expect every byte before the peer's FIN
@@ -122,7 +122,7 @@ struct LoadFlags {
     /// Number of threads that share the connections
     ///
     /// From 1 to 256. Each thread has its own limit on open descriptors.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", value_parser = number::<usize>(1..=Options::MAX_THREADS as u64), default_value_t = 1)]
     threads: usize,
 
     /// Source addresses to use in turn
@@ -134,13 +134,13 @@ struct LoadFlags {
     /// Seed of the byte pattern and of the random sizes
     ///
     /// By default each run has another one, which --json reports.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<u64>(0..=u64::MAX))]
     seed: Option<u64>,
 
     /// Busy-poll for this long before blocking
     ///
     /// At most 1s. Round trips become shorter, and a CPU stays busy.
-    #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = "0s")]
+    #[arg(long, value_name = "DURATION", value_parser = seconds(Duration::ZERO..=SECOND), default_value = "0s")]
     busy_poll: Duration,
 }
 
@@ -157,7 +157,7 @@ struct CheckFlags {
     ///
     /// It counts from when the message was due, in seconds or with a unit; from 1ms to 1h. A message is lost twice as long after it was
     /// sent. An open loop that is behind schedule stops sending this long after the end, and ends twice as long after it.
-    #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = "5s")]
+    #[arg(long, value_name = "DURATION", value_parser = seconds(MILLISECOND..=HOUR), default_value = "5s")]
     timeout: Duration,
 
     /// Exit with status 3 unless this holds, such as 'p99<5ms'

@@ -7,7 +7,7 @@ mod plot;
 mod progress;
 mod watcher;
 
-use std::io::{self, BufWriter, ErrorKind, IsTerminal, LineWriter};
+use std::io::{self, BufWriter, IsTerminal, LineWriter};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -19,7 +19,7 @@ use super::signals::Requests;
 use super::status::{FAILURE, TROUBLE};
 use super::stderr;
 pub(super) use flags::Flood;
-use output::{Output, Outputs, cannot_write};
+use output::{Output, Outputs};
 use progress::Bar;
 use watcher::Watcher;
 
@@ -50,21 +50,18 @@ fn run(flags: &Flood) -> Result<u8, String> {
     // The failure of one report must not prevent the others.
     let mut failures = Vec::new();
     if let (Some(error), Some(hdr)) = (log_error, &outputs.hdr) {
-        failures.push(hdr.failure(&error));
+        failures.extend(hdr.failure(&error));
     }
     if let Some(json) = &outputs.json {
-        failures.extend(json.write(|out| report::write_json(out, &options, &outcome, &verdicts)).err());
+        failures.extend(json.write(|out| report::write_json(out, &options, &outcome, &verdicts)));
     }
     if let Some(plot) = &outputs.plot {
-        failures.extend(plot.write(|out| plot::write(out, &options, &outcome)).err());
+        failures.extend(plot.write(|out| plot::write(out, &options, &outcome)));
     }
     if outputs.has_table {
         let write = if flags.report.is_quiet() { report::write_summary } else { report::write_text };
-        match write(&mut BufWriter::new(io::stdout().lock()), &options, &outcome) {
-            // The reader of a pipe has seen enough: `edgecho flood | head`.
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => failures.push(cannot_write(Path::new("-"), &error)),
-            _ => {}
-        }
+        let written = write(&mut BufWriter::new(io::stdout().lock()), &options, &outcome);
+        failures.extend(written.err().and_then(|error| output::failure(Path::new("-"), &error)));
     }
     for failure in &failures {
         say("error", failure);
@@ -77,9 +74,14 @@ fn run(flags: &Flood) -> Result<u8, String> {
 fn measure(options: &Options, hdr: Option<&Output<'_>>, is_quiet: bool) -> Result<(Outcome, Option<io::Error>), String> {
     let signals = Requests::listen().map_err(|error| format!("cannot handle signals (sigaction): {error}"))?;
     let mut log_file = hdr.map(|hdr| (hdr, HdrLogFile::new(LineWriter::new(hdr.file()))));
-    let log = log_file.as_mut().map(|(hdr, file)| file.begin(SystemTime::now()).map_err(|error| hdr.failure(&error)));
+    let log = match log_file.as_mut().map(|(hdr, file)| (hdr, file.begin(SystemTime::now()))) {
+        None => None,
+        Some((_, Ok(log))) => Some(log),
+        // A log that cannot be written is reported before the load begins.
+        Some((hdr, Err(error))) => hdr.failure(&error).map_or(Ok(None), Err)?,
+    };
     let bar = Bar::new(options, !is_quiet && io::stderr().is_terminal());
-    let mut watcher = Watcher::new(options, signals, bar, log.transpose()?);
+    let mut watcher = Watcher::new(options, signals, bar, log);
     let outcome = flood::run(options, &mut watcher);
     let log_error = watcher.end();
     Ok((outcome.map_err(|error| errors::describe(&error))?, log_error))

@@ -1,8 +1,7 @@
 //! The files that `edgecho flood` writes its reports to.
 
-use std::fmt::Display;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -73,7 +72,7 @@ impl<'a> Output<'a> {
     /// Makes a file empty that had other contents. Stdout is left alone: the shell has opened it.
     fn truncate(&self) -> Result<(), String> {
         let is_file = !is_stdout(self.path) && self.file.metadata().is_ok_and(|metadata| metadata.is_file());
-        if is_file { self.file.set_len(0).map_err(|error| self.failure(&error)) } else { Ok(()) }
+        if is_file { self.file.set_len(0).map_err(|error| cannot_write(self.path, &error)) } else { Ok(()) }
     }
 
     /// Returns the file, to write it piece by piece.
@@ -81,19 +80,25 @@ impl<'a> Output<'a> {
         &self.file
     }
 
-    /// Calls `write` with a buffered writer.
-    pub(super) fn write<E: Display>(&self, write: impl FnOnce(&mut dyn Write) -> Result<(), E>) -> Result<(), String> {
-        write(&mut BufWriter::new(&self.file)).map_err(|error| self.failure(&error))
+    /// Calls `write` with a buffered writer. Returns the description of its error, if that is a failure.
+    pub(super) fn write(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Option<String> {
+        let mut out = BufWriter::new(&self.file);
+        write(&mut out).and_then(|()| out.flush()).err().and_then(|error| self.failure(&error))
     }
 
-    /// Describes an error of this output.
-    pub(super) fn failure(&self, error: &dyn Display) -> String {
-        cannot_write(self.path, error)
+    /// Describes an error of this output, if it is a failure.
+    pub(super) fn failure(&self, error: &io::Error) -> Option<String> {
+        failure(self.path, error)
     }
 }
 
-/// Describes a failure to write to `path`.
-pub(super) fn cannot_write(path: &Path, error: &dyn Display) -> String {
+/// Describes an error of writing to `path`. A reader of stdout that has seen enough is no failure: `edgecho flood --json - | head`.
+pub(super) fn failure(path: &Path, error: &io::Error) -> Option<String> {
+    let is_gone = is_stdout(path) && error.kind() == ErrorKind::BrokenPipe;
+    (!is_gone).then(|| cannot_write(path, error))
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> String {
     format!("cannot write {}: {error}", name(path))
 }
 

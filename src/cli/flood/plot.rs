@@ -1,6 +1,6 @@
 //! Draws `--plot`: latency by percentile and rate over time, in one SVG.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use edgecho::client::flood::report::describe;
 use edgecho::client::flood::{Load, Options, Outcome};
@@ -14,10 +14,10 @@ const RED: RGBColor = RGBColor(0xc4, 0x3c, 0x2c);
 const BLUE: RGBColor = RGBColor(0x2b, 0x6c, 0xb0);
 const GREY: RGBColor = RGBColor(0x88, 0x88, 0x88);
 
-/// An error that kept the plot from being drawn or written.
+/// An error that kept the plot from being drawn.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct PlotError(String);
+struct PlotError(String);
 
 impl<E: std::error::Error + Send + Sync> From<DrawingAreaErrorKind<E>> for PlotError {
     fn from(error: DrawingAreaErrorKind<E>) -> Self {
@@ -29,7 +29,14 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Result<T> = std::result::Result<T, PlotError>;
 
 /// Writes the SVG to `out`. Without any latency it holds the rate alone.
-pub(super) fn write(out: &mut dyn Write, options: &Options, outcome: &Outcome) -> Result<()> {
+pub(super) fn write(out: &mut dyn Write, options: &Options, outcome: &Outcome) -> io::Result<()> {
+    let text = draw(options, outcome).map_err(io::Error::other)?;
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Returns the SVG.
+fn draw(options: &Options, outcome: &Outcome) -> Result<String> {
     let mut text = String::new();
     {
         let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
@@ -45,7 +52,7 @@ pub(super) fn write(out: &mut dyn Write, options: &Options, outcome: &Outcome) -
         }
         area.present()?;
     }
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| PlotError(error.to_string()))
+    Ok(text)
 }
 
 /// Returns the number of nines of a quantile: 1 for 0.9, 2 for 0.99. It is the x axis of the latency curve.

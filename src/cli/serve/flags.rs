@@ -8,9 +8,17 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
-use edgecho::server::{Keepalive, ListenAddress};
+use edgecho::server::{Keepalive, ListenAddress, Timeouts};
 
-use crate::cli::values::{OrOff, buffer_size, duration, duration_or_off, interface, keepalive, linger, piece_size};
+use crate::cli::values::{
+    DAY, MILLISECOND, OrOff, SECOND, duration, duration_or_off, interface, keepalive, linger, number, queue, size,
+    whole_seconds,
+};
+
+/// The shortest interval of reports and heartbeats.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// The longest TCP_USER_TIMEOUT: the kernel counts milliseconds in 31 bits.
+const USER_TIMEOUT_MAX: Duration = DAY.saturating_mul(24);
 
 const AFTER_HELP: &str = "\
 Signals:
@@ -69,21 +77,21 @@ pub(super) struct ProtocolFlags {
     ///
     /// In bytes without the line end, such as 4KiB; at most 1GiB. A longer line is answered with an error, and the connection is closed.
     /// The default is 64KiB.
-    #[arg(long, value_name = "BYTES", env = "EDGECHO_MAX_LINE", value_parser = piece_size)]
+    #[arg(long, value_name = "BYTES", env = "EDGECHO_MAX_LINE", value_parser = size::<usize>(0..=1 << 30))]
     pub(super) max_line: Option<usize>,
 
     /// Longest frame, for --protocol frame and collect
     ///
     /// In bytes without the length, such as 4KiB; at most 1GiB. A longer frame is logged, and the connection is closed. The default is
     /// 64KiB.
-    #[arg(long, value_name = "BYTES", env = "EDGECHO_MAX_FRAME", value_parser = piece_size)]
+    #[arg(long, value_name = "BYTES", env = "EDGECHO_MAX_FRAME", value_parser = size::<usize>(0..=1 << 30))]
     pub(super) max_frame: Option<usize>,
 
     /// Number of frames that may wait for the output, for --protocol collect
     ///
     /// At least 1; the default is 256. The frames take up to N times --max-frame of memory. At the limit no connection is read. One read
     /// (32KiB) may exceed the limit.
-    #[arg(long, value_name = "N", env = "EDGECHO_QUEUE")]
+    #[arg(long, value_name = "N", env = "EDGECHO_QUEUE", value_parser = queue)]
     pub(super) queue: Option<NonZeroUsize>,
 
     /// File to append the collected lines to, for --protocol collect
@@ -108,7 +116,7 @@ pub(super) enum Name {
 impl ProtocolFlags {
     /// Checks that the protocol uses each flag that was given, here or in the environment, and that a line or frame fits into the memory
     /// limit.
-    pub(super) fn check(&self, memory_limit: Option<ByteSize>) -> Result<(), String> {
+    pub(super) fn check(&self, memory_limit: Option<u64>) -> Result<(), String> {
         let Self { protocol, max_line, max_frame, queue, output } = self;
         for (flag, variable, is_given, owners) in [
             ("--max-line", "EDGECHO_MAX_LINE", max_line.is_some(), &[Name::Line] as &[_]),
@@ -126,9 +134,9 @@ impl ProtocolFlags {
         }
         for (flag, length) in [("--max-line", max_line), ("--max-frame", max_frame)] {
             if let (Some(length), Some(limit)) = (*length, memory_limit)
-                && length as u64 > limit.as_u64()
+                && length as u64 > limit
             {
-                return Err(format!("{flag} {} is more than --memory-limit {limit}", ByteSize(length as u64)));
+                return Err(format!("{flag} {} is more than --memory-limit {}", ByteSize(length as u64), ByteSize(limit)));
             }
         }
         Ok(())
@@ -149,41 +157,41 @@ pub(super) struct LimitFlags {
     ///
     /// At least 1. At the limit new clients wait in the backlog, and none is refused. The default is what the limit on open descriptors
     /// (RLIMIT_NOFILE) leaves room for.
-    #[arg(long, value_name = "N", env = "EDGECHO_MAX_CONNECTIONS")]
+    #[arg(long, value_name = "N", env = "EDGECHO_MAX_CONNECTIONS", value_parser = number::<usize>(1..=u64::MAX))]
     pub(super) max_connections: Option<usize>,
 
     /// Maximum number of open connections per source address
     ///
     /// At least 1; unlimited by default. Further connections from that address are closed at once. An IPv6 source is a /64 network, or a
     /// single link-local address.
-    #[arg(long, value_name = "N", env = "EDGECHO_MAX_PER_IP")]
+    #[arg(long, value_name = "N", env = "EDGECHO_MAX_PER_IP", value_parser = number::<u32>(1..=u32::MAX.into()))]
     pub(super) max_per_ip: Option<u32>,
 
     /// Maximum number of bytes read from each connection per second
     ///
     /// Such as 64KiB; from 100B to 1TiB; unlimited by default. TCP slows the sender down, and no byte is dropped. A tenth of a second's
     /// worth may arrive at once.
-    #[arg(long, value_name = "BYTES/S", env = "EDGECHO_RATE_LIMIT")]
-    pub(super) rate_limit: Option<ByteSize>,
+    #[arg(long, value_name = "BYTES/S", env = "EDGECHO_RATE_LIMIT", value_parser = size::<u64>(100..=1 << 40))]
+    pub(super) rate_limit: Option<u64>,
 
     /// Maximum memory for pending bytes of all connections together
     ///
     /// Such as 64MiB; at least 64KiB; unlimited by default. It counts all pending-write buffers, and incomplete lines and frames. At the
     /// limit the server reads only from connections whose peer has acknowledged everything, 4KiB at a time. A line or frame of up to
     /// 16KiB is always read, so each connection may exceed the limit by that much.
-    #[arg(long, value_name = "BYTES", env = "EDGECHO_MEMORY_LIMIT")]
-    pub(super) memory_limit: Option<ByteSize>,
+    #[arg(long, value_name = "BYTES", env = "EDGECHO_MEMORY_LIMIT", value_parser = size::<u64>(64 << 10..=u64::MAX))]
+    pub(super) memory_limit: Option<u64>,
 
     /// Skip heartbeats and status lines above this many pending bytes
     ///
     /// At least 1KiB; per connection. The limit applies to all messages that are no reply. Skipped messages are counted.
-    #[arg(long, value_name = "BYTES", env = "EDGECHO_OUTBOX_LIMIT", default_value = "256KiB")]
-    pub(super) outbox_limit: ByteSize,
+    #[arg(long, value_name = "BYTES", env = "EDGECHO_OUTBOX_LIMIT", value_parser = size::<u64>(1 << 10..=u64::MAX), default_value = "256KiB")]
+    pub(super) outbox_limit: u64,
 
     /// Maximum number of clients that wait to be accepted
     ///
     /// At least 1. The kernel reduces the length of the backlog to net.core.somaxconn.
-    #[arg(long, value_name = "N", env = "EDGECHO_BACKLOG", default_value_t = 4096)]
+    #[arg(long, value_name = "N", env = "EDGECHO_BACKLOG", value_parser = number::<i32>(1..=i32::MAX as u64), default_value_t = 4096)]
     pub(super) backlog: i32,
 }
 
@@ -193,7 +201,7 @@ pub(super) struct TimeFlags {
     /// Close a connection that has been idle for this long
     ///
     /// From 10ms to 20days; off by default. A connection is idle while its peer neither sends nor acknowledges bytes.
-    #[arg(long, value_name = "DURATION", env = "EDGECHO_IDLE_TIMEOUT", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_IDLE_TIMEOUT", value_parser = duration(Timeouts::MIN..=Timeouts::MAX))]
     pub(super) idle_timeout: Option<Duration>,
 
     /// Cut off a peer that acknowledges no pending byte for this long
@@ -202,43 +210,43 @@ pub(super) struct TimeFlags {
     /// acknowledges nothing until the peer has read up to 1/16 of the buffer, or a whole segment. With 30s, a peer that reads less than
     /// 3.5KB/s over loopback looks stalled. A peer that has taken more than 15MiB may have a larger buffer, and gets up to 2.1 times as
     /// long.
-    #[arg(long, value_name = "DURATION", env = "EDGECHO_WRITE_TIMEOUT", value_parser = duration_or_off, default_value = "30s")]
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_WRITE_TIMEOUT", value_parser = duration_or_off(Timeouts::MIN..=Timeouts::MAX), default_value = "30s")]
     pub(super) write_timeout: OrOff,
 
     /// Close a connection that has been open for this long
     ///
     /// From 10ms to 20days; off by default.
-    #[arg(long, value_name = "DURATION", env = "EDGECHO_MAX_LIFETIME", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_MAX_LIFETIME", value_parser = duration(Timeouts::MIN..=Timeouts::MAX))]
     pub(super) max_lifetime: Option<Duration>,
 
     /// Serve open connections for this long after the first signal
     ///
     /// From 0s to 1day. Closing the remaining connections takes up to 2s more.
-    #[arg(long, value_name = "DURATION", env = "EDGECHO_DRAIN_TIMEOUT", value_parser = duration, default_value = "5s")]
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_DRAIN_TIMEOUT", value_parser = duration(Duration::ZERO..=Timeouts::MAX_DRAIN), default_value = "5s")]
     pub(super) drain_timeout: Duration,
 
     /// Busy-poll for this long before blocking
     ///
     /// At most 1s. Round trips become shorter, and a CPU stays busy.
-    #[arg(long, value_name = "DURATION", env = "EDGECHO_BUSY_POLL", value_parser = duration, default_value = "0s")]
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_BUSY_POLL", value_parser = duration(Duration::ZERO..=SECOND), default_value = "0s")]
     pub(super) busy_poll: Duration,
 
     /// Log the statistics at this interval
     ///
     /// From 100ms to 20days; never by default.
-    #[arg(long, value_name = "DURATION", env = "EDGECHO_STATS_INTERVAL", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_STATS_INTERVAL", value_parser = duration(INTERVAL_MIN..=Timeouts::MAX))]
     pub(super) stats_interval: Option<Duration>,
 
     /// Tell each client the number of connections at this interval
     ///
     /// From 100ms to 20days; never by default.
-    #[arg(long, value_name = "DURATION", env = "EDGECHO_STATUS_INTERVAL", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_STATUS_INTERVAL", value_parser = duration(INTERVAL_MIN..=Timeouts::MAX))]
     pub(super) status_interval: Option<Duration>,
 
     /// Send HEARTBEAT to a connection without traffic for this long
     ///
     /// From 100ms to 20days; never by default.
-    #[arg(long, value_name = "DURATION", env = "EDGECHO_HEARTBEAT", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_HEARTBEAT", value_parser = duration(INTERVAL_MIN..=Timeouts::MAX))]
     pub(super) heartbeat: Option<Duration>,
 }
 
@@ -269,13 +277,13 @@ pub(super) struct SocketFlags {
     /// Size of each socket's receive buffer (SO_RCVBUF)
     ///
     /// From 1KiB to 1GiB. By default the kernel grows the buffer as needed.
-    #[arg(long, value_name = "BYTES", env = "EDGECHO_RECV_BUFFER", value_parser = buffer_size)]
+    #[arg(long, value_name = "BYTES", env = "EDGECHO_RECV_BUFFER", value_parser = size::<u32>(1 << 10..=1 << 30))]
     pub(super) recv_buffer: Option<u32>,
 
     /// Size of each socket's send buffer (SO_SNDBUF)
     ///
     /// From 1KiB to 1GiB. By default the kernel grows the buffer as needed.
-    #[arg(long, value_name = "BYTES", env = "EDGECHO_SEND_BUFFER", value_parser = buffer_size)]
+    #[arg(long, value_name = "BYTES", env = "EDGECHO_SEND_BUFFER", value_parser = size::<u32>(1 << 10..=1 << 30))]
     pub(super) send_buffer: Option<u32>,
 
     /// Share the port with other processes that do so, too (SO_REUSEPORT)
@@ -285,13 +293,13 @@ pub(super) struct SocketFlags {
     /// Wait this long for the first bytes before accepting (TCP_DEFER_ACCEPT)
     ///
     /// A connection is accepted when its first bytes arrive, or after this time. Whole seconds from 1s to 32767s; off by default.
-    #[arg(long, value_name = "DURATION", env = "EDGECHO_DEFER_ACCEPT", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_DEFER_ACCEPT", value_parser = whole_seconds)]
     pub(super) defer_accept: Option<Duration>,
 
     /// Let the kernel close a connection after this long (TCP_USER_TIMEOUT)
     ///
     /// The time that sent bytes may stay unacknowledged. From 1ms to 24days; the system's default if not given.
-    #[arg(long, value_name = "DURATION", env = "EDGECHO_USER_TIMEOUT", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_USER_TIMEOUT", value_parser = duration(MILLISECOND..=USER_TIMEOUT_MAX))]
     pub(super) user_timeout: Option<Duration>,
 
     /// Copy each byte instead of returning the sender's pages (no zero-copy echo)

@@ -23,9 +23,9 @@ impl From<Serve> for Config {
         config.listen = listen;
         config.limits.max_connections = limits.max_connections;
         config.limits.max_per_ip = limits.max_per_ip;
-        config.limits.rate_limit = limits.rate_limit.map(|rate| rate.as_u64());
-        config.limits.memory_limit = limits.memory_limit.map(|bytes| bytes.as_u64());
-        config.limits.outbox_limit = usize::try_from(limits.outbox_limit.as_u64()).unwrap_or(usize::MAX);
+        config.limits.rate_limit = limits.rate_limit;
+        config.limits.memory_limit = limits.memory_limit;
+        config.limits.outbox_limit = usize::try_from(limits.outbox_limit).unwrap_or(usize::MAX);
         config.timeouts.idle = times.idle_timeout;
         config.timeouts.write = times.write_timeout.0;
         config.timeouts.lifetime = times.max_lifetime;

@@ -10,8 +10,9 @@ use super::state::{State, Timeouts};
 use crate::stream::{Connecting, Readiness};
 use crate::sys::epoll::EpollFlags;
 
-/// The events to watch a connector's stream for, and later the connection.
-pub const INTEREST: EpollFlags = EpollFlags::IN.union(EpollFlags::OUT).union(EpollFlags::RDHUP);
+/// The events to watch a connector's stream for, and later the connection. A read stops in front of an urgent byte (tcp(7)); without
+/// `PRI` its short count would look like an empty socket, and no event would report the bytes behind it.
+pub const INTEREST: EpollFlags = EpollFlags::IN.union(EpollFlags::OUT).union(EpollFlags::RDHUP).union(EpollFlags::PRI);
 
 /// The result of an event.
 #[derive(Debug)]

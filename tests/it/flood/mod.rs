@@ -4,6 +4,7 @@ mod harm;
 mod output;
 mod schedule;
 mod signals;
+mod urgent;
 
 use std::net::SocketAddr;
 use std::process::{Command, ExitStatus, Stdio};
