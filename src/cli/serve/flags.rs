@@ -17,7 +17,7 @@ use crate::cli::values::{
 
 /// The shortest interval of reports and heartbeats.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
-/// The longest TCP_USER_TIMEOUT: the kernel counts milliseconds in 31 bits.
+/// The longest TCP_USER_TIMEOUT in whole days: the kernel counts milliseconds in 31 bits.
 const USER_TIMEOUT_MAX: Duration = DAY.saturating_mul(24);
 
 const AFTER_HELP: &str = "\
@@ -89,7 +89,7 @@ pub(super) struct ProtocolFlags {
 
     /// Number of frames that may wait for the output, for --protocol collect
     ///
-    /// At least 1; the default is 256. The frames take up to N times --max-frame of memory. At the limit no connection is read. One read
+    /// From 1 to 4294967295; the default is 256. The frames take up to N times --max-frame of memory. At the limit no connection is read. One read
     /// (32KiB) may exceed the limit.
     #[arg(long, value_name = "N", env = "EDGECHO_QUEUE", value_parser = queue)]
     pub(super) queue: Option<NonZeroUsize>,
