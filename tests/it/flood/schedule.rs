@@ -147,16 +147,20 @@ fn floods_own_pauses_are_reported_apart_from_the_latency_of_the_service() {
 #[test]
 fn a_flood_that_was_stopped_reads_what_has_come_before_it_calls_it_lost() {
     let target = serve(Wrong::IsSlow { micros: 5_000 }).to_string();
-    let mut child =
-        Program::piped(&mut edgecho(&["flood", &target, "-c", "5", "-d", "1s", "--timeout", "300ms", "--json", "-"]));
-    wait_until("it floods", || work_of_all_threads(child.pid()).is_some_and(|(_, sleeps)| sleeps > 100));
-    child.freeze();
-    pause(Duration::from_millis(700)); // longer than twice the timeout
-    child.thaw();
-    let (status, stdout, stderr) = child.finish();
-    let report: Value = serde_json::from_str(&stdout).expect("a report");
-    assert_eq!((status.code(), count(&report, "/messages/lost")), (Some(0), 0), "{stderr}{report:#}");
-    assert!(count(&report, "/messages/late") >= 1, "it was stopped while messages were on their way: {report:#}");
+    in_one_of_five_rounds(|| {
+        let mut child =
+            Program::piped(&mut edgecho(&["flood", &target, "-c", "5", "-d", "1s", "--timeout", "300ms", "--json", "-"]));
+        wait_until("it floods", || work_of_all_threads(child.pid()).is_some_and(|(_, sleeps)| sleeps > 100));
+        child.freeze();
+        pause(Duration::from_millis(700)); // longer than twice the timeout
+        child.thaw();
+        let (status, stdout, stderr) = child.finish();
+        let report: Value = serde_json::from_str(&stdout).expect("a report");
+        assert_eq!((status.code(), count(&report, "/messages/lost")), (Some(0), 0), "{stderr}{report:#}");
+        // Without CPU the flood may have ended before it was stopped.
+        let was_stopped = count(&report, "/messages/late") >= 1;
+        if was_stopped { Ok(()) } else { Err(format!("no message was on its way: {report:#}")) }
+    });
 }
 
 #[test]
