@@ -1,4 +1,5 @@
-//! A TCP echo service for Linux on raw epoll, for use as ground truth: it returns every byte in order and makes no avoidable system call.
+//! A TCP echo service for Linux on raw epoll, for use as ground truth: it returns every byte in order and makes no avoidable system call per
+//! message.
 //!
 //! The same event loop serves other protocols. A program implements [`Protocol`](protocol::Protocol), and the [`Server`](server::Server)
 //! accepts connections, buffers what a socket has no room for, enforces limits and timeouts, and ends in order.

@@ -34,8 +34,8 @@ Examples:
 
 /// A TCP echo server on raw epoll, and tools that check any echo service
 ///
-/// The server returns every byte in order, and makes no avoidable system call. 'ping' measures round trips, 'flood' puts a service under
-/// load and accounts for every byte, and 'send' sends lines or frames.
+/// The server returns every byte in order, and makes no avoidable system call per message. 'ping' measures round trips, 'flood' puts a
+/// service under load and accounts for every byte, and 'send' sends lines or frames.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100, after_help = AFTER_HELP)]
 struct Cli {

@@ -112,6 +112,7 @@ mod tests {
         ] {
             assert_eq!(Fault::of(&io::Error::from_raw_os_error(errno)), fault);
         }
+        assert_eq!(Fault::of(&io::ErrorKind::OutOfMemory.into()), Fault::OutOfMemory);
         assert_eq!(Fault::of(&io::Error::other("not the kernel's")), Fault::Other);
     }
 }

@@ -344,7 +344,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     /// Ends a run: connections that are still open are cut off.
     fn end(&mut self) -> Result<Summary, Error> {
-        self.handle_end = HandleEnd::default();
+        self.handle_end = HandleEnd::default(); // the protocol's last calls may wait for a thread that waits for an answer
         self.cut_off();
         self.do_requests(); // of Protocol::close, which may fail the server
         if let Some(Err(reason)) = self.protocol.background().map(|background| background.end())

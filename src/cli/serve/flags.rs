@@ -269,8 +269,8 @@ pub(super) struct SocketFlags {
 
     /// Close connections with a reset (SO_LINGER)
     ///
-    /// The only value is 0s: with any other, close(2) would block. Bytes that the peer has not acknowledged are lost, and the connection
-    /// counts as aborted. Off by default.
+    /// The only value is 0s: with any other, close(2) would block. A connection that the server closes in order still ends with FINs. If
+    /// close(2) destroys bytes, the connection counts as aborted. Off by default.
     #[arg(long, value_name = "0s", env = "EDGECHO_LINGER", value_parser = linger)]
     pub(super) linger: Option<Duration>,
 

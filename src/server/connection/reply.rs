@@ -133,3 +133,68 @@ fn keep(outbox: &mut Outbox, rest: &[u8]) -> Option<io::Error> {
     memory::warn(None, rest.len() as u64);
     Some(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::super::{Connection, Host};
+    use super::*;
+    use crate::protocol::Protocol;
+    use crate::protocol::testing::TestReply;
+
+    /// A stream whose first send fails, and no later one.
+    #[derive(Default)]
+    struct FailsOnce {
+        has_failed: bool,
+        sent: Vec<u8>,
+    }
+
+    impl Stream for FailsOnce {
+        fn recv(&mut self, _buffer: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if !std::mem::replace(&mut self.has_failed, true) {
+                return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
+            }
+            self.sent.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn shutdown_write(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Answers in two parts.
+    struct InTwoParts;
+
+    impl Protocol for InTwoParts {
+        type Session = ();
+
+        fn open(&mut self, _reply: &mut impl Reply) {}
+
+        fn receive(&mut self, (): &mut (), input: &[u8], reply: &mut impl Reply) {
+            match input {
+                b"owned" => reply.send_owned(b"one ".to_vec()),
+                _ => reply.send(b"one "),
+            }
+            reply.send(b"two");
+            reply.send_owned(b" three".to_vec());
+        }
+    }
+
+    #[test]
+    fn after_a_failed_send_nothing_that_follows_the_gap_is_sent() {
+        for input in [&b"owned"[..], b"borrowed"] {
+            let mut connection = Connection::new(FailsOnce::default(), ());
+            let (peer, mut post) = (Peer::from(SocketAddr::from(([127, 0, 0, 1], 9))), Post::default());
+            let mut turn = Turn { id: TestReply::new(1).id(), peer: &peer, post: &mut post, pipe: None };
+            let result = connection.respond(&mut Host::new(InTwoParts), input, &mut turn);
+            assert_eq!(result.expect_err("the first send failed").raw_os_error(), Some(libc::ENOBUFS));
+            assert_eq!((&*connection.stream().sent, connection.pending_bytes()), (&b""[..], 0));
+        }
+    }
+}
