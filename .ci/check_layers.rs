@@ -11,6 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["stream"],
     &["protocol"],
     &["server", "client"],
+    &["service"],
     &["lib"],
     &["cli"],
     &["main"],

@@ -42,6 +42,7 @@
 //!
 //! | module | contents |
 //! |---|---|
+//! | `service` | what a host expects of a daemon: socket activation, notification, the admin endpoint, privileges, the sandbox; needs the feature `service` |
 //! | [`server`] | the server: listeners, connections, limits, timeouts, the drain |
 //! | `client` | the load generator and probes behind `ping`, `flood` and `send`; needs the feature `client` |
 //! | [`protocol`] | interpretation of a connection's bytes: echo, lines, frames, and the trait for other protocols |
@@ -53,11 +54,13 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
-//! | `cli` | yes | the program `edgecho`; includes `client` and `collect` |
+//! | `cli` | yes | the program `edgecho`; includes all of the following |
 //! | `client` | with `cli` | the module `client` |
 //! | `collect` | with `cli` | the protocol `collect`, which writes received frames as JSON Lines |
+//! | `proxy` | with `cli` | the PROXY protocol, with which load balancers pass on the address of a client |
+//! | `service` | with `cli` | the module `service` |
 //!
-//! The features `tools` and `c-reference` serve the repository's own scripts and tests.
+//! The features `host-tests`, `tools` and `c-reference` serve the repository's own scripts and tests.
 //!
 //! A library user sets `default-features = false`. The server then depends on `bitflags`, `libc`, `nix`, `signal-hook`, `slotmap`,
 //! `thiserror` and `tracing` only.
@@ -93,6 +96,8 @@ pub mod event;
 mod name;
 pub mod protocol;
 pub mod server;
+#[cfg(feature = "service")]
+pub mod service;
 pub mod stream;
 #[allow(unsafe_code, reason = "the only module with unsafe code")]
 pub mod sys;

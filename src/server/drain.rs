@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-/// The stage of a drain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+/// The stage of a server: serving, or on its way to the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Stage {
     /// No signal yet.
+    #[default]
     Serving,
     /// A signal has come. The clients in the backlogs are accepted, and the listeners close. Open connections are served as before, until
     /// they end.
@@ -46,6 +48,11 @@ impl Drain {
     /// Returns a drain that serves open connections for up to `timeout`.
     pub(super) fn new(timeout: Duration) -> Self {
         Self { timeout, stage: Stage::Serving, deadline: None }
+    }
+
+    /// Returns the stage.
+    pub(super) fn stage(&self) -> Stage {
+        self.stage
     }
 
     /// Returns whether the drain has begun.

@@ -51,6 +51,7 @@ mod turn;
 
 pub use config::{AddressError, Builder, Config, ConfigError, Keepalive, Limits, ListenAddress, SocketOptions, Timeouts};
 pub use connection::{Connection, Ending, Host, Peer, Progress, Turn};
+pub use drain::Stage;
 pub use error::Error;
 pub use fault::Fault;
 pub use handle::{Handle, PostError};

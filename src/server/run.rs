@@ -112,6 +112,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     pub fn statistics(&self) -> Statistics {
         let mut statistics = self.statistics.clone();
         self.connections.add_to(&mut statistics);
+        statistics.stage = self.drain.stage();
         statistics
     }
 

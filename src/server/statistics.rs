@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use std::{fmt, io};
 
+use super::drain::Stage;
+
 /// The reason why a connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -96,6 +98,8 @@ impl fmt::Display for Reason {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Statistics {
+    /// The stage of the server.
+    pub stage: Stage,
     /// Connections accepted.
     pub accepted: u64,
     /// Connections open.

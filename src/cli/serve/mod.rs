@@ -2,6 +2,7 @@
 
 mod errors;
 mod flags;
+mod service;
 
 use std::io::Write;
 use std::num::NonZeroUsize;

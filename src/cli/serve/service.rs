@@ -1,0 +1,1 @@
+//! The flags of `src/service/`, and the order in which its parts take effect.

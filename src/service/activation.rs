@@ -1,0 +1,1 @@
+//! Socket activation: listening sockets that the service manager passes on.

@@ -1,0 +1,1 @@
+//! Notification: the state of the service, for the service manager.

@@ -1,0 +1,1 @@
+//! Privileges: root's rights, given up for good.

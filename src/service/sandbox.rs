@@ -1,0 +1,1 @@
+//! The sandbox: the list of allowed system calls.

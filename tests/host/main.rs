@@ -1,0 +1,14 @@
+//! Tests with the programs of a host: systemd, HAProxy, nginx, Prometheus, a browser, and shells.
+//!
+//! `cargo test --features host-tests --test host` runs them. A test whose program is not installed is skipped and says so; in CI it fails.
+
+#![allow(unreachable_pub, reason = "a test program has no API")]
+#![allow(dead_code, unused_imports, reason = "support is shared with the other tests")]
+
+mod tools;
+
+// Shared with the other tests
+#[path = "../it/scratch.rs"]
+mod scratch;
+#[path = "../it/support/mod.rs"]
+mod support;
