@@ -14,7 +14,7 @@ pub enum Stage {
     Draining,
     /// The drain timeout is over. Each open connection is sent its pending bytes, and then our FIN.
     Closing,
-    /// Closing has taken too long, too: the connections that are left are cut off.
+    /// Closing has taken too long, too, or the server ends at once: the connections that are left are cut off.
     Over,
 }
 
@@ -79,6 +79,11 @@ impl Drain {
         self.stage = Stage::Draining;
         self.deadline = Some(now + self.timeout);
         self.deadline
+    }
+
+    /// Ends all stages: the connections that are left are cut off.
+    pub(super) fn end_at_once(&mut self) {
+        self.stage = Stage::Over;
     }
 
     /// Returns the action that is due, because the last deadline has passed at `now`.

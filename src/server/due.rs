@@ -5,10 +5,11 @@ use tracing::info;
 use super::connections::Queue;
 use super::drain::Due;
 use super::kernel::Kernel;
+use super::observer::View;
 use super::run::Server;
 use super::statistics::Reason;
 use super::time::Action;
-use super::tokens::{DRAIN, MEMORY, STATISTICS, STATUS, TRIM, listener_index};
+use super::tokens::{DRAIN, MEMORY, OBSERVER, STATISTICS, STATUS, TRIM, listener_index};
 use super::turn::EVENT_BUDGET_BYTES;
 use crate::event::{Name, Token};
 use crate::protocol::{Protocol, SessionId};
@@ -44,6 +45,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 }
                 Name::Fixed(MEMORY) => self.retry_for_memory(),
                 Name::Fixed(TRIM) => self.pressure.trim(),
+                Name::Fixed(OBSERVER) => self.watch.iter_mut().for_each(|watch| watch.note_due()),
                 Name::Fixed(name) => self.queue_listener(listener_index(name)),
                 Name::Key(key) => self.resume_now(key),
             }
@@ -156,6 +158,22 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         });
         for key in silent.map(|(key, _)| key).collect::<Vec<_>>() {
             self.remove(key, Reason::Memory);
+        }
+    }
+
+    /// Calls the observer, if its time has come or it has not seen the current state. Sets the deadline of its next call.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn observe(&mut self) {
+        let (stage, open) = (self.drain.stage(), self.connections.len());
+        let Some(watch) = self.watch.as_mut().filter(|watch| watch.needs_call(stage, open)) else { return };
+        self.time.read(&self.kernel);
+        let view = View { now: self.time.now(), stage, open, accepted: self.statistics.accepted };
+        let (before, next) = watch.observe(&view);
+        if before != next {
+            let token = Token::fixed(OBSERVER);
+            before.into_iter().for_each(|at| self.time.cancel_deadline(at, token));
+            next.into_iter().for_each(|at| self.time.set_deadline(at, token));
         }
     }
 
