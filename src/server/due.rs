@@ -192,11 +192,13 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         );
     }
 
-    /// Begins the drain: the clients in the backlogs are served, and then the listeners close.
+    /// Begins the drain: the clients in the backlogs are served, and then the listeners close. The backlogs of inherited listeners are left to
+    /// the next process.
     pub(super) fn begin_drain(&mut self, why: &str) {
         let Some(deadline) = self.drain.on_signal(self.kernel.now()) else { return };
         info!(open = self.connections.len(), "{why}: draining; a second signal ends at once");
         self.time.set_deadline(deadline, Token::fixed(DRAIN));
+        self.acceptor.leave_inherited(&mut self.kernel);
         // The kernel has accepted these clients for us. The last of them closes the listener.
         self.queue_listeners();
     }

@@ -5,6 +5,7 @@ use std::io::Write;
 use clap::Args;
 use edgecho::protocol::Protocol;
 use edgecho::server::{Config, Error, Server};
+use edgecho::service::activation;
 use tracing::warn;
 
 use super::errors;
@@ -20,6 +21,8 @@ pub(super) struct ServiceFlags {}
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) config: Config,
+    /// `--listen` is given.
+    pub(super) has_listen: bool,
     pub(super) flags: ServiceFlags,
     pub(super) announcement: Announcement,
 }
@@ -34,7 +37,6 @@ pub(super) struct Failure {
 
 impl Failure {
     /// Returns the failure of a part of the service, which has a message of its own.
-    #[allow(dead_code, reason = "used by the parts that follow")]
     pub(super) fn new(error: impl std::fmt::Display) -> Self {
         Self { text: error.to_string(), status: FAILURE }
     }
@@ -50,10 +52,17 @@ impl From<Error> for Failure {
 /// Starts a server: everything that happens before its loop. The order matters: what needs a right happens before the process gives up its
 /// rights, and no step is left when the parent process learns that the server is ready.
 pub(super) fn start<P: Protocol>(protocol: P, setup: &Setup) -> Result<Server<P>, Failure> {
-    let Setup { config, flags: ServiceFlags {}, announcement } = setup;
+    let Setup { config, has_listen, flags: ServiceFlags {}, announcement } = setup;
     // 1. Take the sockets that the environment names.
+    let sockets = activation::take().map_err(Failure::new)?;
     // 2. Listen.
-    let server = Server::bind(protocol, config)?;
+    let server = if sockets.is_empty() || *has_listen {
+        Server::bind_with(protocol, config, sockets)?
+    } else {
+        let mut config = config.clone();
+        config.listen.clear();
+        Server::bind_with(protocol, &config, sockets)?
+    };
     // 3. Start the admin endpoint.
     // 4. Give up privileges.
     // 5. Install the sandbox.
