@@ -6,6 +6,7 @@ use clap::Args;
 use edgecho::protocol::Protocol;
 use edgecho::server::{Config, Error, Server};
 use edgecho::service::activation;
+use edgecho::service::notify::Notifier;
 use tracing::warn;
 
 use super::errors;
@@ -55,8 +56,10 @@ pub(super) fn start<P: Protocol>(protocol: P, setup: &Setup) -> Result<Server<P>
     let Setup { config, has_listen, flags: ServiceFlags {}, announcement } = setup;
     // 1. Take the sockets that the environment names.
     let sockets = activation::take().map_err(Failure::new)?;
+    // Connected now: later the process may lack the right, or the system call.
+    let notifier = Notifier::from_environment().map_err(Failure::new)?;
     // 2. Listen.
-    let server = if sockets.is_empty() || *has_listen {
+    let mut server = if sockets.is_empty() || *has_listen {
         Server::bind_with(protocol, config, sockets)?
     } else {
         let mut config = config.clone();
@@ -68,7 +71,10 @@ pub(super) fn start<P: Protocol>(protocol: P, setup: &Setup) -> Result<Server<P>
     // 5. Install the sandbox.
     // 6. Announce the addresses.
     announce(&server, *announcement);
-    // 7. Notify the service manager: by an observer, which the loop calls before it accepts the first connection.
+    // 7. Notify the service manager. The loop does it, before it accepts the first connection.
+    if let Some(notifier) = notifier {
+        server.set_observer(notifier);
+    }
     Ok(server)
 }
 
