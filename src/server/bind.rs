@@ -182,7 +182,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             pressure: Pressure::new(&config.limits),
             time: Time::new(&kernel, config),
             kernel,
-            drain: Drain::new(config.timeouts.drain),
+            drain: Drain::new(config.timeouts.drain_delay, config.timeouts.drain),
             buffers: TurnBuffers::new(EVENTS_PER_TURN, pipe),
             post: Post::default(),
             statistics: Statistics::default(),

@@ -40,6 +40,7 @@ impl Serve {
         config.timeouts.write = times.write_timeout.0;
         config.timeouts.lifetime = times.max_lifetime;
         config.timeouts.drain = times.drain_timeout;
+        config.timeouts.drain_delay = times.drain_delay;
         config.sockets.backlog = limits.backlog;
         config.sockets.nodelay = !sockets.no_nodelay;
         config.sockets.keepalive = sockets.keepalive;

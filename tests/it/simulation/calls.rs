@@ -149,13 +149,14 @@ impl World {
     pub fn accept(&mut self, listener: usize) -> io::Result<usize> {
         self.call();
         self.calls += 1;
-        let is_left = listener < self.inherited && self.drain.is_some();
-        assert!(!is_left, "a client of an inherited listener was accepted after the signal");
+        let has_begun = self.drain.is_some() && self.config.timeouts.drain_delay.is_zero();
+        let is_left = listener < self.inherited && (has_begun || self.is_unwatched[listener]);
+        assert!(!is_left, "a client of an inherited listener was accepted after the drain had begun");
         if let Some(errno) = self.accept_errors.pop_front() {
             return Err(io::Error::from_raw_os_error(errno));
         }
         let is_full = self.config.limits.max_connections.is_some_and(|most| self.open.len() >= most);
-        assert!(!is_full || self.drain.is_some(), "more connections than there may be");
+        assert!(!is_full || self.may_drain(), "more connections than there may be");
         let number = self.backlogs[listener].pop_front().ok_or_else(|| io::Error::from_raw_os_error(libc::EAGAIN))?;
         self.sockets[number].opened = self.at;
         Ok(number)
@@ -173,7 +174,7 @@ impl World {
 
     pub fn unwatch_listener(&mut self, index: usize) {
         self.call();
-        assert!(index < self.inherited && self.drain.is_some(), "closing a listener of our own ends the watch");
+        assert!(index < self.inherited && self.may_drain(), "closing a listener of our own ends the watch");
         self.is_unwatched[index] = true;
     }
 
@@ -184,6 +185,7 @@ impl World {
 
     pub fn drop_listener(&mut self, index: usize) {
         self.is_listening[index] = false;
+        assert!(self.may_drain(), "a listener was closed before the drain delay was over");
         if index < self.inherited {
             let is_silent = self.is_unwatched[index] || self.signals > 1;
             assert!(is_silent, "an inherited listener was closed, and its clients still wake the loop");
