@@ -98,6 +98,7 @@ impl From<Ping> for Options {
         options.timeout = flags.timeout;
         options.busy_poll = flags.busy_poll;
         options.handshake = !flags.connecting.no_handshake;
+        options.send_proxy = flags.connecting.send_proxy.map(Into::into);
         options.connect = flags.connecting.timeouts();
         options.retry = flags.connecting.retry;
         options.is_quiet = flags.quiet > 0;

@@ -21,6 +21,7 @@ mod logging;
 mod ping;
 mod protocols;
 mod schedules;
+mod send_proxy;
 mod server_schedules;
 
 // Shared by several subjects

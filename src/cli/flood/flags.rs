@@ -245,6 +245,7 @@ impl Flood {
         options.timeout = checks.timeout;
         options.busy_poll = load.busy_poll;
         options.handshake = !connecting.no_handshake;
+        options.send_proxy = connecting.send_proxy.map(Into::into);
         options.connect = connecting.timeouts();
         options.retry = connecting.retry;
         options
