@@ -10,6 +10,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use edgecho::server::{Keepalive, ListenAddress, Timeouts};
 
+use super::privileges::PrivilegeFlags;
 use super::service::ServiceFlags;
 use crate::cli::values::{
     DAY, MILLISECOND, OrOff, SECOND, duration, duration_or_off, interface, keepalive, linger, number, queue, size,
@@ -65,6 +66,9 @@ pub(in crate::cli) struct Serve {
 
     #[command(flatten)]
     pub(super) sockets: SocketFlags,
+
+    #[command(flatten)]
+    pub(super) privileges: PrivilegeFlags,
 
     #[command(flatten)]
     pub(super) service: ServiceFlags,

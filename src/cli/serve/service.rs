@@ -4,11 +4,12 @@ use std::io::Write;
 
 use clap::Args;
 use edgecho::protocol::Protocol;
-use edgecho::server::{Config, Error, Server};
+use edgecho::server::{Config, Server};
+use edgecho::service::sandbox::Use;
 use tracing::warn;
 
-use super::errors;
-use crate::cli::status::{FAILURE, WRONG_FLAG};
+use super::failure::Failure;
+use super::privileges::Rights;
 use crate::cli::{stderr, stdout};
 
 /// The flags of the parts of the service.
@@ -21,45 +22,26 @@ pub(super) struct ServiceFlags {}
 pub(super) struct Setup {
     pub(super) config: Config,
     pub(super) flags: ServiceFlags,
+    pub(super) rights: Rights,
+    /// What the protocol does besides serving connections.
+    pub(super) uses: Use,
     pub(super) announcement: Announcement,
-}
-
-/// The reason why the server did not start, or has ended.
-#[derive(Debug)]
-pub(super) struct Failure {
-    /// A message with flags instead of fields.
-    pub(super) text: String,
-    pub(super) status: u8,
-}
-
-impl Failure {
-    /// Returns the failure of a part of the service, which has a message of its own.
-    #[allow(dead_code, reason = "used by the parts that follow")]
-    pub(super) fn new(error: impl std::fmt::Display) -> Self {
-        Self { text: error.to_string(), status: FAILURE }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        let status = if matches!(error, Error::Config(_)) { WRONG_FLAG } else { FAILURE };
-        Self { text: errors::describe(&error), status }
-    }
 }
 
 /// Starts a server: everything that happens before its loop. The order matters: what needs a right happens before the process gives up its
 /// rights, and no step is left when the parent process learns that the server is ready.
-pub(super) fn start<P: Protocol>(protocol: P, setup: &Setup) -> Result<Server<P>, Failure> {
-    let Setup { config, flags: ServiceFlags {}, announcement } = setup;
+pub(super) fn start<P: Protocol>(protocol: P, setup: Setup) -> Result<Server<P>, Failure> {
+    let Setup { config, flags: ServiceFlags {}, rights, mut uses, announcement } = setup;
     // 1. Take the sockets that the environment names.
     // 2. Listen.
-    let server = Server::bind(protocol, config)?;
+    let server = Server::bind(protocol, &config)?;
     // 3. Start the admin endpoint.
-    // 4. Give up privileges.
-    // 5. Install the sandbox.
-    // 6. Announce the addresses.
-    announce(&server, *announcement);
-    // 7. Notify the service manager: by an observer, which the loop calls before it accepts the first connection.
+    // 4. Give up privileges, and install the sandbox. From here on nothing can be opened, and no thread can start.
+    uses.set(Use::ZERO_COPY, P::RETURNS_INPUT && !config.copy);
+    rights.give_up(uses)?;
+    // 5. Announce the addresses.
+    announce(&server, announcement);
+    // 6. Notify the service manager: by an observer, which the loop calls before it accepts the first connection.
     Ok(server)
 }
 
