@@ -158,7 +158,7 @@ const CALLS: &[Call] = &[
     call!(tgkill SYS_tgkill [Alternative::new("", &[Condition { argument: 0, is: Is::OwnProcess }])]),
     call!(exit_group SYS_exit_group),
     call!(exit SYS_exit).only_for(Use::COLLECT),
-    call!(sigaltstack SYS_sigaltstack).only_for(Use::COLLECT),
+    call!(sigaltstack SYS_sigaltstack),
     // The standard library and the C library.
     call!(getrandom SYS_getrandom).unseen("the seed of a hash map, and of malloc(3), where a thread has none yet"),
     call!(sched_yield SYS_sched_yield).unseen("a channel between threads calls it in the rare moment of a collision"),
