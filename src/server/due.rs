@@ -1,5 +1,7 @@
 //! Deadlines: checks of timeouts, retries, log lines, and the drain.
 
+use std::time::Instant;
+
 use tracing::info;
 
 use super::connections::Queue;
@@ -192,17 +194,40 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         );
     }
 
-    /// Begins the drain: the clients in the backlogs are served, and then the listeners close.
+    /// Begins the drain delay, or without one the drain.
     pub(super) fn begin_drain(&mut self, why: &str) {
-        let Some(deadline) = self.drain.on_signal(self.kernel.now()) else { return };
-        info!(open = self.connections.len(), "{why}: draining; a second signal ends at once");
+        match self.drain.on_signal(self.kernel.now()) {
+            Some(Due::Leave(until)) => {
+                let delay = self.drain.delay();
+                info!(
+                    open = self.connections.len(),
+                    "{why}: not ready any more, and accepting for {delay:?} before the drain; a second signal ends at once"
+                );
+                self.time.set_deadline(until, Token::fixed(DRAIN));
+            }
+            Some(Due::Drain(until)) => {
+                info!(open = self.connections.len(), "{why}: draining; a second signal ends at once");
+                self.drain_until(until);
+            }
+            _ => {}
+        }
+    }
+
+    /// Drains: the clients in the backlogs are served, and then the listeners close. The backlogs of inherited listeners are left to the next
+    /// process.
+    fn drain_until(&mut self, deadline: Instant) {
         self.time.set_deadline(deadline, Token::fixed(DRAIN));
+        self.acceptor.leave_inherited(&mut self.kernel);
         // The kernel has accepted these clients for us. The last of them closes the listener.
         self.queue_listeners();
     }
 
     fn on_drain_deadline(&mut self) {
         match self.drain.on_deadline(self.time.now()) {
+            Due::Drain(until) => {
+                info!(open = self.connections.len(), "the drain delay is over: draining; a second signal ends at once");
+                self.drain_until(until);
+            }
             Due::CloseAll(until) => {
                 info!(open = self.connections.len(), "the drain timeout is over: closing the connections that are left");
                 self.time.set_deadline(until, Token::fixed(DRAIN));
@@ -213,7 +238,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 // A listener that is still open had no descriptors for its backlog. Each connection that ends leaves one.
                 self.queue_listeners();
             }
-            Due::Wait(until) => self.time.set_deadline(until, Token::fixed(DRAIN)),
+            Due::Leave(until) | Due::Wait(until) => self.time.set_deadline(until, Token::fixed(DRAIN)),
             Due::CutOff => {
                 self.cut_off();
                 let aborted = self.acceptor.abort(&mut self.kernel);

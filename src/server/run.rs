@@ -238,7 +238,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             let name = signal::name(number);
             if number == Signal::SIGUSR1 as i32 {
                 info!(target: "edgecho::statistics", "{}", self.statistics());
-            } else if self.drain.has_begun() {
+            } else if self.drain.is_signalled() {
                 warn!(open = self.connections.len(), "{name} again: ending at once");
                 self.end_with(End::Interrupted(number));
             } else {

@@ -37,6 +37,7 @@ pub mod credentials;
 pub mod epoll;
 pub mod eventfd;
 pub mod file;
+pub mod inherited;
 pub mod limits;
 pub mod memory;
 pub mod pipe;

@@ -9,6 +9,7 @@ mod c_reference;
 mod cli;
 mod cli_values;
 mod drain;
+mod drain_delay;
 mod echo;
 mod examples;
 mod faults;
@@ -18,7 +19,9 @@ mod limits;
 mod liveness;
 mod logging;
 mod ping;
+mod privileges;
 mod protocols;
+mod sandbox;
 mod schedules;
 mod server_schedules;
 

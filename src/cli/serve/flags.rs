@@ -24,8 +24,9 @@ const USER_TIMEOUT_MAX: Duration = DAY.saturating_mul(24);
 
 const AFTER_HELP: &str = "\
 Signals:
-  SIGINT, SIGTERM, SIGHUP  Drain: stop listening, serve the open connections until they end or
-                           --drain-timeout is over. A second signal ends the server at once.
+  SIGINT, SIGTERM, SIGHUP  Drain, after --drain-delay: stop listening, serve the open connections
+                           until they end or --drain-timeout is over. A second signal ends the
+                           server at once.
   SIGUSR1                  Print the statistics to stderr.
 
 Exit status:
@@ -34,6 +35,7 @@ Exit status:
      count as aborted.
   1  A connection was aborted, a collected frame was lost, or the server could not start.
   2  A flag or its value is wrong.
+  159  The process made a system call that --sandbox kill does not allow: SIGSYS, as a shell reports it.
   128+N  A second signal with number N ended the server: 143 for SIGTERM, as a shell reports it.
 
 Examples:
@@ -49,11 +51,12 @@ Examples:
 pub(in crate::cli) struct Serve {
     /// Address to listen on
     ///
+    /// The default is 127.0.0.1:7777. If the service manager passes sockets on (systemd.socket(5)), the default is none besides these.
     /// IPV4:PORT, [IPV6]:PORT or NAME:PORT. May be given several times. In the environment, commas separate the addresses. Port 0 lets the kernel choose a free port. The
     /// server prints each address with its real port, as 'listening on ADDR'. [::]:PORT accepts IPv4 clients, too, unless --ipv6-only
     /// is given.
-    #[arg(long, value_name = "ADDR", env = "EDGECHO_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:7777")]
-    pub(super) listen: Vec<ListenAddress>,
+    #[arg(long, value_name = "ADDR", env = "EDGECHO_LISTEN", value_delimiter = ',')]
+    pub(super) listen: Option<Vec<ListenAddress>>,
 
     #[command(flatten)]
     pub(super) protocol: ProtocolFlags,
@@ -227,11 +230,19 @@ pub(super) struct TimeFlags {
     #[arg(long, value_name = "DURATION", env = "EDGECHO_MAX_LIFETIME", value_parser = duration(Timeouts::MIN..=Timeouts::MAX))]
     pub(super) max_lifetime: Option<Duration>,
 
-    /// Serve open connections for this long after the first signal
+    /// Serve open connections for this long in a drain
     ///
-    /// From 0s to 1day. Closing the remaining connections takes up to 2s more.
+    /// From 0s to 1day. The drain begins at the first signal, or --drain-delay later. Closing the remaining connections takes up to 2s more.
     #[arg(long, value_name = "DURATION", env = "EDGECHO_DRAIN_TIMEOUT", value_parser = duration(Duration::ZERO..=Timeouts::MAX_DRAIN), default_value = "5s")]
     pub(super) drain_timeout: Duration,
+
+    /// Keep accepting for this long after the first signal, before the drain
+    ///
+    /// From 0s to 1day. A load balancer has this time to see that the server is not ready (/readyz returns 503) and to send its clients
+    /// elsewhere. All limits hold meanwhile. A second signal ends the server at once. If the process was stopped at the end of this time
+    /// (SIGSTOP), the time begins again.
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_DRAIN_DELAY", value_parser = duration(Duration::ZERO..=Timeouts::MAX_DRAIN), default_value = "0s")]
+    pub(super) drain_delay: Duration,
 
     /// Busy-poll for this long before blocking
     ///

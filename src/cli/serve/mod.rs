@@ -31,7 +31,9 @@ impl Serve {
     fn into_config(self) -> (Config, ServiceFlags) {
         let Self { listen, protocol: _, limits, times, sockets, privileges: _, service } = self;
         let mut config = Config::default();
-        config.listen = listen;
+        if let Some(addresses) = listen {
+            config.listen = addresses;
+        }
         config.limits.max_connections = limits.max_connections;
         config.limits.max_per_ip = limits.max_per_ip;
         config.limits.rate_limit = limits.rate_limit;
@@ -41,6 +43,7 @@ impl Serve {
         config.timeouts.write = times.write_timeout.0;
         config.timeouts.lifetime = times.max_lifetime;
         config.timeouts.drain = times.drain_timeout;
+        config.timeouts.drain_delay = times.drain_delay;
         config.sockets.backlog = limits.backlog;
         config.sockets.nodelay = !sockets.no_nodelay;
         config.sockets.keepalive = sockets.keepalive;
@@ -88,9 +91,10 @@ pub(super) fn serve(options: Serve) -> ExitCode {
     };
     // Stdout holds collected lines only.
     let announcement = if collect.is_some() && output.is_none() { Announcement::ToStderr } else { Announcement::ToStdout };
+    let has_listen = options.listen.is_some();
     let (config, flags) = options.into_config();
     let uses = if collect.is_some() { Use::COLLECT } else { Use::empty() };
-    let setup = Setup { config, flags, rights, uses, announcement };
+    let setup = Setup { config, has_listen, flags, rights, uses, announcement };
     if let Some(collect) = collect {
         return serve_protocol(collect, setup);
     }

@@ -5,6 +5,8 @@ use std::io::Write;
 use clap::Args;
 use edgecho::protocol::Protocol;
 use edgecho::server::{Config, Server};
+use edgecho::service::activation;
+use edgecho::service::notify::Notifier;
 use edgecho::service::sandbox::Use;
 use tracing::warn;
 
@@ -21,6 +23,8 @@ pub(super) struct ServiceFlags {}
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) config: Config,
+    /// `--listen` is given.
+    pub(super) has_listen: bool,
     pub(super) flags: ServiceFlags,
     pub(super) rights: Rights,
     /// What the protocol does besides serving connections.
@@ -31,17 +35,26 @@ pub(super) struct Setup {
 /// Starts a server: everything that happens before its loop. The order matters: what needs a right happens before the process gives up its
 /// rights, and no step is left when the parent process learns that the server is ready.
 pub(super) fn start<P: Protocol>(protocol: P, setup: Setup) -> Result<Server<P>, Failure> {
-    let Setup { config, flags: ServiceFlags {}, rights, mut uses, announcement } = setup;
+    let Setup { mut config, has_listen, flags: ServiceFlags {}, rights, mut uses, announcement } = setup;
     // 1. Take the sockets that the environment names.
+    let sockets = activation::take().map_err(Failure::new)?;
+    // Connected now: later the process may lack the right, or the system call.
+    let notifier = Notifier::from_environment().map_err(Failure::new)?;
     // 2. Listen.
-    let server = Server::bind(protocol, &config)?;
+    if !sockets.is_empty() && !has_listen {
+        config.listen.clear();
+    }
+    let mut server = Server::bind_with(protocol, &config, sockets)?;
     // 3. Start the admin endpoint.
     // 4. Give up privileges, and install the sandbox. From here on nothing can be opened, and no thread can start.
     uses.set(Use::ZERO_COPY, P::RETURNS_INPUT && !config.copy);
     rights.give_up(uses)?;
     // 5. Announce the addresses.
     announce(&server, announcement);
-    // 6. Notify the service manager: by an observer, which the loop calls before it accepts the first connection.
+    // 6. Notify the service manager. The loop does it, before it accepts the first connection.
+    if let Some(notifier) = notifier {
+        server.set_observer(notifier);
+    }
     Ok(server)
 }
 
