@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, reason = "support is shared with the other tests")]
 
 mod container;
+mod haproxy;
 mod man_pages;
 mod shells;
 mod tools;
