@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueHint};
 use edgecho::client::Target;
 use edgecho::client::ping::{self, Error, Format, Options};
 
@@ -37,7 +37,7 @@ Examples:
 #[command(after_long_help = AFTER_HELP)]
 pub(super) struct Ping {
     /// Echo service: HOST or HOST:PORT; the default port is 7777
-    #[arg(value_name = "HOST[:PORT]")]
+    #[arg(value_name = "HOST[:PORT]", value_hint = ValueHint::Hostname)]
     target: Target,
 
     /// Number of echoes to request; 0 continues until stopped

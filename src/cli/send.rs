@@ -4,7 +4,7 @@ use std::io::{ErrorKind, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 use edgecho::client::Target;
 use edgecho::client::send::{self, Error, Form, Options};
 
@@ -34,7 +34,7 @@ Examples:
 #[command(after_long_help = AFTER_HELP)]
 pub(super) struct Send {
     /// Far end: HOST or HOST:PORT; the default port is 7777
-    #[arg(value_name = "HOST[:PORT]")]
+    #[arg(value_name = "HOST[:PORT]", value_hint = ValueHint::Hostname)]
     target: Target,
 
     /// Protocol of the connection

@@ -5,11 +5,16 @@
 #![allow(unreachable_pub, reason = "a test program has no API")]
 #![allow(dead_code, unused_imports, reason = "support is shared with the other tests")]
 
+mod container;
 mod haproxy;
+mod man_pages;
 mod send_proxy;
+mod shells;
 mod tools;
 
 // Shared with the other tests
+#[path = "../it/process_1.rs"]
+mod process_1;
 #[path = "../it/scratch.rs"]
 mod scratch;
 #[path = "../it/support/mod.rs"]
