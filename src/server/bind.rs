@@ -17,7 +17,9 @@ use super::fault::Fault;
 use super::handle::{Handle, HandleEnd};
 use super::kernel::{Kernel, Linux};
 use super::pressure::Pressure;
-use super::run::{EVENTS_PER_TURN, Options, Server};
+#[cfg(feature = "proxy")]
+use super::proxy::Waiting;
+use super::run::{EVENTS_PER_TURN, OTHER_DESCRIPTORS, Options, Server};
 use super::statistics::Statistics;
 use super::time::Time;
 use super::tokens::{self, HANDLE, SIGNALS};
@@ -118,7 +120,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         Self {
             protocol: Host::new(protocol),
             connections: Connections::new(max_connections),
-            acceptor: Acceptor::new(listeners, max_connections, &config.limits),
+            acceptor: Acceptor::new(listeners, max_connections, config),
             pressure: Pressure::new(&config.limits),
             time: Time::new(&kernel, config),
             kernel,
@@ -129,6 +131,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             handle_end: HandleEnd::default(),
             options: Options { outbox_limit: config.limits.outbox_limit, resets_on_close: config.sockets.reset_on_close },
             end: None,
+            others: OTHER_DESCRIPTORS,
+            #[cfg(feature = "proxy")]
+            proxy: Waiting::from_config(config).map(Box::new),
         }
     }
 }

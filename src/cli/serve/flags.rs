@@ -10,6 +10,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use edgecho::server::{Keepalive, ListenAddress, Timeouts};
 
+use super::proxy::ProxyFlags;
 use crate::cli::values::{
     DAY, MILLISECOND, OrOff, SECOND, duration, duration_or_off, interface, keepalive, linger, number, queue, size,
     whole_seconds,
@@ -58,6 +59,9 @@ pub(in crate::cli) struct Serve {
 
     #[command(flatten)]
     pub(super) limits: LimitFlags,
+
+    #[command(flatten)]
+    pub(super) proxy: ProxyFlags,
 
     #[command(flatten)]
     pub(super) times: TimeFlags,

@@ -2,6 +2,7 @@
 
 mod errors;
 mod flags;
+mod proxy;
 mod service;
 
 use std::io::Write;
@@ -19,7 +20,7 @@ pub(super) use flags::Serve;
 use flags::{Name, ProtocolFlags};
 
 impl From<Serve> for Config {
-    fn from(Serve { listen, protocol: _, limits, times, sockets }: Serve) -> Self {
+    fn from(Serve { listen, protocol: _, limits, proxy, times, sockets }: Serve) -> Self {
         let mut config = Config::default();
         config.listen = listen;
         config.limits.max_connections = limits.max_connections;
@@ -47,13 +48,14 @@ impl From<Serve> for Config {
         config.status_interval = times.status_interval;
         config.heartbeat = times.heartbeat;
         config.copy = sockets.copy;
+        config.proxy = proxy.options();
         config
     }
 }
 
 /// Serves until a signal ends the server, and returns the exit status.
 pub(super) fn serve(options: Serve) -> ExitCode {
-    if let Err(reason) = options.protocol.check(options.limits.memory_limit) {
+    if let Err(reason) = options.protocol.check(options.limits.memory_limit).and_then(|()| options.proxy.check()) {
         stderr::say(format_args!("error: {reason}"));
         return ExitCode::from(WRONG_FLAG);
     }

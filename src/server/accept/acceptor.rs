@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 
 use super::listener::{Accepted, Listener};
 use super::per_source::PerSource;
-use crate::server::config::Limits;
+use crate::server::config::Config;
 use crate::server::kernel::Kernel;
 use crate::throttle::Throttle;
 
@@ -25,6 +25,8 @@ pub(in crate::server) struct Acceptor<L, S> {
     next: usize,
     max_connections: usize,
     per_source: Option<PerSource>,
+    /// The peer of a new connection is its source. Behind a load balancer the source is known later.
+    knows_source: bool,
     warnings: Throttle,
 }
 
@@ -46,13 +48,14 @@ pub(in crate::server) enum Arrival<S> {
 }
 
 impl<L, S> Acceptor<L, S> {
-    /// Returns an acceptor with these listeners, at most `max_connections` connections, and the other limits.
-    pub(in crate::server) fn new(listeners: Vec<Listener<L, S>>, max_connections: usize, limits: &Limits) -> Self {
+    /// Returns an acceptor with these listeners, at most `max_connections` connections, and the other limits of a configuration.
+    pub(in crate::server) fn new(listeners: Vec<Listener<L, S>>, max_connections: usize, config: &Config) -> Self {
         Self {
             listeners: listeners.into_iter().map(Some).collect(),
             next: 0,
             max_connections,
-            per_source: limits.max_per_ip.map(PerSource::new),
+            per_source: config.limits.max_per_ip.map(PerSource::new),
+            knows_source: !config.has_proxy(),
             warnings: Throttle::default(),
         }
     }
@@ -102,7 +105,7 @@ impl<L, S> Acceptor<L, S> {
         }
         Ok(match listener.accept(kernel)? {
             Accepted::Connection(stream, peer) => {
-                if self.per_source.as_mut().is_none_or(|sources| sources.admit(peer)) {
+                if !self.knows_source || self.admit(peer) {
                     Arrival::Connection(stream, peer)
                 } else {
                     self.note_opened(index);
@@ -130,10 +133,17 @@ impl<L, S> Acceptor<L, S> {
 
     /// Keeps a connection that could not be watched, to be accepted again. Its descriptor is not given up.
     pub(in crate::server) fn keep(&mut self, index: usize, stream: S, peer: SocketAddr) {
-        self.release(peer);
+        if self.knows_source {
+            self.release(peer);
+        }
         if let Some(listener) = &mut self.listeners[index] {
             listener.keep(stream, peer);
         }
+    }
+
+    /// Counts a connection of a source, unless the source is at its limit. Returns whether it was counted.
+    pub(in crate::server) fn admit(&mut self, source: SocketAddr) -> bool {
+        self.per_source.as_mut().is_none_or(|sources| sources.admit(source))
     }
 
     /// Notes that a connection is closed.

@@ -2,12 +2,16 @@
 
 mod address;
 mod builder;
+#[cfg(feature = "proxy")]
+mod proxy;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use address::{AddressError, ListenAddress};
 pub use builder::Builder;
+#[cfg(feature = "proxy")]
+pub use proxy::{ProxyMode, ProxyOptions};
 
 /// The configuration of a server.
 ///
@@ -47,6 +51,9 @@ pub struct Config {
     pub copy: bool,
     /// The loop reads SIGINT, SIGTERM, SIGHUP and SIGUSR1. True by default. A program that handles signals itself sets this to false, and uses a [`Handle`](crate::server::Handle).
     pub signals: bool,
+    /// The PROXY protocol, for a server behind a load balancer. Off by default.
+    #[cfg(feature = "proxy")]
+    pub proxy: Option<ProxyOptions>,
 }
 
 impl Default for Config {
@@ -62,6 +69,8 @@ impl Default for Config {
             heartbeat: None,
             copy: false,
             signals: true,
+            #[cfg(feature = "proxy")]
+            proxy: None,
         }
     }
 }
@@ -273,7 +282,19 @@ impl Config {
         self.check_limits()?;
         self.check_times()?;
         self.check_sockets()?;
+        #[cfg(feature = "proxy")]
+        if let Some(proxy) = &self.proxy {
+            proxy.check()?;
+        }
         self.check_combinations()
+    }
+
+    /// Returns whether connections may begin with a header of the PROXY protocol.
+    pub(super) fn has_proxy(&self) -> bool {
+        #[cfg(feature = "proxy")]
+        return self.proxy.is_some();
+        #[cfg(not(feature = "proxy"))]
+        false
     }
 
     fn check_limits(&self) -> Result<(), ConfigError> {
