@@ -16,6 +16,7 @@ use super::error::Error;
 use super::fault::Fault;
 use super::handle::{Handle, HandleEnd};
 use super::kernel::{Kernel, Linux};
+use super::observer::{Observer, Watch};
 use super::pressure::Pressure;
 #[cfg(feature = "proxy")]
 use super::proxy::Waiting;
@@ -77,6 +78,12 @@ impl<P: Protocol> Server<P, Linux> {
 }
 
 impl<P: Protocol, K: Kernel> Server<P, K> {
+    /// Sets the observer, which the loop calls on its own thread. It replaces the one before. Without an observer the loop pays one branch a
+    /// turn.
+    pub fn set_observer(&mut self, observer: impl Observer + 'static) {
+        self.watch = Some(Box::new(Watch::new(observer)));
+    }
+
     /// Returns a server on another kernel than the real one, with listeners that are watched already: the n-th of them, counted from 0,
     /// under [`Server::listener_token`], and signals under [`Server::signals_token`]. The limit on descriptors is ignored.
     ///
@@ -117,20 +124,24 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         listeners: Vec<Listener<K::Listener, K::Stream>>,
         max_connections: usize,
     ) -> Self {
+        let acceptor = Acceptor::new(listeners, max_connections, &config.limits);
+        #[cfg(feature = "proxy")]
+        let acceptor = if config.proxy.is_some() { acceptor.with_later_sources() } else { acceptor };
         Self {
             protocol: Host::new(protocol),
             connections: Connections::new(max_connections),
-            acceptor: Acceptor::new(listeners, max_connections, config),
+            acceptor,
             pressure: Pressure::new(&config.limits),
             time: Time::new(&kernel, config),
             kernel,
-            drain: Drain::new(config.timeouts.drain),
+            drain: Drain::new(config.timeouts.drain_delay, config.timeouts.drain),
             buffers: TurnBuffers::new(EVENTS_PER_TURN, pipe),
             post: Post::default(),
             statistics: Statistics::default(),
             handle_end: HandleEnd::default(),
             options: Options { outbox_limit: config.limits.outbox_limit, resets_on_close: config.sockets.reset_on_close },
             end: None,
+            watch: None,
             others: OTHER_DESCRIPTORS,
             #[cfg(feature = "proxy")]
             proxy: Waiting::from_config(config).map(Box::new),

@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 
 use super::listener::{Accepted, Listener};
 use super::per_source::PerSource;
-use crate::server::config::Config;
+use crate::server::config::Limits;
 use crate::server::kernel::Kernel;
 use crate::throttle::Throttle;
 
@@ -48,16 +48,22 @@ pub(in crate::server) enum Arrival<S> {
 }
 
 impl<L, S> Acceptor<L, S> {
-    /// Returns an acceptor with these listeners, at most `max_connections` connections, and the other limits of a configuration.
-    pub(in crate::server) fn new(listeners: Vec<Listener<L, S>>, max_connections: usize, config: &Config) -> Self {
+    /// Returns an acceptor with these listeners, at most `max_connections` connections, and the other limits.
+    pub(in crate::server) fn new(listeners: Vec<Listener<L, S>>, max_connections: usize, limits: &Limits) -> Self {
         Self {
             listeners: listeners.into_iter().map(Some).collect(),
             next: 0,
             max_connections,
-            per_source: config.limits.max_per_ip.map(PerSource::new),
-            knows_source: !config.has_proxy(),
+            per_source: limits.max_per_ip.map(PerSource::new),
+            knows_source: true,
             warnings: Throttle::default(),
         }
+    }
+
+    /// Leaves the sources of new connections to the owner: they are known later.
+    #[cfg(feature = "proxy")]
+    pub(in crate::server) fn with_later_sources(self) -> Self {
+        Self { knows_source: false, ..self }
     }
 
     /// Returns the addresses of the open listeners.
