@@ -20,6 +20,7 @@ mod liveness;
 mod logging;
 mod ping;
 mod protocols;
+mod proxy;
 mod schedules;
 mod server_schedules;
 

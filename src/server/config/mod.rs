@@ -292,7 +292,9 @@ impl Config {
         self.check_times()?;
         self.check_sockets()?;
         #[cfg(feature = "proxy")]
-        self.proxy.as_ref().map_or(Ok(()), ProxyOptions::check)?;
+        for (is_good, field, range) in self.proxy.iter().flat_map(ProxyOptions::checks) {
+            bounds(is_good, field, range)?;
+        }
         self.check_combinations()
     }
 

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{ConfigError, bounds};
-
 /// The PROXY protocol: load balancers send a header with the address of the client in front of each connection's first byte.
 ///
 /// ```
@@ -55,9 +53,12 @@ impl ProxyOptions {
         Self { mode, from, timeout: Duration::from_secs(5) }
     }
 
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
-        bounds(!self.from.is_empty(), "proxy.from", "at least one network; 0.0.0.0/0 and ::/0 hold all peers")?;
+    /// Returns for each field whether it is within its bounds, its name, and the bounds.
+    pub(super) fn checks(&self) -> [(bool, &'static str, &'static str); 2] {
         let is_timeout = (Self::MIN_TIMEOUT..=Self::MAX_TIMEOUT).contains(&self.timeout);
-        bounds(is_timeout, "proxy.timeout", "from 10ms to 1h")
+        [
+            (!self.from.is_empty(), "proxy.from", "at least one network; 0.0.0.0/0 and ::/0 hold all peers"),
+            (is_timeout, "proxy.timeout", "from 10ms to 1h"),
+        ]
     }
 }
