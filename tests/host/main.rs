@@ -6,9 +6,14 @@
 #![allow(dead_code, unused_imports, reason = "support is shared with the other tests")]
 
 mod haproxy;
+mod malformed;
+mod nginx;
+mod proxy;
 mod tools;
 
 // Shared with the other tests
+#[path = "../it/proxy/headers.rs"]
+mod headers;
 #[path = "../it/scratch.rs"]
 mod scratch;
 #[path = "../it/support/mod.rs"]
