@@ -7,12 +7,17 @@
 
 mod container;
 mod haproxy;
+mod malformed;
 mod man_pages;
+mod nginx;
+mod proxy;
 mod send_proxy;
 mod shells;
 mod tools;
 
 // Shared with the other tests
+#[path = "../it/proxy/headers.rs"]
+mod headers;
 #[path = "../it/process_1.rs"]
 mod process_1;
 #[path = "../it/scratch.rs"]

@@ -21,6 +21,7 @@ mod logging;
 mod ping;
 mod privileges;
 mod protocols;
+mod proxy;
 mod sandbox;
 mod schedules;
 mod send_proxy;
