@@ -16,6 +16,7 @@ use super::error::Error;
 use super::fault::Fault;
 use super::handle::{Handle, HandleEnd};
 use super::kernel::{Kernel, Linux};
+use super::observer::{Observer, Watch};
 use super::pressure::Pressure;
 use super::run::{EVENTS_PER_TURN, Options, Server};
 use super::statistics::Statistics;
@@ -75,6 +76,12 @@ impl<P: Protocol> Server<P, Linux> {
 }
 
 impl<P: Protocol, K: Kernel> Server<P, K> {
+    /// Sets the observer, which the loop calls on its own thread. It replaces the one before. Without an observer the loop pays one branch a
+    /// turn.
+    pub fn set_observer(&mut self, observer: impl Observer + 'static) {
+        self.watch = Some(Box::new(Watch::new(observer)));
+    }
+
     /// Returns a server on another kernel than the real one, with listeners that are watched already: the n-th of them, counted from 0,
     /// under [`Server::listener_token`], and signals under [`Server::signals_token`]. The limit on descriptors is ignored.
     ///
@@ -122,13 +129,14 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             pressure: Pressure::new(&config.limits),
             time: Time::new(&kernel, config),
             kernel,
-            drain: Drain::new(config.timeouts.drain),
+            drain: Drain::new(config.timeouts.drain_delay, config.timeouts.drain),
             buffers: TurnBuffers::new(EVENTS_PER_TURN, pipe),
             post: Post::default(),
             statistics: Statistics::new(config.time_turns),
             handle_end: HandleEnd::default(),
             options: Options { outbox_limit: config.limits.outbox_limit, resets_on_close: config.sockets.reset_on_close },
             end: None,
+            watch: None,
         }
     }
 }

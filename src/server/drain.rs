@@ -2,19 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-/// The stage of a server: serving, or on its way to the end.
+/// The stage of a server: serving, or on its way to the end. A server without a drain delay goes from `Serving` to `Draining`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Stage {
     /// No signal yet.
     #[default]
     Serving,
-    /// A signal has come. The clients in the backlogs are accepted, and the listeners close. Open connections are served as before, until
+    /// A signal has come, and the drain delay, [`Timeouts::drain_delay`](super::Timeouts::drain_delay), runs. New clients are accepted and
+    /// all limits hold, as before. A load balancer has this time to see that the server is no longer ready.
+    Leaving,
+    /// The drain has begun. The clients in the backlogs are accepted, and the listeners close. Open connections are served as before, until
     /// they end.
     Draining,
     /// The drain timeout is over. Each open connection is sent its pending bytes, and then our FIN.
     Closing,
-    /// Closing has taken too long, too: the connections that are left are cut off.
+    /// Closing has taken too long, too, or the server ends at once: the connections that are left are cut off.
     Over,
 }
 
@@ -43,27 +46,37 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The stages of a drain.
 #[derive(Debug)]
 pub(super) struct Drain {
+    delay: Duration,
     timeout: Duration,
     stage: Stage,
     /// The last deadline that was returned.
     deadline: Option<Instant>,
 }
 
-/// The action that is due at a deadline of the drain.
+/// The action that is due at a signal or at a deadline of the drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
+    /// Serve as before, until this moment.
+    Leave(Instant),
+    /// Accept the clients in the backlogs, close the listeners, and serve open connections until this moment.
+    Drain(Instant),
     /// Close every connection in order, until this moment.
     CloseAll(Instant),
-    /// Wait until this moment: peers had no time to take their bytes while the process did not run.
+    /// Wait until this moment: a load balancer or a peer had no time to act while the process did not run.
     Wait(Instant),
     /// Cut off the connections that are left.
     CutOff,
 }
 
 impl Drain {
-    /// Returns a drain that serves open connections for up to `timeout`.
-    pub(super) fn new(timeout: Duration) -> Self {
-        Self { timeout, stage: Stage::Serving, deadline: None }
+    /// Returns a drain that begins `delay` after the signal, and then serves open connections for up to `timeout`.
+    pub(super) fn new(delay: Duration, timeout: Duration) -> Self {
+        Self { delay, timeout, stage: Stage::Serving, deadline: None }
+    }
+
+    /// Returns the time between the signal and the drain.
+    pub(super) fn delay(&self) -> Duration {
+        self.delay
     }
 
     /// Returns the stage.
@@ -71,9 +84,14 @@ impl Drain {
         self.stage
     }
 
-    /// Returns whether the drain has begun.
-    pub(super) fn has_begun(&self) -> bool {
+    /// Returns whether a signal has come: the server is on its way to the end, although it may still accept.
+    pub(super) fn is_signalled(&self) -> bool {
         self.stage != Stage::Serving
+    }
+
+    /// Returns whether the drain has begun: the server accepts only the clients that are in the backlogs.
+    pub(super) fn has_begun(&self) -> bool {
+        !matches!(self.stage, Stage::Serving | Stage::Leaving)
     }
 
     /// Returns whether the drain timeout is over, so that connections are being closed.
@@ -86,15 +104,31 @@ impl Drain {
         self.stage == Stage::Over
     }
 
-    /// Begins the drain at a signal that came at `now`, and returns its deadline. Returns `None` if the drain has begun before: this signal
-    /// ends the server at once.
-    pub(super) fn on_signal(&mut self, now: Instant) -> Option<Instant> {
-        if self.has_begun() {
+    /// Begins the delay or the drain at a signal that came at `now`. Returns `None` if a signal has come before: this one ends the server at
+    /// once.
+    pub(super) fn on_signal(&mut self, now: Instant) -> Option<Due> {
+        if self.is_signalled() {
             return None;
         }
+        if self.delay.is_zero() {
+            return Some(self.begin(now));
+        }
+        let until = now + self.delay;
+        self.stage = Stage::Leaving;
+        self.deadline = Some(until);
+        Some(Due::Leave(until))
+    }
+
+    fn begin(&mut self, now: Instant) -> Due {
+        let until = now + self.timeout;
         self.stage = Stage::Draining;
-        self.deadline = Some(now + self.timeout);
-        self.deadline
+        self.deadline = Some(until);
+        Due::Drain(until)
+    }
+
+    /// Ends all stages: the connections that are left are cut off.
+    pub(super) fn end_at_once(&mut self) {
+        self.stage = Stage::Over;
     }
 
     /// Returns the action that is due, because the last deadline has passed at `now`.
@@ -102,6 +136,13 @@ impl Drain {
         let is_late = self.deadline.is_some_and(|deadline| now > deadline + PAUSE);
         let until = now + LINGER;
         match self.stage {
+            // The process may have been stopped for the whole delay, so that no health check was answered.
+            Stage::Leaving if is_late => {
+                let until = now + self.delay;
+                self.deadline = Some(until);
+                Due::Wait(until)
+            }
+            Stage::Leaving => self.begin(now),
             Stage::Closing if is_late => {
                 self.deadline = Some(until);
                 Due::Wait(until)
@@ -126,9 +167,9 @@ mod tests {
     #[test]
     fn a_drain_serves_then_closes_then_cuts_off() {
         let now = Instant::now();
-        let mut drain = Drain::new(Duration::from_secs(5));
+        let mut drain = Drain::new(Duration::ZERO, Duration::from_secs(5));
         assert!(!drain.has_begun());
-        assert_eq!(drain.on_signal(now), Some(now + Duration::from_secs(5)));
+        assert_eq!(drain.on_signal(now), Some(Due::Drain(now + Duration::from_secs(5))));
         assert!(drain.has_begun());
         assert_eq!(drain.on_deadline(now), Due::CloseAll(now + LINGER));
         assert_eq!(drain.on_deadline(now), Due::CutOff);
@@ -137,7 +178,7 @@ mod tests {
     #[test]
     fn a_pause_does_not_count_against_peers_that_are_being_closed() {
         let now = Instant::now();
-        let mut drain = Drain::new(Duration::from_secs(5));
+        let mut drain = Drain::new(Duration::ZERO, Duration::from_secs(5));
         drain.on_signal(now);
         let closed = now + Duration::from_secs(5);
         assert_eq!(drain.on_deadline(closed), Due::CloseAll(closed + LINGER));
@@ -149,10 +190,34 @@ mod tests {
     #[test]
     fn a_second_signal_ends_at_once_at_any_stage() {
         let now = Instant::now();
-        let mut drain = Drain::new(Duration::ZERO);
+        let mut drain = Drain::new(Duration::from_secs(1), Duration::ZERO);
         drain.on_signal(now);
-        assert_eq!(drain.on_signal(now), None);
-        drain.on_deadline(now);
-        assert_eq!(drain.on_signal(now), None);
+        for stage in [Stage::Leaving, Stage::Draining, Stage::Closing, Stage::Over] {
+            assert_eq!((drain.stage(), drain.on_signal(now)), (stage, None));
+            drain.on_deadline(now);
+        }
+    }
+
+    #[test]
+    fn the_drain_begins_when_the_delay_is_over() {
+        let now = Instant::now();
+        let mut drain = Drain::new(Duration::from_secs(10), Duration::from_secs(5));
+        let begins = now + Duration::from_secs(10);
+        assert_eq!(drain.on_signal(now), Some(Due::Leave(begins)));
+        assert!(drain.is_signalled() && !drain.has_begun());
+        assert_eq!(drain.on_deadline(begins), Due::Drain(begins + Duration::from_secs(5)));
+        assert!(drain.has_begun());
+    }
+
+    #[test]
+    fn a_pause_at_the_end_of_the_delay_begins_the_delay_again() {
+        let now = Instant::now();
+        let delay = Duration::from_secs(10);
+        let mut drain = Drain::new(delay, Duration::from_secs(5));
+        drain.on_signal(now);
+        let resumed = now + Duration::from_secs(50);
+        assert_eq!(drain.on_deadline(resumed), Due::Wait(resumed + delay));
+        assert_eq!(drain.stage(), Stage::Leaving);
+        assert_eq!(drain.on_deadline(resumed + delay), Due::Drain(resumed + delay + Duration::from_secs(5)));
     }
 }

@@ -1,14 +1,17 @@
 //! Deadlines: checks of timeouts, retries, log lines, and the drain.
 
+use std::time::Instant;
+
 use tracing::info;
 
 use super::connections::Queue;
 use super::drain::Due;
 use super::kernel::Kernel;
+use super::observer::View;
 use super::run::Server;
 use super::statistics::Reason;
 use super::time::Action;
-use super::tokens::{DRAIN, MEMORY, STATISTICS, STATUS, TRIM, listener_index};
+use super::tokens::{DRAIN, MEMORY, OBSERVER, STATISTICS, STATUS, TRIM, listener_index};
 use super::turn::EVENT_BUDGET_BYTES;
 use crate::event::{Name, Token};
 use crate::protocol::{Protocol, SessionId};
@@ -44,6 +47,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 }
                 Name::Fixed(MEMORY) => self.retry_for_memory(),
                 Name::Fixed(TRIM) => self.pressure.trim(),
+                Name::Fixed(OBSERVER) => self.watch.iter_mut().for_each(|watch| watch.note_due()),
                 Name::Fixed(name) => self.queue_listener(listener_index(name)),
                 Name::Key(key) => self.resume_now(key),
             }
@@ -159,6 +163,22 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
+    /// Calls the observer, if its time has come or it has not seen the current state. Sets the deadline of its next call.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn observe(&mut self) {
+        let (stage, open) = (self.drain.stage(), self.connections.len());
+        let Some(watch) = self.watch.as_mut().filter(|watch| watch.needs_call(stage, open)) else { return };
+        self.time.read(&self.kernel);
+        let view = View { now: self.time.now(), stage, open, accepted: self.statistics.accepted };
+        let (before, next) = watch.observe(&view);
+        if before != next {
+            let token = Token::fixed(OBSERVER);
+            before.into_iter().for_each(|at| self.time.cancel_deadline(at, token));
+            next.into_iter().for_each(|at| self.time.set_deadline(at, token));
+        }
+    }
+
     fn log_statistics(&mut self) {
         self.time.set_next_statistics();
         let statistics = self.statistics();
@@ -174,10 +194,27 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         );
     }
 
-    /// Begins the drain: the clients in the backlogs are served, and then the listeners close.
+    /// Begins the drain delay, or without one the drain.
     pub(super) fn begin_drain(&mut self, why: &str) {
-        let Some(deadline) = self.drain.on_signal(self.kernel.now()) else { return };
-        info!(open = self.connections.len(), "{why}: draining; a second signal ends at once");
+        match self.drain.on_signal(self.kernel.now()) {
+            Some(Due::Leave(until)) => {
+                let delay = self.drain.delay();
+                info!(
+                    open = self.connections.len(),
+                    "{why}: not ready any more, and accepting for {delay:?} before the drain; a second signal ends at once"
+                );
+                self.time.set_deadline(until, Token::fixed(DRAIN));
+            }
+            Some(Due::Drain(until)) => {
+                info!(open = self.connections.len(), "{why}: draining; a second signal ends at once");
+                self.drain_until(until);
+            }
+            _ => {}
+        }
+    }
+
+    /// Drains: the clients in the backlogs are served, and then the listeners close.
+    fn drain_until(&mut self, deadline: Instant) {
         self.time.set_deadline(deadline, Token::fixed(DRAIN));
         // The kernel has accepted these clients for us. The last of them closes the listener.
         self.queue_listeners();
@@ -185,6 +222,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     fn on_drain_deadline(&mut self) {
         match self.drain.on_deadline(self.time.now()) {
+            Due::Drain(until) => {
+                info!(open = self.connections.len(), "the drain delay is over: draining; a second signal ends at once");
+                self.drain_until(until);
+            }
             Due::CloseAll(until) => {
                 info!(open = self.connections.len(), "the drain timeout is over: closing the connections that are left");
                 self.time.set_deadline(until, Token::fixed(DRAIN));
@@ -195,7 +236,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 // A listener that is still open had no descriptors for its backlog. Each connection that ends leaves one.
                 self.queue_listeners();
             }
-            Due::Wait(until) => self.time.set_deadline(until, Token::fixed(DRAIN)),
+            Due::Leave(until) | Due::Wait(until) => self.time.set_deadline(until, Token::fixed(DRAIN)),
             Due::CutOff => {
                 self.cut_off();
                 let aborted = self.acceptor.abort(&mut self.kernel);

@@ -94,8 +94,9 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Begins a drain, as a first SIGTERM does: the server closes its listeners, serves open connections until they end or the drain
-    /// timeout is up, and ends. Does nothing if the server drains already, or has ended.
+    /// Begins a drain, as a first SIGTERM does: after the drain delay, if there is one, the server closes its listeners, serves open
+    /// connections until they end or the drain timeout is up, and ends. Does nothing if a signal or a handle has begun this before, or if
+    /// the server has ended.
     pub fn drain(&self) {
         let _ = self.ask(Ask::Drain, false);
     }

@@ -27,6 +27,7 @@
 //! | `drain` | the stages from the first signal to the last byte |
 //! | `config/` | [`Config`], its builder, and addresses |
 //! | `requests`, `handle` | requests of the protocol, and of other threads |
+//! | `observer` | [`Observer`]: code of the program that the loop calls |
 //! | `tokens`, `kernel`, `statistics`, `error`, `fault` | what all of them use |
 
 mod accept;
@@ -40,6 +41,7 @@ mod error;
 mod fault;
 mod handle;
 mod kernel;
+mod observer;
 mod pressure;
 mod requests;
 mod run;
@@ -56,5 +58,6 @@ pub use error::Error;
 pub use fault::Fault;
 pub use handle::{Handle, PostError, StatisticsError};
 pub use kernel::{Kernel, Linux};
+pub use observer::{Observer, View};
 pub use run::{Server, Summary};
 pub use statistics::{Reason, Statistics, TurnTimes};

@@ -49,7 +49,6 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     pub(super) fn on_handle(&mut self) -> Result<(), Error> {
         for ask in self.handle_end.take().map_err(Error::system("read the requests of a handle (read)"))? {
             match ask {
-                Ask::Drain if self.drain.has_begun() => {}
                 Ask::Drain => self.begin_drain("asked by a handle"),
                 Ask::Stop => self.end_with(End::Stopped),
                 Ask::Statistics(answer) => answer(self.statistics()),

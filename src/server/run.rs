@@ -13,6 +13,7 @@ use super::error::Error;
 use super::fault::Fault;
 use super::handle::HandleEnd;
 use super::kernel::{Kernel, Linux};
+use super::observer::Watch;
 use super::pressure::Pressure;
 use super::statistics::{Reason, Statistics};
 use super::time::Time;
@@ -77,6 +78,7 @@ pub struct Server<P: Protocol, K: Kernel = Linux> {
     pub(super) options: Options,
     /// The reason why the server is about to end, other than a drain.
     pub(super) end: Option<End>,
+    pub(super) watch: Option<Box<Watch>>,
     /// The last field: epoll is closed after everything that it watches.
     pub(super) kernel: K,
 }
@@ -152,6 +154,9 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             }
             self.answer_inputs();
             self.keep_time(events.len());
+            if self.watch.is_some() {
+                self.observe();
+            }
         }
     }
 
@@ -162,6 +167,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             self.kernel.watch_source(source, Token::fixed(PROTOCOL)).map_err(watch)?;
         }
         self.protocol.start(&mut self.post);
+        self.observe();
         Ok(())
     }
 
@@ -237,7 +243,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             let name = signal::name(number);
             if number == Signal::SIGUSR1 as i32 {
                 info!(target: "edgecho::statistics", "{}", self.statistics());
-            } else if self.drain.has_begun() {
+            } else if self.drain.is_signalled() {
                 warn!(open = self.connections.len(), "{name} again: ending at once");
                 self.end_with(End::Interrupted(number));
             } else {
@@ -350,6 +356,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     /// Ends a run: connections that are still open are cut off.
     fn end(&mut self) -> Result<Summary, Error> {
+        if self.end.is_some() {
+            self.drain.end_at_once();
+        }
+        self.observe();
         self.handle_end = HandleEnd::default(); // the protocol's last calls may wait for a thread that waits for an answer
         self.cut_off();
         self.do_requests(); // of Protocol::close, which may fail the server

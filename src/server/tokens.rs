@@ -11,7 +11,9 @@ pub(super) const HANDLE: u32 = 4;
 pub(super) const PROTOCOL: u32 = 5;
 pub(super) const MEMORY: u32 = 6;
 pub(super) const TRIM: u32 = 7;
-const FIRST_LISTENER: u32 = 8;
+/// The time at which the observer is called next.
+pub(super) const OBSERVER: u32 = 8;
+const FIRST_LISTENER: u32 = 9;
 
 /// Returns the token of a listener: for its events, its pauses, and its place in the ready queue.
 pub(super) fn of_listener(index: usize) -> Token {

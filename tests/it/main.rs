@@ -9,6 +9,7 @@ mod c_reference;
 mod cli;
 mod cli_values;
 mod drain;
+mod drain_delay;
 mod echo;
 mod examples;
 mod faults;

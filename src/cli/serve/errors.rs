@@ -69,6 +69,7 @@ mod tests {
             "timeouts.write",
             "timeouts.lifetime",
             "timeouts.drain",
+            "timeouts.drain_delay",
             "busy_poll",
             "stats_interval",
             "status_interval",

@@ -10,6 +10,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use edgecho::server::{Keepalive, ListenAddress, Timeouts};
 
+use super::service::ServiceFlags;
 use crate::cli::values::{
     DAY, MILLISECOND, OrOff, SECOND, duration, duration_or_off, interface, keepalive, linger, number, queue, size,
     whole_seconds,
@@ -22,8 +23,9 @@ const USER_TIMEOUT_MAX: Duration = DAY.saturating_mul(24);
 
 const AFTER_HELP: &str = "\
 Signals:
-  SIGINT, SIGTERM, SIGHUP  Drain: stop listening, serve the open connections until they end or
-                           --drain-timeout is over. A second signal ends the server at once.
+  SIGINT, SIGTERM, SIGHUP  Drain, after --drain-delay: stop listening, serve the open connections
+                           until they end or --drain-timeout is over. A second signal ends the
+                           server at once.
   SIGUSR1                  Print the statistics to stderr.
 
 Exit status:
@@ -64,6 +66,9 @@ pub(in crate::cli) struct Serve {
 
     #[command(flatten)]
     pub(super) sockets: SocketFlags,
+
+    #[command(flatten)]
+    pub(super) service: ServiceFlags,
 }
 
 #[derive(Debug, Args)]
@@ -219,11 +224,19 @@ pub(super) struct TimeFlags {
     #[arg(long, value_name = "DURATION", env = "EDGECHO_MAX_LIFETIME", value_parser = duration(Timeouts::MIN..=Timeouts::MAX))]
     pub(super) max_lifetime: Option<Duration>,
 
-    /// Serve open connections for this long after the first signal
+    /// Serve open connections for this long in a drain
     ///
-    /// From 0s to 1day. Closing the remaining connections takes up to 2s more.
+    /// From 0s to 1day. The drain begins at the first signal, or --drain-delay later. Closing the remaining connections takes up to 2s more.
     #[arg(long, value_name = "DURATION", env = "EDGECHO_DRAIN_TIMEOUT", value_parser = duration(Duration::ZERO..=Timeouts::MAX_DRAIN), default_value = "5s")]
     pub(super) drain_timeout: Duration,
+
+    /// Keep accepting for this long after the first signal, before the drain
+    ///
+    /// From 0s to 1day. A load balancer has this time to see that the server is not ready (/readyz returns 503) and to send its clients
+    /// elsewhere. All limits hold meanwhile. A second signal ends the server at once. If the process was stopped at the end of this time
+    /// (SIGSTOP), the time begins again.
+    #[arg(long, value_name = "DURATION", env = "EDGECHO_DRAIN_DELAY", value_parser = duration(Duration::ZERO..=Timeouts::MAX_DRAIN), default_value = "0s")]
+    pub(super) drain_delay: Duration,
 
     /// Busy-poll for this long before blocking
     ///

@@ -4,22 +4,29 @@ mod errors;
 mod flags;
 mod service;
 
-use std::io::Write;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use edgecho::protocol::{Collect, Echo, Frame, Line, Protocol};
-use edgecho::server::{Config, Error, Server};
+use edgecho::server::Config;
 use edgecho::sys::signal;
-use tracing::warn;
 
 use super::status::{FAILURE, WRONG_FLAG};
-use super::{stderr, stdout};
+use super::stderr;
 pub(super) use flags::Serve;
 use flags::{Name, ProtocolFlags};
+use service::{Announcement, ServiceFlags, Setup};
 
 impl From<Serve> for Config {
-    fn from(Serve { listen, protocol: _, limits, times, sockets }: Serve) -> Self {
+    fn from(flags: Serve) -> Self {
+        flags.into_config().0
+    }
+}
+
+impl Serve {
+    /// Returns the configuration of the server, and the flags of the service around it.
+    fn into_config(self) -> (Config, ServiceFlags) {
+        let Self { listen, protocol: _, limits, times, sockets, service } = self;
         let mut config = Config::default();
         config.listen = listen;
         config.limits.max_connections = limits.max_connections;
@@ -31,6 +38,7 @@ impl From<Serve> for Config {
         config.timeouts.write = times.write_timeout.0;
         config.timeouts.lifetime = times.max_lifetime;
         config.timeouts.drain = times.drain_timeout;
+        config.timeouts.drain_delay = times.drain_delay;
         config.sockets.backlog = limits.backlog;
         config.sockets.nodelay = !sockets.no_nodelay;
         config.sockets.keepalive = sockets.keepalive;
@@ -47,7 +55,7 @@ impl From<Serve> for Config {
         config.status_interval = times.status_interval;
         config.heartbeat = times.heartbeat;
         config.copy = sockets.copy;
-        config
+        (config, service)
     }
 }
 
@@ -74,22 +82,20 @@ pub(super) fn serve(options: Serve) -> ExitCode {
     };
     // Stdout holds collected lines only.
     let announcement = if collect.is_some() && output.is_none() { Announcement::ToStderr } else { Announcement::ToStdout };
-    let config = options.into();
+    let (config, flags) = options.into_config();
+    let setup = Setup { config, flags, announcement };
     if let Some(collect) = collect {
-        return serve_protocol(collect, &config, announcement);
+        return serve_protocol(collect, &setup);
     }
     match protocol {
-        Name::Echo | Name::Collect => serve_protocol(Echo, &config, announcement),
-        Name::Line => serve_protocol(Line::new(max_line.unwrap_or(Line::MAX)), &config, announcement),
-        Name::Frame => serve_protocol(Frame::new(max_frame), &config, announcement),
+        Name::Echo | Name::Collect => serve_protocol(Echo, &setup),
+        Name::Line => serve_protocol(Line::new(max_line.unwrap_or(Line::MAX)), &setup),
+        Name::Frame => serve_protocol(Frame::new(max_frame), &setup),
     }
 }
 
-fn serve_protocol(protocol: impl Protocol, config: &Config, announcement: Announcement) -> ExitCode {
-    let result = Server::bind(protocol, config).and_then(|server| {
-        announce(&server, announcement);
-        server.run()
-    });
+fn serve_protocol(protocol: impl Protocol, setup: &Setup) -> ExitCode {
+    let result = service::start(protocol, setup).and_then(|server| Ok(server.run()?));
     match result {
         Ok(summary) => {
             if tracing::enabled!(tracing::Level::DEBUG) {
@@ -106,34 +112,8 @@ fn serve_protocol(protocol: impl Protocol, config: &Config, announcement: Announ
         }
         Err(failure) => {
             // Not a log line: -q must not hide the reason for the exit.
-            stderr::say(format_args!("error: {}", errors::describe(&failure)));
-            ExitCode::from(if matches!(failure, Error::Config(_)) { WRONG_FLAG } else { FAILURE })
-        }
-    }
-}
-
-/// The output for 'listening on ADDR'.
-#[derive(Debug, Clone, Copy)]
-enum Announcement {
-    ToStdout,
-    ToStderr,
-}
-
-/// Prints each address that the server listens on. The line tells the parent process that the server is ready.
-fn announce(server: &Server<impl Protocol>, announcement: Announcement) {
-    for address in server.local_addresses() {
-        let result = match announcement {
-            Announcement::ToStderr => {
-                stderr::say(format_args!("listening on {address}"));
-                Ok(())
-            }
-            Announcement::ToStdout => {
-                let mut out = stdout::lines();
-                writeln!(out, "listening on {address}").and_then(|()| out.flush())
-            }
-        };
-        if let Err(failure) = result {
-            warn!("listening on {address}, but cannot say so: {failure}");
+            stderr::say(format_args!("error: {}", failure.text));
+            ExitCode::from(failure.status)
         }
     }
 }

@@ -1,1 +1,90 @@
-//! The flags of `src/service/`, and the order in which its parts take effect.
+//! The parts of `src/service/` and the order in which they take effect.
+
+use std::io::Write;
+
+use clap::Args;
+use edgecho::protocol::Protocol;
+use edgecho::server::{Config, Error, Server};
+use tracing::warn;
+
+use super::errors;
+use crate::cli::status::{FAILURE, WRONG_FLAG};
+use crate::cli::{stderr, stdout};
+
+/// The flags of the parts of the service.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Service")]
+pub(super) struct ServiceFlags {}
+
+/// All that a server is started with, besides its protocol.
+#[derive(Debug)]
+pub(super) struct Setup {
+    pub(super) config: Config,
+    pub(super) flags: ServiceFlags,
+    pub(super) announcement: Announcement,
+}
+
+/// The reason why the server did not start, or has ended.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// A message with flags instead of fields.
+    pub(super) text: String,
+    pub(super) status: u8,
+}
+
+impl Failure {
+    /// Returns the failure of a part of the service, which has a message of its own.
+    #[allow(dead_code, reason = "used by the parts that follow")]
+    pub(super) fn new(error: impl std::fmt::Display) -> Self {
+        Self { text: error.to_string(), status: FAILURE }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let status = if matches!(error, Error::Config(_)) { WRONG_FLAG } else { FAILURE };
+        Self { text: errors::describe(&error), status }
+    }
+}
+
+/// Starts a server: everything that happens before its loop. The order matters: what needs a right happens before the process gives up its
+/// rights, and no step is left when the parent process learns that the server is ready.
+pub(super) fn start<P: Protocol>(protocol: P, setup: &Setup) -> Result<Server<P>, Failure> {
+    let Setup { config, flags: ServiceFlags {}, announcement } = setup;
+    // 1. Take the sockets that the environment names.
+    // 2. Listen.
+    let server = Server::bind(protocol, config)?;
+    // 3. Start the admin endpoint.
+    // 4. Give up privileges.
+    // 5. Install the sandbox.
+    // 6. Announce the addresses.
+    announce(&server, *announcement);
+    // 7. Notify the service manager: by an observer, which the loop calls before it accepts the first connection.
+    Ok(server)
+}
+
+/// The output for 'listening on ADDR'.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Announcement {
+    ToStdout,
+    ToStderr,
+}
+
+/// Prints each address that the server listens on. The line tells the parent process that the server is ready.
+fn announce(server: &Server<impl Protocol>, announcement: Announcement) {
+    for address in server.local_addresses() {
+        let result = match announcement {
+            Announcement::ToStderr => {
+                stderr::say(format_args!("listening on {address}"));
+                Ok(())
+            }
+            Announcement::ToStdout => {
+                let mut out = stdout::lines();
+                writeln!(out, "listening on {address}").and_then(|()| out.flush())
+            }
+        };
+        if let Err(failure) = result {
+            warn!("listening on {address}, but cannot say so: {failure}");
+        }
+    }
+}

@@ -134,23 +134,32 @@ pub struct Timeouts {
     pub write: Option<Duration>,
     /// Time after which a connection is closed in order, from 10 ms to 20 days. No limit by default.
     pub lifetime: Option<Duration>,
-    /// Time for which open connections are still served after SIGINT or SIGTERM, before they are closed in order. By default 5 seconds, at most
-    /// a day.
+    /// Time for which open connections are still served in a drain, before they are closed in order. By default 5 seconds, at most a day.
     pub drain: Duration,
+    /// Time between the first signal and the drain, in which new clients are still accepted and served: a load balancer needs it to see that
+    /// the server is no longer ready ([`Stage::Leaving`](super::Stage::Leaving)). By default 0, at most a day. If the process was
+    /// stopped at the end of this time (SIGSTOP), the time begins again.
+    pub drain_delay: Duration,
 }
 
 impl Timeouts {
     /// The shortest idle, write or lifetime timeout.
     pub const MIN: Duration = Duration::from_millis(10);
-    /// The longest of all but the drain timeout: 20 days.
+    /// The longest idle, write or lifetime timeout: 20 days.
     pub const MAX: Duration = Duration::from_secs(20 * 24 * 60 * 60);
-    /// The longest drain timeout: a day.
+    /// The longest drain timeout, and the longest drain delay: a day.
     pub const MAX_DRAIN: Duration = Duration::from_secs(24 * 60 * 60);
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { idle: None, write: Some(Duration::from_secs(30)), lifetime: None, drain: Duration::from_secs(5) }
+        Self {
+            idle: None,
+            write: Some(Duration::from_secs(30)),
+            lifetime: None,
+            drain: Duration::from_secs(5),
+            drain_delay: Duration::ZERO,
+        }
     }
 }
 
@@ -293,12 +302,13 @@ impl Config {
     fn check_times(&self) -> Result<(), ConfigError> {
         const BOUNDS: &str = "from 10ms to 20days";
         const INTERVAL_BOUNDS: &str = "from 100ms to 20days";
-        let Timeouts { idle, write, lifetime, drain } = self.timeouts;
+        let Timeouts { idle, write, lifetime, drain, drain_delay } = self.timeouts;
         let is_timeout = |time: Duration| (Timeouts::MIN..=Timeouts::MAX).contains(&time);
         bounds(idle.is_none_or(is_timeout), "timeouts.idle", BOUNDS)?;
         bounds(write.is_none_or(is_timeout), "timeouts.write", BOUNDS)?;
         bounds(lifetime.is_none_or(is_timeout), "timeouts.lifetime", BOUNDS)?;
         bounds(drain <= Timeouts::MAX_DRAIN, "timeouts.drain", "from 0s to 1day")?;
+        bounds(drain_delay <= Timeouts::MAX_DRAIN, "timeouts.drain_delay", "from 0s to 1day")?;
         bounds(self.busy_poll <= Duration::from_secs(1), "busy_poll", "from 0s to 1s")?;
         let is_interval = |time: Duration| (Duration::from_millis(100)..=Timeouts::MAX).contains(&time);
         bounds(self.stats_interval.is_none_or(is_interval), "stats_interval", INTERVAL_BOUNDS)?;

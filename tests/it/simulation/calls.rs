@@ -153,7 +153,7 @@ impl World {
             return Err(io::Error::from_raw_os_error(errno));
         }
         let is_full = self.config.limits.max_connections.is_some_and(|most| self.open.len() >= most);
-        assert!(!is_full || self.drain.is_some(), "more connections than there may be");
+        assert!(!is_full || self.may_drain(), "more connections than there may be");
         let number = self.backlogs[listener].pop_front().ok_or_else(|| io::Error::from_raw_os_error(libc::EAGAIN))?;
         self.sockets[number].opened = self.at;
         Ok(number)
@@ -171,6 +171,7 @@ impl World {
 
     pub fn drop_listener(&mut self, index: usize) {
         self.is_listening[index] = false;
+        assert!(self.may_drain(), "a listener was closed before the drain delay was over");
         assert!(self.backlogs[index].is_empty() || self.signals > 1, "a listener was closed with clients in its queue");
     }
 }

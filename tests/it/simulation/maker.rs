@@ -65,6 +65,8 @@ fn config(random: &mut Random, is_crowd: bool) -> Config {
     timeouts.write = some(random, 55);
     timeouts.lifetime = some(random, 20);
     timeouts.drain = random.pick(&[0, 10, 1_000, 5_000, 5_000, 3_600_000, 86_400_000].map(Duration::from_millis));
+    timeouts.drain_delay =
+        if random.is(50) { Duration::ZERO } else { random.pick(&[10, 1_000, 15_000, 3_600_000].map(Duration::from_millis)) };
     if timeouts.write.is_none() && random.is(50) {
         timeouts.write = Timeouts::default().write;
     }

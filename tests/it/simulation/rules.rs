@@ -61,6 +61,12 @@ impl World {
         then.time.saturating_add(time).saturating_add(self.at.stopped - then.stopped).saturating_add(ROUNDING)
     }
 
+    /// Returns whether the drain may have begun: a signal has come, and the drain delay is over. After a pause the server may delay it again.
+    pub fn may_drain(&self) -> bool {
+        let delay = nanos(self.config.timeouts.drain_delay);
+        self.signals > 1 || self.drain.is_some_and(|signal| self.at.time - signal.time >= delay)
+    }
+
     /// The server goes to sleep until `until`: nothing is left undone, and nothing that is due before then will come too late.
     pub fn check_sleep(&self, until: u64) {
         for &number in &self.open {
@@ -83,9 +89,11 @@ impl World {
             assert!(!is_told || latest.is_none_or(|latest| until <= latest), "timer {number} of {owner:?} comes too late");
         }
         if let Some(drain) = self.drain {
-            // A pause does not count against the peers: they are given the time to end once more.
-            let again = LINGER * (self.stops - self.stops_before_drain);
-            let latest = self.late(drain, nanos(self.config.timeouts.drain) + LINGER + again);
+            // A pause counts neither for the delay nor against the peers: they are given their time once more.
+            let timeouts = &self.config.timeouts;
+            let delay = nanos(timeouts.drain_delay);
+            let again = (delay + LINGER) * (self.stops - self.stops_before_drain);
+            let latest = self.late(drain, delay + nanos(timeouts.drain) + LINGER + again);
             assert!(until <= latest, "the drain takes too long: {until} instead of {latest}");
         }
     }
@@ -134,12 +142,12 @@ impl World {
         };
         if let Some(fin) = socket.our_fin {
             let since = if fin.time > socket.acknowledgements.at().time { fin } else { socket.acknowledgements.at() };
-            if self.drain.is_none() {
+            if !self.may_drain() {
                 at_least("the end of lingering", self.late(since, self.patience(socket) * 5 / 4 + 2 * step));
             }
             return;
         }
-        if self.drain.is_some() && socket.is_pending {
+        if self.may_drain() && socket.is_pending {
             return; // the drain has its own time
         }
         // A connection that the server has begun to close, with bytes that are pending, has as long as its peer makes progress.
@@ -264,7 +272,10 @@ impl World {
             _ => socket.acknowledgements.known(epoch),
         };
         let quiet = |since: [At; 2]| at.time - since.into_iter().map(|at| at.time).max().unwrap_or_default();
-        let drained = |time: u64| self.drain.is_some_and(|since| at.time - since.time >= nanos(timeouts.drain) + time);
+        let drained = |time: u64| {
+            self.drain
+                .is_some_and(|since| at.time - since.time >= nanos(timeouts.drain_delay) + nanos(timeouts.drain) + time)
+        };
         match reason {
             Reason::Peer => {
                 assert!(socket.is_finished && socket.unread() == 0, "{number} had not finished");
@@ -289,7 +300,7 @@ impl World {
                 let stalled = quiet([acknowledged, socket.our_fin.unwrap_or_default()]) >= self.patience(socket);
                 let lost_input = drained(0) && socket.delivered > socket.echoed;
                 // In a drain, a peer that the write timeout cuts off has lost bytes.
-                let write = timeouts.write.map(nanos).filter(|_| self.drain.is_some() && socket.is_pending);
+                let write = timeouts.write.map(nanos).filter(|_| self.may_drain() && socket.is_pending);
                 let write_stalled = write.is_some_and(|write| quiet([acknowledged, socket.pending_since]) >= write);
                 let may_be_cut_off = is_interrupted || drained(LINGER) || stalled || lost_input || write_stalled;
                 assert!(may_be_cut_off, "{number} was cut off");
