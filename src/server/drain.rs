@@ -23,13 +23,14 @@ pub enum Stage {
 
 impl Stage {
     /// All stages, in the order in which a server passes them.
-    pub const ALL: &'static [Self] = &[Self::Serving, Self::Draining, Self::Closing, Self::Over];
+    pub const ALL: &'static [Self] = &[Self::Serving, Self::Leaving, Self::Draining, Self::Closing, Self::Over];
 
     /// Returns its name in metrics and health checks.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Serving => "serving",
+            Self::Leaving => "leaving",
             Self::Draining => "draining",
             Self::Closing => "closing",
             Self::Over => "over",

@@ -1,8 +1,13 @@
 //! The flag of the admin endpoint, and its start.
 
+use std::net::SocketAddr;
+
 use clap::Args;
-use edgecho::server::{Error, Fault, Handle, ListenAddress};
+use edgecho::protocol::Protocol;
+use edgecho::server::{Error, Fault, ListenAddress, Server};
 use edgecho::service::admin::Admin;
+
+use super::service::Failure;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Service")]
@@ -16,17 +21,36 @@ pub(super) struct AdminFlags {
     pub(super) admin: Option<ListenAddress>,
 }
 
-/// Starts the endpoint.
-///
-/// # Errors
-/// Returns a description in the words of the command line.
-pub(super) fn start(address: &ListenAddress, service: Handle) -> Result<Admin, String> {
-    Admin::start(address, service).map_err(|error| match error {
-        Error::Listen { address, error } if Fault::of(&error) == Fault::AddressInUse => format!(
-            "cannot listen on {address} for the admin endpoint: {error}; another socket has this port: choose another port with --admin, or \
-             find its owner with 'ss -ltnp'"
-        ),
-        Error::Listen { address, error } => format!("cannot listen on {address} for the admin endpoint (--admin): {error}"),
+impl AdminFlags {
+    /// Returns whether there is an endpoint.
+    pub(super) fn is_given(&self) -> bool {
+        self.admin.is_some()
+    }
+
+    /// Starts the endpoint of a server, if it is wanted. Returns its addresses. It answers until the process ends.
+    pub(super) fn start(&self, server: &mut Server<impl Protocol>) -> Result<Vec<SocketAddr>, Failure> {
+        let Some(address) = &self.admin else { return Ok(Vec::new()) };
+        let handle = server.handle();
+        let handle = handle.map_err(|error| Failure::new(format_args!("cannot make a handle (eventfd2, epoll_ctl): {error}")))?;
+        let admin = Admin::start(address, handle).map_err(|error| Failure::new(describe(error)))?;
+        let addresses = admin.local_addresses().to_vec();
+        std::mem::forget(admin); // dropping it would end it
+        Ok(addresses)
+    }
+}
+
+/// Describes an error of the endpoint in the words of the command line.
+fn describe(error: Error) -> String {
+    match error {
+        Error::Listen { address, error } => {
+            let hint = match Fault::of(&error) {
+                Fault::AddressInUse => {
+                    "; another socket has this port: choose another port with --admin, or find its owner with 'ss -ltnp'"
+                }
+                fault => fault.hint(),
+            };
+            format!("cannot listen on {address} for the admin endpoint (--admin): {error}{hint}")
+        }
         error => format!("cannot start the admin endpoint (--admin): {error}"),
-    })
+    }
 }

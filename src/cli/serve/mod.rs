@@ -1,5 +1,6 @@
 //! `edgecho serve`: starts a server from the flags, and turns its end into an exit status.
 
+mod admin;
 mod errors;
 mod flags;
 mod service;
@@ -55,6 +56,7 @@ impl Serve {
         config.status_interval = times.status_interval;
         config.heartbeat = times.heartbeat;
         config.copy = sockets.copy;
+        config.time_turns = service.admin.is_given();
         (config, service)
     }
 }

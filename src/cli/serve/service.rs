@@ -1,12 +1,14 @@
 //! The parts of `src/service/` and the order in which they take effect.
 
 use std::io::Write;
+use std::net::SocketAddr;
 
 use clap::Args;
 use edgecho::protocol::Protocol;
 use edgecho::server::{Config, Error, Server};
 use tracing::warn;
 
+use super::admin::AdminFlags;
 use super::errors;
 use crate::cli::status::{FAILURE, WRONG_FLAG};
 use crate::cli::{stderr, stdout};
@@ -14,7 +16,10 @@ use crate::cli::{stderr, stdout};
 /// The flags of the parts of the service.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Service")]
-pub(super) struct ServiceFlags {}
+pub(super) struct ServiceFlags {
+    #[command(flatten)]
+    pub(super) admin: AdminFlags,
+}
 
 /// All that a server is started with, besides its protocol.
 #[derive(Debug)]
@@ -50,15 +55,16 @@ impl From<Error> for Failure {
 /// Starts a server: everything that happens before its loop. The order matters: what needs a right happens before the process gives up its
 /// rights, and no step is left when the parent process learns that the server is ready.
 pub(super) fn start<P: Protocol>(protocol: P, setup: &Setup) -> Result<Server<P>, Failure> {
-    let Setup { config, flags: ServiceFlags {}, announcement } = setup;
+    let Setup { config, flags: ServiceFlags { admin }, announcement } = setup;
     // 1. Take the sockets that the environment names.
     // 2. Listen.
-    let server = Server::bind(protocol, config)?;
+    let mut server = Server::bind(protocol, config)?;
     // 3. Start the admin endpoint.
+    let admin = admin.start(&mut server)?;
     // 4. Give up privileges.
     // 5. Install the sandbox.
     // 6. Announce the addresses.
-    announce(&server, *announcement);
+    announce(&server, admin, *announcement);
     // 7. Notify the service manager: by an observer, which the loop calls before it accepts the first connection.
     Ok(server)
 }
@@ -70,21 +76,23 @@ pub(super) enum Announcement {
     ToStderr,
 }
 
-/// Prints each address that the server listens on. The line tells the parent process that the server is ready.
-fn announce(server: &Server<impl Protocol>, announcement: Announcement) {
-    for address in server.local_addresses() {
+/// Prints each address that the server listens on, and then those of the admin endpoint. The first line tells the parent process that the
+/// server is ready.
+fn announce(server: &Server<impl Protocol>, admin: Vec<SocketAddr>, announcement: Announcement) {
+    let listeners = server.local_addresses().map(|address| format!("listening on {address}"));
+    for line in listeners.chain(admin.into_iter().map(|address| format!("admin endpoint on http://{address}"))) {
         let result = match announcement {
             Announcement::ToStderr => {
-                stderr::say(format_args!("listening on {address}"));
+                stderr::say(&line);
                 Ok(())
             }
             Announcement::ToStdout => {
                 let mut out = stdout::lines();
-                writeln!(out, "listening on {address}").and_then(|()| out.flush())
+                writeln!(out, "{line}").and_then(|()| out.flush())
             }
         };
         if let Err(failure) = result {
-            warn!("listening on {address}, but cannot say so: {failure}");
+            warn!("{line}, but cannot say so: {failure}");
         }
     }
 }

@@ -189,7 +189,7 @@ mod tests {
         assert!(open.contains("# TYPE edgecho_received_bytes counter\n# UNIT edgecho_received_bytes bytes\n"), "{open}");
         assert!(open.ends_with("# EOF\n") && !text.contains("# EOF"));
         assert!(text.contains("edgecho_accept_errors_total{errno=\"EMFILE\"} 2\n"), "{text}");
-        assert!(text.contains("edgecho_stage{stage=\"serving\"} 1\nedgecho_stage{stage=\"draining\"} 0\n"), "{text}");
+        assert!(text.contains("edgecho_stage{stage=\"serving\"} 1\nedgecho_stage{stage=\"leaving\"} 0\n"), "{text}");
         assert!(text.contains("_bucket{le=\"0.00001\"} 0\n") && text.contains("_bucket{le=\"1.0\"} 0\n"), "{text}");
     }
 

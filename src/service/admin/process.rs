@@ -24,6 +24,7 @@ pub(super) struct Process {
     stat: File,
     descriptors: File,
     ticks: f64,
+    max_fds: Option<u64>,
     page_bytes: u64,
     boot_seconds: f64,
 }
@@ -40,12 +41,13 @@ impl Process {
             stat: File::open("/proc/self/stat")?,
             descriptors: File::open("/proc/self/fd")?,
             ticks: system::ticks_per_second()? as f64,
+            max_fds: limits::descriptors().ok().map(|limit| limit.soft),
             page_bytes: system::page_bytes()?,
             boot_seconds: boot_seconds.ok_or(io::ErrorKind::InvalidData)?,
         })
     }
 
-    /// Reads the facts: three system calls.
+    /// Reads the facts, with pread(2) and statx(2) on files that are open.
     ///
     /// # Errors
     /// Returns the error of read(2), or `InvalidData`.
@@ -56,7 +58,6 @@ impl Process {
         let mut facts = self.parse(text).ok_or(io::ErrorKind::InvalidData)?;
         // The size is the number of descriptors since Linux 6.2, and 0 before (proc(5)).
         facts.open_fds = self.descriptors.metadata().ok().map(|metadata| metadata.len()).filter(|&count| count > 0);
-        facts.max_fds = limits::descriptors().ok().map(|limit| limit.soft);
         Ok(facts)
     }
 
@@ -70,7 +71,7 @@ impl Process {
             virtual_bytes: number(23)?,
             resident_bytes: number(24)? * self.page_bytes,
             open_fds: None,
-            max_fds: None,
+            max_fds: self.max_fds,
         })
     }
 }
