@@ -6,7 +6,7 @@ mod token;
 mod wheel;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 pub use deadlines::Deadlines;
@@ -159,6 +159,15 @@ impl EventLoop {
         epoll::modify(self.epoll.as_fd(), fd.as_fd(), interest | EpollFlags::ET, token.into_raw())
     }
 
+    /// Stops watching `fd`. Needed only if another process shares the open file: the kernel would go on to report its events after the
+    /// descriptor is closed (epoll(7)).
+    ///
+    /// # Errors
+    /// Those of [`epoll::remove`].
+    pub fn unwatch(&self, fd: impl AsFd) -> io::Result<()> {
+        epoll::remove(self.epoll.as_fd(), fd.as_fd())
+    }
+
     /// Waits for events, and stores them in `events`. Stores none if the wait reaches its limit, or if a signal interrupts it.
     ///
     /// # Errors
@@ -194,6 +203,12 @@ impl EventLoop {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+}
+
+impl AsFd for EventLoop {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use tracing::warn;
 
@@ -15,6 +15,7 @@ use super::drain::Drain;
 use super::error::Error;
 use super::fault::Fault;
 use super::handle::{Handle, HandleEnd};
+use super::inherited::Inherited;
 use super::kernel::{Kernel, Linux};
 use super::observer::{Observer, Watch};
 use super::pressure::Pressure;
@@ -38,7 +39,45 @@ impl<P: Protocol> Server<P, Linux> {
     /// Returns [`Error::Config`] for a wrong configuration, [`Error::Listen`] for an address that the server cannot listen on,
     /// [`Error::Option`] for a socket option that cannot be set, and [`Error::System`] for any other failed call.
     pub fn bind(protocol: P, config: &Config) -> Result<Self, Error> {
-        config.check()?;
+        Self::bind_with(protocol, config, [])
+    }
+
+    /// Listens as [`bind`](Self::bind) does, and also on sockets that another process has opened and passes on, such as a service manager
+    /// (systemd.socket(5)). To listen on these sockets only, clear [`Config::listen`].
+    ///
+    /// Clients that were queued before are served. The server sets the options and the backlog of [`Config::sockets`]; an option that is not
+    /// given stays as the other process has set it. When a drain begins, the server stops accepting from an inherited socket at once, and leaves
+    /// the queue to the next process.
+    ///
+    /// ```
+    /// use std::net::{TcpListener, TcpStream};
+    ///
+    /// use edgecho::protocol::Echo;
+    /// use edgecho::server::Server;
+    ///
+    /// let socket = TcpListener::bind("127.0.0.1:0")?;
+    /// let address = socket.local_addr()?;
+    /// let client = TcpStream::connect(address)?; // before there is a server
+    ///
+    /// let mut server = Server::builder().signals(false).bind_with(Echo, [socket.try_clone()?.into()])?;
+    /// let handle = server.handle()?;
+    /// let thread = std::thread::spawn(move || server.run());
+    /// std::io::Write::write_all(&mut &client, b"hello")?;
+    /// client.shutdown(std::net::Shutdown::Write)?;
+    /// assert_eq!(std::io::read_to_string(&client)?, "hello");
+    /// handle.drain();
+    /// thread.join().expect("no panic")?;
+    ///
+    /// let _next = TcpStream::connect(address)?; // it waits for the next server
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Returns the errors of [`bind`](Self::bind), [`Error::Inherited`] for a descriptor that is not a listening TCP socket, and
+    /// [`Error::TooLate`] for an option that the other process should have set.
+    pub fn bind_with(protocol: P, config: &Config, inherited: impl IntoIterator<Item = Inherited>) -> Result<Self, Error> {
+        let inherited = inherited.into_iter().map(Inherited::into_listener).collect::<Result<Vec<_>, _>>()?;
+        config.check_with(inherited.iter().map(|(_, address)| *address))?;
         let limit = raise_descriptor_limit();
         warn_if_backlog_is_cut(config.sockets.backlog);
         let signals = config.signals.then(read_signals).transpose()?;
@@ -50,14 +89,24 @@ impl<P: Protocol> Server<P, Linux> {
 
         let pipe = pipe_for::<P>(config)?;
         let mut listeners = Vec::new();
+        let mut watch = |listener: Listener<OwnedFd, OwnedFd>| {
+            event_loop.watch(&listener, tokens::of_listener(listeners.len()), EpollFlags::IN)?;
+            listeners.push(listener);
+            Ok(())
+        };
+        for (socket, address) in inherited {
+            let listener = Listener::inherit(socket, address, &config.sockets)?;
+            watch(listener).map_err(Error::system("watch for connections (epoll_ctl)"))?;
+        }
         for address in &config.listen {
             for listener in bind_all(address, &config.sockets)? {
-                let watch = Error::system("watch for connections (epoll_ctl)");
-                event_loop.watch(&listener, tokens::of_listener(listeners.len()), EpollFlags::IN).map_err(watch)?;
-                listeners.push(listener);
+                watch(listener).map_err(Error::system("watch for connections (epoll_ctl)"))?;
             }
         }
-        let max_connections = max_connections(config.limits.max_connections, limit, &listeners)?;
+        // The server's own descriptors, and the inherited ones, have the lowest numbers.
+        let own = pipe.iter().flat_map(Pipe::ends).chain([event_loop.as_fd()]);
+        let highest = own.chain(listeners.iter().map(AsFd::as_fd)).map(|fd| fd.as_raw_fd()).max().unwrap_or_default();
+        let max_connections = max_connections(config.limits.max_connections, limit, highest)?;
         Ok(Self::assemble(protocol, config, Linux { event_loop, signals }, pipe, listeners, max_connections))
     }
 
@@ -83,7 +132,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     /// Returns a server on another kernel than the real one, with listeners that are watched already: the n-th of them, counted from 0,
-    /// under [`Server::listener_token`], and signals under [`Server::signals_token`]. The limit on descriptors is ignored.
+    /// under [`Server::listener_token`], and signals under [`Server::signals_token`]. The inherited ones come first. The limit on descriptors
+    /// is ignored.
     ///
     /// # Errors
     /// Returns [`Error::Config`] for a wrong configuration, and [`Error::System`] if there is no pipe.
@@ -92,10 +142,13 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         protocol: P,
         config: &Config,
         kernel: K,
+        inherited: impl IntoIterator<Item = (K::Listener, SocketAddr)>,
         listeners: impl IntoIterator<Item = (K::Listener, SocketAddr)>,
     ) -> Result<Self, Error> {
         config.check()?;
-        let listeners = listeners.into_iter().map(|(socket, address)| Listener::new(socket, address)).collect();
+        let inherited = inherited.into_iter().map(|(socket, address)| Listener::inherited(socket, address, &config.sockets));
+        let listeners = listeners.into_iter().map(|(socket, address)| Listener::new(socket, address));
+        let listeners = inherited.chain(listeners).collect();
         let max_connections = config.limits.max_connections.unwrap_or(usize::MAX);
         Ok(Self::assemble(protocol, config, kernel, pipe_for::<P>(config)?, listeners, max_connections))
     }
@@ -157,6 +210,21 @@ impl Builder {
     pub fn bind<P: Protocol>(self, protocol: P) -> Result<Server<P, Linux>, Error> {
         Server::bind(protocol, &self.config())
     }
+
+    /// Listens as [`bind`](Self::bind) does, and also on sockets that another process has opened, as [`Server::bind_with`] does. If there are
+    /// any, the server listens on no other address than those of [`listen`](Self::listen).
+    ///
+    /// # Errors
+    /// Returns the errors of [`Server::bind_with`].
+    pub fn bind_with<P: Protocol>(
+        self,
+        protocol: P,
+        inherited: impl IntoIterator<Item = Inherited>,
+    ) -> Result<Server<P, Linux>, Error> {
+        let inherited: Vec<_> = inherited.into_iter().collect();
+        let builder = if inherited.is_empty() { self } else { self.without_default_address() };
+        Server::bind_with(protocol, &builder.config(), inherited)
+    }
 }
 
 /// Opens a signalfd(2) for the signals that drain the server or request statistics. A SIGHUP that is ignored at the start stays ignored, as
@@ -181,15 +249,11 @@ fn pipe_for<P: Protocol>(config: &Config) -> Result<Option<Pipe>, Error> {
     Pipe::new().map(Some).map_err(Error::system("make a pipe (pipe2)"))
 }
 
-/// Returns the connection limit: the configured one, or the number that the limit on descriptors leaves room for. The server's own
-/// descriptors, and the inherited ones, have the lowest numbers; the highest of them is a listener's.
-fn max_connections(
-    wanted: Option<usize>,
-    limit: u64,
-    listeners: &[Listener<OwnedFd, OwnedFd>],
-) -> Result<usize, ConfigError> {
-    let own = listeners.iter().map(|listener| listener.as_fd().as_raw_fd() + 1).max().unwrap_or_default();
-    let possible = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(own as usize);
+/// Returns the connection limit: the configured one, or the number that the limit on descriptors leaves room for above the highest descriptor
+/// of the server itself.
+fn max_connections(wanted: Option<usize>, limit: u64, highest: RawFd) -> Result<usize, ConfigError> {
+    let own = usize::try_from(highest + 1).unwrap_or_default();
+    let possible = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(own);
     match wanted {
         Some(wanted) if wanted > possible => Err(ConfigError::TooManyConnections { wanted, possible, limit }),
         None if possible == 0 => Err(ConfigError::TooManyConnections { wanted: 1, possible, limit }),

@@ -213,9 +213,11 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
-    /// Drains: the clients in the backlogs are served, and then the listeners close.
+    /// Drains: the clients in the backlogs are served, and then the listeners close. The backlogs of inherited listeners are left to the next
+    /// process.
     fn drain_until(&mut self, deadline: Instant) {
         self.time.set_deadline(deadline, Token::fixed(DRAIN));
+        self.acceptor.leave_inherited(&mut self.kernel);
         // The kernel has accepted these clients for us. The last of them closes the listener.
         self.queue_listeners();
     }

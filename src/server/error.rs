@@ -37,6 +37,28 @@ pub enum Error {
         error: io::Error,
     },
 
+    /// A descriptor that was passed on is not a listening TCP socket.
+    #[error("cannot serve the inherited {descriptor}: {reason}")]
+    Inherited {
+        /// The descriptor: its number, and its name, if it has one.
+        descriptor: String,
+        /// The reason, and what to do.
+        reason: String,
+    },
+
+    /// An option takes effect only before bind(2), and an inherited socket was bound without it.
+    #[error(
+        "cannot set {option} on the inherited socket {address}, which is bound already; in systemd.socket(5), use {setting}"
+    )]
+    TooLate {
+        /// The field of the configuration, such as `sockets.reuse_port`.
+        option: &'static str,
+        /// The address of the socket.
+        address: SocketAddr,
+        /// The setting of the socket unit that has the same effect.
+        setting: &'static str,
+    },
+
     /// The protocol could not go on or could not finish, or has panicked.
     #[error("{reason}")]
     Protocol {

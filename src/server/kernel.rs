@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
+use super::config::SocketOptions;
+use super::error::Error;
+use super::socket_options;
 use crate::event::{EventLoop, Events, Signals, Token, Wait};
 use crate::stream::Stream;
 use crate::sys::epoll::EpollFlags;
@@ -54,6 +57,24 @@ pub trait Kernel {
     /// Returns the errors of listen(2).
     fn stop_queueing(&mut self, listener: &Self::Listener) -> io::Result<()> {
         let _ = listener;
+        Ok(())
+    }
+
+    /// Stops watching a listener whose socket another process shares, before it is closed. A scripted kernel may do nothing.
+    ///
+    /// # Errors
+    /// Returns the errors of epoll_ctl(2).
+    fn unwatch(&mut self, listener: &Self::Listener) -> io::Result<()> {
+        let _ = listener;
+        Ok(())
+    }
+
+    /// Sets the options of a connection that was queued before its listener had them. A scripted kernel may do nothing.
+    ///
+    /// # Errors
+    /// Returns the errors of setsockopt(2).
+    fn set_options(&mut self, stream: &Self::Stream, peer: &SocketAddr, options: &SocketOptions) -> Result<(), Error> {
+        let _ = (stream, peer, options);
         Ok(())
     }
 
@@ -109,6 +130,14 @@ impl Kernel for Linux {
 
     fn stop_queueing(&mut self, listener: &OwnedFd) -> io::Result<()> {
         socket::listen(listener.as_fd(), 0)
+    }
+
+    fn unwatch(&mut self, listener: &OwnedFd) -> io::Result<()> {
+        self.event_loop.unwatch(listener)
+    }
+
+    fn set_options(&mut self, stream: &OwnedFd, peer: &SocketAddr, options: &SocketOptions) -> Result<(), Error> {
+        socket_options::set_on_connection(stream.as_fd(), peer, options)
     }
 
     fn watch_source(&mut self, source: BorrowedFd<'_>, token: Token) -> io::Result<()> {

@@ -18,6 +18,7 @@
 //! | `serve` | a connection from open to close |
 //! | `due` | what the server does when its time has come: timeouts, retries, the drain |
 //! | `bind` | from a [`Config`] to a listening server |
+//! | `inherited`, `socket_options` | sockets that another process has opened, and the options of all |
 //! | `turn` | the buffers of one turn: read all, then answer |
 //! | `connections` | the slot table and the ready queue |
 //! | `connection/` | the state machine of one connection |
@@ -40,12 +41,14 @@ mod due;
 mod error;
 mod fault;
 mod handle;
+mod inherited;
 mod kernel;
 mod observer;
 mod pressure;
 mod requests;
 mod run;
 mod serve;
+mod socket_options;
 mod statistics;
 mod time;
 mod tokens;
@@ -57,6 +60,7 @@ pub use drain::Stage;
 pub use error::Error;
 pub use fault::Fault;
 pub use handle::{Handle, PostError, StatisticsError};
+pub use inherited::Inherited;
 pub use kernel::{Kernel, Linux};
 pub use observer::{Observer, View};
 pub use run::{Server, Summary};

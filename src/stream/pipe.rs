@@ -45,6 +45,11 @@ impl Pipe {
         Ok(Self { reader, writer, held_bytes: 0 })
     }
 
+    /// Returns both ends: the one to read from, and the one to write to.
+    pub(crate) fn ends(&self) -> [BorrowedFd<'_>; 2] {
+        [self.reader.as_fd(), self.writer.as_fd()]
+    }
+
     /// Returns whether the pipe is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -89,7 +89,7 @@ pub fn create(flags: CreateFlags) -> io::Result<OwnedFd> {
 
 /// Registers `fd` for events in `flags`, reported with `data`: epoll_ctl(2), `EPOLL_CTL_ADD`.
 ///
-/// No function removes a registration: closing the last descriptor of the open file does (epoll(7)).
+/// Closing the last descriptor of the open file removes the registration (epoll(7)); [`remove`] does if another process shares the file.
 ///
 /// # Errors
 /// `EEXIST`: `fd` is registered already. `ENOSPC`: the user has reached `/proc/sys/fs/epoll/max_user_watches`. `ENOMEM`: out of kernel
@@ -106,6 +106,14 @@ pub fn add(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>, flags: EpollFlags, data: u
 /// `ENOENT`: `fd` is not registered. `ENOMEM`: out of kernel memory.
 pub fn modify(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>, flags: EpollFlags, data: u64) -> io::Result<()> {
     control(epoll, libc::EPOLL_CTL_MOD, fd, flags, data)
+}
+
+/// Removes the registration of `fd`: epoll_ctl(2), `EPOLL_CTL_DEL`.
+///
+/// # Errors
+/// `ENOENT`: `fd` is not registered.
+pub fn remove(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io::Result<()> {
+    control(epoll, libc::EPOLL_CTL_DEL, fd, EpollFlags::empty(), 0)
 }
 
 fn control(epoll: BorrowedFd<'_>, operation: i32, fd: BorrowedFd<'_>, flags: EpollFlags, data: u64) -> io::Result<()> {

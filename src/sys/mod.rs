@@ -35,6 +35,7 @@
 pub mod epoll;
 pub mod eventfd;
 pub mod file;
+pub mod inherited;
 pub mod limits;
 pub mod memory;
 pub mod pipe;

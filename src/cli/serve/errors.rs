@@ -13,6 +13,7 @@ pub(super) fn describe(error: &Error) -> String {
              'ss -ltnp'"
         ),
         Error::Option { option, address, error } => format!("cannot set {} on {address}: {error}", flag(option)),
+        Error::TooLate { option, .. } => error.to_string().replacen(option, &flag(option), 1),
         error => error.to_string(),
     }
 }

@@ -49,11 +49,12 @@ Examples:
 pub(in crate::cli) struct Serve {
     /// Address to listen on
     ///
+    /// The default is 127.0.0.1:7777. If the service manager passes sockets on (systemd.socket(5)), the default is none besides these.
     /// IPV4:PORT, [IPV6]:PORT or NAME:PORT. May be given several times. In the environment, commas separate the addresses. Port 0 lets the kernel choose a free port. The
     /// server prints each address with its real port, as 'listening on ADDR'. [::]:PORT accepts IPv4 clients, too, unless --ipv6-only
     /// is given.
-    #[arg(long, value_name = "ADDR", env = "EDGECHO_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:7777")]
-    pub(super) listen: Vec<ListenAddress>,
+    #[arg(long, value_name = "ADDR", env = "EDGECHO_LISTEN", value_delimiter = ',')]
+    pub(super) listen: Option<Vec<ListenAddress>>,
 
     #[command(flatten)]
     pub(super) protocol: ProtocolFlags,

@@ -29,7 +29,9 @@ impl Serve {
     fn into_config(self) -> (Config, ServiceFlags) {
         let Self { listen, protocol: _, limits, times, sockets, service } = self;
         let mut config = Config::default();
-        config.listen = listen;
+        if let Some(addresses) = listen {
+            config.listen = addresses;
+        }
         config.limits.max_connections = limits.max_connections;
         config.limits.max_per_ip = limits.max_per_ip;
         config.limits.rate_limit = limits.rate_limit;
@@ -84,8 +86,9 @@ pub(super) fn serve(options: Serve) -> ExitCode {
     };
     // Stdout holds collected lines only.
     let announcement = if collect.is_some() && output.is_none() { Announcement::ToStderr } else { Announcement::ToStdout };
+    let has_listen = options.listen.is_some();
     let (config, flags) = options.into_config();
-    let setup = Setup { config, flags, announcement };
+    let setup = Setup { config, has_listen, flags, announcement };
     if let Some(collect) = collect {
         return serve_protocol(collect, &setup);
     }

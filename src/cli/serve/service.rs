@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use clap::Args;
 use edgecho::protocol::Protocol;
 use edgecho::server::{Config, Error, Server};
+use edgecho::service::activation;
+use edgecho::service::notify::Notifier;
 use tracing::warn;
 
 use super::admin::AdminFlags;
@@ -25,6 +27,8 @@ pub(super) struct ServiceFlags {
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) config: Config,
+    /// `--listen` is given.
+    pub(super) has_listen: bool,
     pub(super) flags: ServiceFlags,
     pub(super) announcement: Announcement,
 }
@@ -39,7 +43,6 @@ pub(super) struct Failure {
 
 impl Failure {
     /// Returns the failure of a part of the service, which has a message of its own.
-    #[allow(dead_code, reason = "used by the parts that follow")]
     pub(super) fn new(error: impl std::fmt::Display) -> Self {
         Self { text: error.to_string(), status: FAILURE }
     }
@@ -55,17 +58,29 @@ impl From<Error> for Failure {
 /// Starts a server: everything that happens before its loop. The order matters: what needs a right happens before the process gives up its
 /// rights, and no step is left when the parent process learns that the server is ready.
 pub(super) fn start<P: Protocol>(protocol: P, setup: &Setup) -> Result<Server<P>, Failure> {
-    let Setup { config, flags: ServiceFlags { admin }, announcement } = setup;
+    let Setup { config, has_listen, flags: ServiceFlags { admin }, announcement } = setup;
     // 1. Take the sockets that the environment names.
+    let sockets = activation::take().map_err(Failure::new)?;
+    // Connected now: later the process may lack the right, or the system call.
+    let notifier = Notifier::from_environment().map_err(Failure::new)?;
     // 2. Listen.
-    let mut server = Server::bind(protocol, config)?;
+    let mut server = if sockets.is_empty() || *has_listen {
+        Server::bind_with(protocol, config, sockets)?
+    } else {
+        let mut config = config.clone();
+        config.listen.clear();
+        Server::bind_with(protocol, &config, sockets)?
+    };
     // 3. Start the admin endpoint.
     let admin = admin.start(&mut server)?;
     // 4. Give up privileges.
     // 5. Install the sandbox.
     // 6. Announce the addresses.
     announce(&server, admin, *announcement);
-    // 7. Notify the service manager: by an observer, which the loop calls before it accepts the first connection.
+    // 7. Notify the service manager. The loop does it, before it accepts the first connection.
+    if let Some(notifier) = notifier {
+        server.set_observer(notifier);
+    }
     Ok(server)
 }
 

@@ -120,6 +120,15 @@ impl<L, S> Acceptor<L, S> {
         })
     }
 
+    /// Closes the inherited listeners, because a drain begins: the clients in their queues are left to the next process.
+    pub(in crate::server) fn leave_inherited<K: Kernel<Listener = L>>(&mut self, kernel: &mut K) {
+        for place in &mut self.listeners {
+            if place.as_mut().is_some_and(|listener| listener.leave_queue(kernel)) {
+                *place = None;
+            }
+        }
+    }
+
     /// Notes that a connection of a listener was opened: what had run out is there again, and the next listener has the next place.
     pub(in crate::server) fn note_opened(&mut self, index: usize) {
         if let Some(listener) = &mut self.listeners[index] {
@@ -199,7 +208,7 @@ impl<L, S> Acceptor<L, S> {
         }
     }
 
-    /// Closes the listeners with the clients in their backlogs, which are reset. Returns the number of these clients.
+    /// Closes the listeners with the clients in their backlogs, which are reset; inherited listeners were closed before. Returns the number of these clients.
     pub(in crate::server) fn abort<K>(&mut self, kernel: &mut K) -> u64
     where
         K: Kernel<Listener = L, Stream = S>,

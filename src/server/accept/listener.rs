@@ -5,10 +5,13 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use crate::server::config::{Keepalive, SocketOptions};
+use tracing::debug;
+
+use crate::server::config::SocketOptions;
 use crate::server::error::Error;
 use crate::server::kernel::Kernel;
-use crate::sys::socket::{self, Domain, SocketFlags, SocketOption};
+use crate::server::socket_options;
+use crate::sys::socket::{self, Domain, SocketFlags};
 
 /// The pause of accepting after the first error that needs one; each further error doubles it, up to the longest pause.
 pub(in crate::server) const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
@@ -81,12 +84,27 @@ pub(in crate::server) enum Accepted<S> {
 #[derive(Debug)]
 pub(in crate::server) struct Listener<L, S> {
     socket: L,
+    origin: Origin,
     /// A connection that was accepted and could not be watched. It is the next one to be accepted.
     kept: Option<(S, SocketAddr)>,
     address: SocketAddr,
     pause: Duration,
     paused: Option<Pause>,
     is_queued: bool,
+}
+
+/// The opener of a listening socket.
+#[derive(Debug)]
+enum Origin {
+    /// This server.
+    Own,
+    /// Another process, which keeps the socket or passes it on again: its queue is not ours to discard.
+    Inherited {
+        /// The options for connections that were queued before the socket had them. None once the queue was empty: it is first in, first out.
+        options_of_queued: Option<Box<SocketOptions>>,
+        /// The queue is left to the next process.
+        is_left: bool,
+    },
 }
 
 /// The reason why a listener does not accept, although its backlog may hold clients.
@@ -104,18 +122,32 @@ impl Listener<OwnedFd, OwnedFd> {
         let listen_error = |error| Error::Listen { address: *address, error };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = socket::socket(Domain::from(address), flags).map_err(listen_error)?;
-        set_options(fd.as_fd(), address, options)?;
+        socket_options::set_before_listening(fd.as_fd(), address, options)?;
         socket::bind(fd.as_fd(), address).map_err(listen_error)?;
         socket::listen(fd.as_fd(), options.backlog).map_err(listen_error)?;
         let address = socket::getsockname(fd.as_fd()).map_err(listen_error)?;
         Ok(Self::new(fd, address))
+    }
+
+    /// Goes on listening on a socket that another process has opened. Sets its options as far as that is still possible, and its backlog.
+    pub(in crate::server) fn inherit(fd: OwnedFd, address: SocketAddr, options: &SocketOptions) -> Result<Self, Error> {
+        socket_options::set_while_listening(fd.as_fd(), &address, options)?;
+        socket::listen(fd.as_fd(), options.backlog).map_err(|error| Error::Listen { address, error })?;
+        Ok(Self::inherited(fd, address, options))
     }
 }
 
 impl<L, S> Listener<L, S> {
     /// Returns the listener of a socket that listens on `address`.
     pub(in crate::server) fn new(socket: L, address: SocketAddr) -> Self {
-        Self { socket, kept: None, address, pause: Duration::ZERO, paused: None, is_queued: false }
+        let origin = Origin::Own;
+        Self { socket, origin, kept: None, address, pause: Duration::ZERO, paused: None, is_queued: false }
+    }
+
+    /// Returns the listener of a socket that another process has opened.
+    pub(in crate::server) fn inherited(socket: L, address: SocketAddr, options: &SocketOptions) -> Self {
+        let origin = Origin::Inherited { options_of_queued: Some(Box::new(options.clone())), is_left: false };
+        Self { origin, ..Self::new(socket, address) }
     }
 
     /// Returns the address, with the port that the kernel chose for port 0.
@@ -161,12 +193,29 @@ impl<L, S> Listener<L, S> {
         self.kept = Some((stream, peer));
     }
 
-    /// Stops queueing new clients, and keeps the queued ones.
+    /// Stops queueing new clients, and keeps the queued ones. The queue of an inherited socket is left as it is.
     ///
     /// # Errors
     /// Returns the errors of listen(2).
     pub(in crate::server) fn stop_queueing<K: Kernel<Listener = L>>(&mut self, kernel: &mut K) -> io::Result<()> {
-        kernel.stop_queueing(&self.socket)
+        match self.origin {
+            Origin::Own => kernel.stop_queueing(&self.socket),
+            Origin::Inherited { .. } => Ok(()),
+        }
+    }
+
+    /// Leaves the queue of an inherited socket to the next process. Returns whether the listener can be closed: a connection that could not be
+    /// watched was accepted before, and is ours to serve.
+    ///
+    /// The event loop stops watching the socket: another process has it open, so that each new client would still wake this loop after it
+    /// is closed (epoll(7)).
+    pub(super) fn leave_queue<K: Kernel<Listener = L>>(&mut self, kernel: &mut K) -> bool {
+        let Origin::Inherited { is_left, .. } = &mut self.origin else { return false };
+        *is_left = true;
+        if let Err(error) = kernel.unwatch(&self.socket) {
+            debug!("new clients may still wake the loop (epoll_ctl): {error}");
+        }
+        self.kept.is_none()
     }
 
     /// Tries once to accept a connection.
@@ -180,10 +229,25 @@ impl<L, S> Listener<L, S> {
         if let Some((stream, peer)) = self.kept.take() {
             return Ok(Accepted::Connection(stream, peer));
         }
+        if matches!(self.origin, Origin::Inherited { is_left: true, .. }) {
+            return Ok(Accepted::Nothing);
+        }
         match kernel.accept(&self.socket) {
-            Ok((stream, peer)) => Ok(Accepted::Connection(stream, peer)),
+            Ok((stream, peer)) => {
+                if let Origin::Inherited { options_of_queued: Some(options), .. } = &self.origin
+                    && let Err(error) = kernel.set_options(&stream, &peer, options)
+                {
+                    debug!("{error}");
+                }
+                Ok(Accepted::Connection(stream, peer))
+            }
             Err(error) => match remedy(&error) {
-                Remedy::Wait => Ok(Accepted::Nothing),
+                Remedy::Wait => {
+                    if let Origin::Inherited { options_of_queued, .. } = &mut self.origin {
+                        *options_of_queued = None;
+                    }
+                    Ok(Accepted::Nothing)
+                }
                 Remedy::Retry => Ok(Accepted::Failed(error)),
                 Remedy::Pause => Ok(Accepted::Exhausted(error)),
                 Remedy::GiveUp => Err(error),
@@ -205,59 +269,6 @@ impl<L, S> Listener<L, S> {
     }
 }
 
-/// Sets the options of a listening socket, which its connections inherit.
-fn set_options(fd: BorrowedFd<'_>, address: &SocketAddr, options: &SocketOptions) -> Result<(), Error> {
-    let failed = |option| move |error| Error::Option { option, address: *address, error };
-    let set = |name, option, value: i32| socket::set_option(fd, option, value).map_err(failed(name));
-    let seconds = |time: Duration| i32::try_from(time.as_secs()).unwrap_or(i32::MAX);
-
-    // A restarted server must not wait until the connections of its predecessor leave TIME_WAIT.
-    set("SO_REUSEADDR", SocketOption::REUSEADDR, 1)?;
-    if options.nodelay {
-        // Nagle's algorithm would delay answers.
-        set("TCP_NODELAY", SocketOption::NODELAY, 1)?;
-    }
-    // An urgent byte is a byte of the stream, and is echoed at its place (RFC 6093, 2.1).
-    set("SO_OOBINLINE", SocketOption::OOBINLINE, 1)?;
-    if options.reuse_port {
-        set("sockets.reuse_port", SocketOption::REUSEPORT, 1)?;
-    }
-    if let Some(Keepalive { idle, interval, count }) = options.keepalive {
-        set("sockets.keepalive", SocketOption::KEEPALIVE, 1)?;
-        set("sockets.keepalive", SocketOption::KEEPIDLE, seconds(idle))?;
-        if let Some(interval) = interval {
-            set("sockets.keepalive", SocketOption::KEEPINTVL, seconds(interval))?;
-        }
-        if let Some(count) = count {
-            set("sockets.keepalive", SocketOption::KEEPCNT, i32::try_from(count).unwrap_or(i32::MAX))?;
-        }
-    }
-    if options.reset_on_close {
-        socket::set_linger(fd, Some(0)).map_err(failed("sockets.reset_on_close"))?;
-    }
-    for (name, option, size) in [
-        ("sockets.recv_buffer", SocketOption::RCVBUF, options.recv_buffer),
-        ("sockets.send_buffer", SocketOption::SNDBUF, options.send_buffer),
-    ] {
-        if let Some(size) = size {
-            set(name, option, i32::try_from(size).unwrap_or(i32::MAX))?;
-        }
-    }
-    if let Some(time) = options.defer_accept {
-        set("sockets.defer_accept", SocketOption::DEFER_ACCEPT, seconds(time))?;
-    }
-    if let Some(time) = options.user_timeout {
-        set("sockets.user_timeout", SocketOption::USER_TIMEOUT, i32::try_from(time.as_millis()).unwrap_or(i32::MAX))?;
-    }
-    if options.ipv6_only && address.is_ipv6() {
-        set("sockets.ipv6_only", SocketOption::V6ONLY, 1)?;
-    }
-    if let Some(interface) = &options.bind_device {
-        socket::bind_to_device(fd, interface).map_err(failed("sockets.bind_device"))?;
-    }
-    Ok(())
-}
-
 impl AsFd for Listener<OwnedFd, OwnedFd> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
@@ -268,6 +279,7 @@ impl AsFd for Listener<OwnedFd, OwnedFd> {
 mod tests {
     use super::*;
     use crate::event::EventLoop;
+    use crate::server::config::Keepalive;
     use crate::server::kernel::Linux;
 
     fn kernel() -> Linux {

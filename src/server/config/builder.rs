@@ -93,6 +93,14 @@ impl Builder {
         self
     }
 
+    /// Listens on the addresses that were added, and not on the default one.
+    pub(in crate::server) fn without_default_address(mut self) -> Self {
+        if !self.listens {
+            self.config.listen.clear();
+        }
+        self
+    }
+
     /// Returns the configuration.
     #[must_use]
     pub fn config(self) -> Config {

@@ -283,10 +283,15 @@ impl Config {
     /// # Errors
     /// Returns the first error found.
     pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_with([])
+    }
+
+    /// Checks the fields of a server that also listens on `inherited` addresses.
+    pub(super) fn check_with(&self, inherited: impl IntoIterator<Item = SocketAddr>) -> Result<(), ConfigError> {
         self.check_limits()?;
         self.check_times()?;
         self.check_sockets()?;
-        self.check_combinations()
+        self.check_combinations(inherited)
     }
 
     fn check_limits(&self) -> Result<(), ConfigError> {
@@ -330,7 +335,7 @@ impl Config {
         bounds(user_timeout.is_none_or(is_user_timeout), "sockets.user_timeout", "from 1ms to 24days")
     }
 
-    fn check_combinations(&self) -> Result<(), ConfigError> {
+    fn check_combinations(&self, inherited: impl IntoIterator<Item = SocketAddr>) -> Result<(), ConfigError> {
         let Self { limits, timeouts, sockets, .. } = self;
         let never_reached = |field, smaller| Err(ConfigError::NeverReached { field, smaller });
         if let (Some(idle), Some(lifetime)) = (timeouts.idle, timeouts.lifetime)
@@ -343,7 +348,8 @@ impl Config {
         {
             return never_reached("limits.max_per_ip", "limits.max_connections");
         }
-        if sockets.ipv6_only && self.listen.iter().flat_map(ListenAddress::addresses).all(SocketAddr::is_ipv4) {
+        let mut addresses = self.listen.iter().flat_map(ListenAddress::addresses).copied().chain(inherited);
+        if sockets.ipv6_only && addresses.all(|address| address.is_ipv4()) {
             return Err(ConfigError::NoIpv6Address);
         }
         Ok(())

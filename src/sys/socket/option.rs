@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::sys::check;
 
-/// A socket option whose value is an `int`, for [`set_option`].
+/// A socket option whose value is an `int`, for [`set_option`] and [`get_option`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SocketOption {
     level: i32,
@@ -42,6 +42,14 @@ impl SocketOption {
     pub const BIND_ADDRESS_NO_PORT: Self = Self { level: libc::IPPROTO_IP, name: libc::IP_BIND_ADDRESS_NO_PORT };
     /// Accept no IPv4 connections on an IPv6 socket (ipv6(7)).
     pub const V6ONLY: Self = Self { level: libc::IPPROTO_IPV6, name: libc::IPV6_V6ONLY };
+    /// The address family, such as `AF_INET`; cannot be set (socket(7)).
+    pub const DOMAIN: Self = Self { level: libc::SOL_SOCKET, name: libc::SO_DOMAIN };
+    /// The type, such as `SOCK_STREAM`; cannot be set (socket(7)).
+    pub const TYPE: Self = Self { level: libc::SOL_SOCKET, name: libc::SO_TYPE };
+    /// The protocol, such as `IPPROTO_TCP`; cannot be set (socket(7)).
+    pub const PROTOCOL: Self = Self { level: libc::SOL_SOCKET, name: libc::SO_PROTOCOL };
+    /// 1 if the socket listens; cannot be set (socket(7)).
+    pub const ACCEPTCONN: Self = Self { level: libc::SOL_SOCKET, name: libc::SO_ACCEPTCONN };
 }
 
 /// Sets an option whose value is an `int`: setsockopt(2).
@@ -80,15 +88,24 @@ fn set<T: ?Sized>(fd: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> io::R
     Ok(())
 }
 
+/// Returns the value of an option whose value is an `int`: getsockopt(2).
+///
+/// # Errors
+/// `ENOTSOCK`: the descriptor is not a socket. `ENOPROTOOPT`, `EOPNOTSUPP`: the socket does not have the option.
+pub fn get_option(fd: BorrowedFd<'_>, option: SocketOption) -> io::Result<i32> {
+    let mut number: libc::c_int = 0;
+    let mut length = size_of_val(&number) as libc::socklen_t;
+    let value = std::ptr::from_mut(&mut number).cast();
+    // SAFETY: `length` holds the size of `number`, which `value` points to, and both outlive the call.
+    check(unsafe { libc::getsockopt(fd.as_raw_fd(), option.level, option.name, value, &raw mut length) })?;
+    Ok(number)
+}
+
 /// Returns the error that is pending on the socket, and clears it: getsockopt(2), `SO_ERROR` (socket(7)).
 ///
 /// # Errors
 /// None are known for a TCP socket.
 pub fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
-    let mut number: libc::c_int = 0;
-    let mut length = size_of_val(&number) as libc::socklen_t;
-    let value = std::ptr::from_mut(&mut number).cast();
-    // SAFETY: `length` holds the size of `number`, which `value` points to, and both outlive the call.
-    check(unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ERROR, value, &raw mut length) })?;
+    let number = get_option(fd, SocketOption { level: libc::SOL_SOCKET, name: libc::SO_ERROR })?;
     Ok((number != 0).then(|| io::Error::from_raw_os_error(number)))
 }

@@ -77,7 +77,7 @@ impl Subscriber for Listener {
 fn run<P: Protocol>(protocol: P, plan: &Plan, world: &Rc<RefCell<World>>) -> Summary {
     let kernel = Scripted(Rc::clone(world));
     let listeners: Vec<_> = kernel.listeners().collect();
-    let server = Server::on_kernel(protocol, &plan.config, kernel, listeners).expect("a good configuration");
+    let server = Server::on_kernel(protocol, &plan.config, kernel, [], listeners).expect("a good configuration");
     server.run().expect("no fault here ends it")
 }
 
