@@ -1,5 +1,6 @@
 //! `edgecho serve`: starts a server from the flags, and turns its end into an exit status.
 
+mod admin;
 mod errors;
 mod failure;
 mod flags;
@@ -62,6 +63,7 @@ impl Serve {
         config.heartbeat = times.heartbeat;
         config.copy = sockets.copy;
         config.proxy = proxy.options();
+        config.time_turns = service.admin.is_given();
         (config, service)
     }
 }
