@@ -338,6 +338,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     /// Ends the server after this turn. A signal takes precedence over a failure, which is then logged; both take precedence over a handle.
     pub(super) fn end_with(&mut self, end: End) {
+        // A client that was accepted now would be cut off; the next process can serve it.
+        self.acceptor.leave_inherited(&mut self.kernel);
         self.end = Some(match (self.end.take(), end) {
             (Some(End::Failed(reason)), End::Interrupted(number))
             | (Some(End::Interrupted(number)), End::Failed(reason)) => {

@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, reason = "support is shared with the other tests")]
 
 mod haproxy;
+mod systemd;
 mod tools;
 
 // Shared with the other tests
