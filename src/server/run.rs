@@ -154,9 +154,6 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             }
             self.answer_inputs();
             self.keep_time(events.len());
-            if self.watch.is_some() {
-                self.observe();
-            }
         }
     }
 
@@ -216,13 +213,17 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         Ok(())
     }
 
-    /// Counts a turn of `events` events, and does what is due now that they have been processed.
+    /// Counts a turn of `events` events, does what is due now that they have been processed, and lets the observer
+    /// see the result.
     #[inline]
     fn keep_time(&mut self, events: usize) {
         let took = self.time.end_turn(&self.kernel, events);
         self.statistics.count_turn(events, took);
         if self.time.after_events(events, EVENTS_PER_TURN) {
             self.do_due();
+        }
+        if self.watch.is_some() {
+            self.observe();
         }
     }
 

@@ -12,8 +12,8 @@ pub(super) const PROTOCOL: u32 = 5;
 pub(super) const MEMORY: u32 = 6;
 pub(super) const TRIM: u32 = 7;
 /// The time at which the observer is called next.
-pub(super) const OBSERVER: u32 = 8;
-const FIRST_LISTENER: u32 = 9;
+pub(super) const OBSERVER: u32 = u32::MAX;
+const FIRST_LISTENER: u32 = 8;
 
 /// Returns the token of a listener: for its events, its pauses, and its place in the ready queue.
 pub(super) fn of_listener(index: usize) -> Token {
