@@ -190,7 +190,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             drain: Drain::new(config.timeouts.drain_delay, config.timeouts.drain),
             buffers: TurnBuffers::new(EVENTS_PER_TURN, pipe),
             post: Post::default(),
-            statistics: Statistics::default(),
+            statistics: Statistics::new(config.time_turns),
             handle_end: HandleEnd::default(),
             options: Options { outbox_limit: config.limits.outbox_limit, resets_on_close: config.sockets.reset_on_close },
             end: None,

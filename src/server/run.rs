@@ -182,6 +182,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Resumes queued connections and listeners, each once, within a shared budget. Epoll is asked for events after that, so that no connection
     /// with little to say waits for more.
     fn resume_queued(&mut self) -> Result<(), Error> {
+        if self.connections.ready_len() == 0 {
+            return Ok(());
+        }
+        let start = self.time.begin_queued_work(&self.kernel);
         let mut budget_bytes = QUEUED_BUDGET_BYTES;
         for _ in 0..self.connections.ready_len() {
             if budget_bytes == 0 {
@@ -197,6 +201,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 }
             }
         }
+        self.time.end_queued_work(start, &self.kernel);
         Ok(())
     }
 

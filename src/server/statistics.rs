@@ -145,11 +145,70 @@ pub struct Statistics {
     pub turns: u64,
     /// Events that epoll reported.
     pub events: u64,
-    /// The longest turn. Turns of a few events, which the budgets keep short, are not timed.
+    /// The longest turn. Turns of a few events, which the budgets keep short, are not timed, unless
+    /// [`Config::time_turns`](super::Config::time_turns) is set.
     pub longest_turn: Duration,
+    /// The times of all turns, with [`Config::time_turns`](super::Config::time_turns).
+    pub turn_times: Option<Box<TurnTimes>>,
+}
+
+/// The times of turns: a histogram with fixed bounds, and the sum.
+///
+/// ```
+/// use edgecho::server::TurnTimes;
+///
+/// let times = TurnTimes::default();
+/// assert_eq!((times.counts().iter().sum::<u64>(), times.sum().as_secs()), (0, 0));
+/// assert_eq!(times.counts().len(), TurnTimes::BOUNDS.len() + 1);
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct TurnTimes {
+    counts: [u64; Self::BOUNDS.len() + 1],
+    sum: Duration,
+}
+
+impl TurnTimes {
+    /// The upper bounds of the buckets, which they include. One more bucket has no upper bound.
+    pub const BOUNDS: &'static [Duration] = &[
+        Duration::from_micros(10),
+        Duration::from_micros(25),
+        Duration::from_micros(50),
+        Duration::from_micros(100),
+        Duration::from_micros(250),
+        Duration::from_micros(500),
+        Duration::from_millis(1),
+        Duration::from_micros(2_500),
+        Duration::from_millis(5),
+        Duration::from_millis(10),
+        Duration::from_millis(25),
+        Duration::from_millis(100),
+        Duration::from_secs(1),
+    ];
+
+    /// Returns the number of turns in each bucket, the last one without an upper bound.
+    #[must_use]
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// Returns the sum of the times of all turns.
+    #[must_use]
+    pub fn sum(&self) -> Duration {
+        self.sum
+    }
+
+    fn add(&mut self, took: Duration) {
+        self.counts[Self::BOUNDS.partition_point(|&bound| bound < took)] += 1;
+        self.sum += took;
+    }
 }
 
 impl Statistics {
+    /// Returns statistics without a count, for a server that times all turns or only long ones.
+    pub(super) fn new(time_turns: bool) -> Self {
+        Self { turn_times: time_turns.then(Box::default), ..Self::default() }
+    }
+
     /// Returns the number of connections that were closed for a reason.
     #[must_use]
     pub fn closed_for(&self, reason: Reason) -> u64 {
@@ -173,6 +232,9 @@ impl Statistics {
         self.events += events as u64;
         if let Some(took) = took {
             self.longest_turn = self.longest_turn.max(took);
+            if let Some(times) = &mut self.turn_times {
+                times.add(took);
+            }
         }
     }
 
@@ -243,5 +305,18 @@ mod tests {
             assert!(text.lines().any(|there| there == line), "{line} is missing:\n{text}");
         }
         assert!(Reason::ALL.iter().enumerate().all(|(index, &reason)| reason as usize == index));
+    }
+
+    #[test]
+    fn a_turn_is_counted_in_the_first_bucket_that_it_fits_into() {
+        let mut statistics = Statistics::new(true);
+        for micros in [0, 10, 11, 1_000_000, 1_000_001] {
+            statistics.count_turn(1, Some(Duration::from_micros(micros)));
+        }
+        let times = statistics.turn_times.expect("turns are timed");
+        let counts = times.counts();
+        assert_eq!((counts[0], counts[1], counts[12], counts[13]), (2, 1, 1, 1));
+        assert_eq!(times.sum(), Duration::from_micros(2_000_022));
+        assert!(Statistics::new(false).turn_times.is_none());
     }
 }

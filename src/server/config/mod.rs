@@ -45,6 +45,9 @@ pub struct Config {
     /// Time without a byte either way after which a connection is sent a heartbeat, and again after each further such time, from 100 ms to 20
     /// days; none are sent by default.
     pub heartbeat: Option<Duration>,
+    /// Times every turn of the loop, for [`Statistics::turn_times`](super::Statistics::turn_times): two readings of the clock for each turn. Off by
+    /// default: only turns of many events are timed.
+    pub time_turns: bool,
     /// Copies every byte on its way through the server. By default a stream is returned by splice(2), which hands the sender's own pages
     /// on. A peer on the same host that sends pages of a file (sendfile(2), splice(2), vmsplice(2)) and changes them later changes what
     /// was echoed but not yet read.
@@ -67,6 +70,7 @@ impl Default for Config {
             stats_interval: None,
             status_interval: None,
             heartbeat: None,
+            time_turns: false,
             copy: false,
             signals: true,
             #[cfg(feature = "proxy")]
