@@ -72,7 +72,7 @@ pub(super) fn start<P: Protocol>(protocol: P, setup: &Setup) -> Result<Server<P>
         Server::bind_with(protocol, &config, sockets)?
     };
     // 3. Start the admin endpoint.
-    let admin = admin.start(&mut server)?;
+    let admin = admin.start(&mut server).map_err(Failure::new)?;
     // 4. Give up privileges.
     // 5. Install the sandbox.
     // 6. Announce the addresses.

@@ -11,7 +11,7 @@ use crate::sys::eventfd::{self, EventFdFlags};
 /// A message to the endpoint.
 pub(super) enum Letter {
     /// The statistics that were asked for under this number.
-    Statistics(u64, Statistics),
+    Statistics(u64, Box<Statistics>),
     /// The service has ended.
     Stop,
 }

@@ -98,7 +98,12 @@ fn turn_times(page: &mut Page, times: &TurnTimes) {
 }
 
 fn process(page: &mut Page, facts: Facts) {
-    page.counter("process_cpu_seconds", "seconds", "CPU time of the process, in user space and in the kernel.", facts.cpu_seconds);
+    page.counter(
+        "process_cpu_seconds",
+        "seconds",
+        "CPU time of the process, in user space and in the kernel.",
+        facts.cpu_seconds,
+    );
     page.gauge("process_start_time_seconds", "seconds", "Start of the process, since 1970 (UTC).", facts.start_time_seconds);
     page.gauge("process_resident_memory_bytes", "bytes", "Resident memory of the process.", facts.resident_bytes);
     page.gauge("process_virtual_memory_bytes", "bytes", "Address space of the process.", facts.virtual_bytes);
@@ -182,7 +187,8 @@ mod tests {
 
     #[test]
     fn the_two_formats_differ_in_comments_and_in_nothing_else() {
-        let samples = |format| all(format).lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
+        let samples =
+            |format| all(format).lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(samples(Format::Text), samples(Format::OpenMetrics));
         let (text, open) = (all(Format::Text), all(Format::OpenMetrics));
         assert!(text.contains("# TYPE edgecho_received_bytes_total counter\nedgecho_received_bytes_total 7\n"), "{text}");
@@ -196,7 +202,10 @@ mod tests {
     #[test]
     fn the_page_of_the_documentation_lists_every_metric_with_its_type_and_no_other() {
         let mut documented: Vec<String> = Vec::new();
-        for row in include_str!("../../../docs/monitoring.md").lines().filter(|line| line.starts_with("| `edgecho_") || line.starts_with("| `process_")) {
+        for row in include_str!("../../../docs/monitoring.md")
+            .lines()
+            .filter(|line| line.starts_with("| `edgecho_") || line.starts_with("| `process_"))
+        {
             let mut cells = row.split('|').map(str::trim).skip(1);
             let name = cells.next().unwrap_or_default().trim_matches('`').split('{').next().unwrap_or_default();
             documented.push(format!("# TYPE {name} {}", cells.next().unwrap_or_default()));

@@ -8,8 +8,8 @@ const PAGE: &str = include_str!("page.html");
 /// Level 3, section 6.7.3.3), and it connects to nothing but this endpoint.
 const FIELDS: &str = concat!(
     "Content-Security-Policy: default-src 'none'; ",
-    "style-src 'sha256-kJdDLB/kDMbAy5pgJJcvPEnXycy0yXTFj8eqj4s27K4='; ",
-    "script-src 'sha256-sy4HFxZwvNCiSX7nZvEoYZFq6hWXEw6Pi3SxC849pPU='; ",
+    "style-src 'sha256-OsrzR1itSR1Ve3GzNAFFZaP0K7Cc2M4IIETlJPFTHOg='; ",
+    "script-src 'sha256-guhB39tv+NpUMmIXjQZ5LtsRegfQEF/jH2I2o7XAt/g='; ",
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n",
     "Referrer-Policy: no-referrer\r\n"
 );
@@ -55,7 +55,9 @@ mod tests {
     #[test]
     fn the_page_loads_nothing_and_has_no_inline_handler() {
         let page = PAGE.replace("http://www.w3.org/2000/svg", "the name of SVG");
-        for text in ["http:", "https:", "//cdn", " src=", "onclick=", "onload=", " style=", "eval(", "innerHTML", "@import", "url("] {
+        for text in
+            ["http:", "https:", "//cdn", " src=", "onclick=", "onload=", " style=", "eval(", "innerHTML", "@import", "url("]
+        {
             assert!(!page.contains(text), "{text}");
         }
     }

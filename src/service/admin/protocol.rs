@@ -15,6 +15,9 @@ use crate::protocol::{Background, Post, Protocol, Reply, SessionId, Timer};
 use crate::server::{Handle, Stage, Statistics};
 use crate::sys::epoll::EpollFlags;
 
+/// Open connections. Further clients wait in the backlog.
+pub(super) const MAX_CONNECTIONS: usize = 64;
+
 /// The time in which the loop of the service must answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -29,7 +32,7 @@ const LAST_ANSWER_AGE: Duration = Duration::from_secs(10 * 60);
 
 /// Above this number of connections, each new one closes the one that has asked for nothing for the longest time: connections that say
 /// nothing do not keep a health check waiting.
-const COMFORTABLE: usize = super::MAX_CONNECTIONS * 3 / 4;
+const COMFORTABLE: usize = MAX_CONNECTIONS / 4;
 
 /// The timer of the loop of the service.
 const ANSWER: u32 = 0;
@@ -81,7 +84,7 @@ impl Endpoint {
             process: Process::open().ok(),
             asked: 0,
             answer: (0, Statistics::default()),
-            clients: Vec::with_capacity(super::MAX_CONNECTIONS),
+            clients: Vec::with_capacity(MAX_CONNECTIONS),
             responses: [0; Status::ALL.len()],
         }
     }
@@ -93,7 +96,7 @@ impl Endpoint {
             return Some(self.asked + 1);
         }
         let (number, outlet) = (self.asked + 1, self.outlet.clone());
-        let answer = move |statistics| outlet.send(Letter::Statistics(number, statistics));
+        let answer = move |statistics| outlet.send(Letter::Statistics(number, Box::new(statistics)));
         self.service.request_statistics(answer).ok()?;
         self.asked = number;
         Some(number)
@@ -277,7 +280,7 @@ impl Background for Endpoint {
         self.inbox.on_event();
         while let Some(letter) = self.inbox.next() {
             match letter {
-                Letter::Statistics(number, statistics) => self.answer = (number, statistics),
+                Letter::Statistics(number, statistics) => self.answer = (number, *statistics),
                 Letter::Stop => {
                     if let Some(own) = self.own.get() {
                         own.stop();

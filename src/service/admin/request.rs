@@ -228,12 +228,16 @@ impl Accept {
                     Some((name, value)) if name.trim().eq_ignore_ascii_case("q") => {
                         weight = (value.trim().parse::<f32>().unwrap_or(0.0).clamp(0.0, 1.0) * 1000.0) as u16;
                     }
-                    Some((name, value)) if name.trim().eq_ignore_ascii_case("version") => version = Some(value.trim().trim_matches('"')),
+                    Some((name, value)) if name.trim().eq_ignore_ascii_case("version") => {
+                        version = Some(value.trim().trim_matches('"'))
+                    }
                     _ => {}
                 }
             }
             match (&*kind, version) {
-                ("application/openmetrics-text", None | Some("1.0.0")) => self.open_metrics = self.open_metrics.max(Some(weight)),
+                ("application/openmetrics-text", None | Some("1.0.0")) => {
+                    self.open_metrics = self.open_metrics.max(Some(weight))
+                }
                 ("text/plain", None | Some("0.0.4")) => self.text = self.text.max(Some(weight)),
                 _ => {}
             }

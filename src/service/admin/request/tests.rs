@@ -96,7 +96,9 @@ fn bytes_that_are_no_request_are_refused_each_with_its_status() {
 
 #[test]
 fn a_request_with_a_body_is_refused_and_is_the_last_one() {
-    for fields in ["Content-Length: 1\r\n", "Transfer-Encoding: chunked\r\n", "Content-Length: 9\r\nExpect: 100-continue\r\n"] {
+    for fields in
+        ["Content-Length: 1\r\n", "Transfer-Encoding: chunked\r\n", "Content-Length: 9\r\nExpect: 100-continue\r\n"]
+    {
         let request = get("/metrics", fields);
         assert_eq!((request.wanted, request.is_last), (Wanted::Error(Status::ContentTooLarge), true), "{fields:?}");
     }
