@@ -33,7 +33,7 @@ impl AdminFlags {
         let Some(address) = &self.admin else { return Ok(Vec::new()) };
         let handle = server.handle();
         let handle = handle.map_err(|error| format!("cannot make a handle (eventfd2, epoll_ctl): {error}"))?;
-        let admin = Admin::start(address, handle).map_err(|error| describe(error))?;
+        let admin = Admin::start(address, handle).map_err(describe)?;
         let addresses = admin.local_addresses().to_vec();
         std::mem::forget(admin); // dropping it would end it
         Ok(addresses)
