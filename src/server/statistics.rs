@@ -33,6 +33,12 @@ pub enum Reason {
     /// The server closed it although that destroyed bytes: at the end of the drain, by a second signal, when a connection that was being
     /// closed made no progress, or with [`SocketOptions::reset_on_close`](super::SocketOptions::reset_on_close).
     Aborted,
+    /// A trusted peer sent no valid header of the PROXY protocol.
+    ProxyInvalid,
+    /// The header of the PROXY protocol was not whole in time: `ProxyOptions::timeout`.
+    ProxyTimeout,
+    /// A header of the PROXY protocol is required, and the peer is in none of the networks that may send one: `ProxyOptions::from`.
+    ProxyUntrusted,
 }
 
 impl Reason {
@@ -48,6 +54,9 @@ impl Reason {
         Self::Memory,
         Self::Drained,
         Self::Aborted,
+        Self::ProxyInvalid,
+        Self::ProxyTimeout,
+        Self::ProxyUntrusted,
     ];
 
     /// Returns its name in the statistics.
@@ -64,6 +73,9 @@ impl Reason {
             Self::Memory => "memory",
             Self::Drained => "drained",
             Self::Aborted => "aborted",
+            Self::ProxyInvalid => "proxy_invalid",
+            Self::ProxyTimeout => "proxy_timeout",
+            Self::ProxyUntrusted => "proxy_untrusted",
         }
     }
 }
@@ -82,6 +94,9 @@ impl fmt::Display for Reason {
             Self::Memory => "it kept memory for a line or frame that did not become whole",
             Self::Drained => "the drain timeout was over",
             Self::Aborted => "cut off",
+            Self::ProxyInvalid => "no valid PROXY header",
+            Self::ProxyTimeout => "no PROXY header in time",
+            Self::ProxyUntrusted => "not in the networks that may connect with a PROXY header",
         })
     }
 }
@@ -100,7 +115,7 @@ impl fmt::Display for Reason {
 pub struct Statistics {
     /// The stage of the server.
     pub stage: Stage,
-    /// Connections accepted.
+    /// Connections accepted, without those that wait for a PROXY header.
     pub accepted: u64,
     /// Connections open.
     pub open: u64,
@@ -116,6 +131,14 @@ pub struct Statistics {
     pub most_pending_bytes: u64,
     /// Messages of other connections, notices and heartbeats that were not sent to a peer, because the outbox limit was reached.
     pub skipped: u64,
+    /// PROXY headers of version 1.
+    pub proxy_v1: u64,
+    /// PROXY headers of version 2, with the command PROXY.
+    pub proxy_v2: u64,
+    /// PROXY headers of version 2, with the command LOCAL: connections of the proxy itself, such as health checks.
+    pub proxy_local: u64,
+    /// Connections that wait for a PROXY header. They count towards [`Limits::max_connections`](super::Limits::max_connections).
+    pub proxy_waiting: u64,
     /// Errors of accept4(2), by errno.
     pub accept_errors: BTreeMap<i32, u64>,
     /// Turns of the loop.
@@ -244,6 +267,10 @@ impl fmt::Display for Statistics {
         writeln!(f, "pending_bytes {}", self.pending_bytes)?;
         writeln!(f, "most_pending_bytes {}", self.most_pending_bytes)?;
         writeln!(f, "skipped {}", self.skipped)?;
+        writeln!(f, "proxy_v1 {}", self.proxy_v1)?;
+        writeln!(f, "proxy_v2 {}", self.proxy_v2)?;
+        writeln!(f, "proxy_local {}", self.proxy_local)?;
+        writeln!(f, "proxy_waiting {}", self.proxy_waiting)?;
         for (&errno, count) in &self.accept_errors {
             let name = nix::errno::Errno::from_raw(errno);
             writeln!(f, "accept_errors_{name:?} {count}")?;

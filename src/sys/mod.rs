@@ -2,7 +2,7 @@
 //!
 //! A wrapper takes and returns owned or borrowed descriptors and typed flags. It makes one system call and decides nothing: no retry on
 //! `EINTR`, no default, no fallback. The layers above interpret the result. [`signal::default_action`] is the one exception. The `nix`
-//! crate provides signal masks, unshare(2) and resource limits; all other calls go through `libc`.
+//! crate provides signal masks, unshare(2), resource limits, users and groups; all other calls go through `libc`.
 //!
 //! ```
 //! use std::os::fd::AsFd;
@@ -32,6 +32,8 @@
 //!
 //! All `unsafe` code of the crate is in this folder. The comment above each block states what the block relies on.
 
+#[cfg(feature = "service")]
+pub mod credentials;
 pub mod epoll;
 pub mod eventfd;
 pub mod file;

@@ -7,6 +7,8 @@ use edgecho::protocol::Protocol;
 use edgecho::server::{Error, Fault, ListenAddress, Server};
 use edgecho::service::admin::Admin;
 
+use super::failure::Failure;
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Service")]
 pub(super) struct AdminFlags {
@@ -26,14 +28,12 @@ impl AdminFlags {
     }
 
     /// Starts the endpoint of a server, if it is wanted. Returns its addresses. It answers until the process ends.
-    ///
-    /// # Errors
-    /// Returns a description in the words of the command line.
-    pub(super) fn start(&self, server: &mut Server<impl Protocol>) -> Result<Vec<SocketAddr>, String> {
+    pub(super) fn start(&self, server: &mut Server<impl Protocol>) -> Result<Vec<SocketAddr>, Failure> {
         let Some(address) = &self.admin else { return Ok(Vec::new()) };
         let handle = server.handle();
-        let handle = handle.map_err(|error| format!("cannot make a handle (eventfd2, epoll_ctl): {error}"))?;
-        let admin = Admin::start(address, handle).map_err(describe)?;
+        let handle =
+            handle.map_err(|error| Failure::new(format_args!("cannot make a handle (eventfd2, epoll_ctl): {error}")))?;
+        let admin = Admin::start(address, handle).map_err(|error| Failure::new(describe(error)))?;
         let addresses = admin.local_addresses().to_vec();
         std::mem::forget(admin); // dropping it would end it
         Ok(addresses)

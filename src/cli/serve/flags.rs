@@ -10,6 +10,8 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use edgecho::server::{Keepalive, ListenAddress, Timeouts};
 
+use super::privileges::PrivilegeFlags;
+use super::proxy::ProxyFlags;
 use super::service::ServiceFlags;
 use crate::cli::values::{
     DAY, MILLISECOND, OrOff, SECOND, duration, duration_or_off, interface, keepalive, linger, number, queue, size,
@@ -34,6 +36,7 @@ Exit status:
      count as aborted.
   1  A connection was aborted, a collected frame was lost, or the server could not start.
   2  A flag or its value is wrong.
+  159  The process made a system call that --sandbox kill does not allow: SIGSYS, as a shell reports it.
   128+N  A second signal with number N ended the server: 143 for SIGTERM, as a shell reports it.
 
 Examples:
@@ -63,10 +66,16 @@ pub(in crate::cli) struct Serve {
     pub(super) limits: LimitFlags,
 
     #[command(flatten)]
+    pub(super) proxy: ProxyFlags,
+
+    #[command(flatten)]
     pub(super) times: TimeFlags,
 
     #[command(flatten)]
     pub(super) sockets: SocketFlags,
+
+    #[command(flatten)]
+    pub(super) privileges: PrivilegeFlags,
 
     #[command(flatten)]
     pub(super) service: ServiceFlags,

@@ -2,7 +2,10 @@
 
 mod admin;
 mod errors;
+mod failure;
 mod flags;
+mod privileges;
+mod proxy;
 mod service;
 
 use std::num::NonZeroUsize;
@@ -10,6 +13,7 @@ use std::process::ExitCode;
 
 use edgecho::protocol::{Collect, Echo, Frame, Line, Protocol};
 use edgecho::server::Config;
+use edgecho::service::sandbox::Use;
 use edgecho::sys::signal;
 
 use super::status::{FAILURE, WRONG_FLAG};
@@ -27,7 +31,7 @@ impl From<Serve> for Config {
 impl Serve {
     /// Returns the configuration of the server, and the flags of the service around it.
     fn into_config(self) -> (Config, ServiceFlags) {
-        let Self { listen, protocol: _, limits, times, sockets, service } = self;
+        let Self { listen, protocol: _, limits, proxy, times, sockets, privileges: _, service } = self;
         let mut config = Config::default();
         if let Some(addresses) = listen {
             config.listen = addresses;
@@ -58,6 +62,7 @@ impl Serve {
         config.status_interval = times.status_interval;
         config.heartbeat = times.heartbeat;
         config.copy = sockets.copy;
+        config.proxy = proxy.options();
         config.time_turns = service.admin.is_given();
         (config, service)
     }
@@ -65,10 +70,14 @@ impl Serve {
 
 /// Serves until a signal ends the server, and returns the exit status.
 pub(super) fn serve(options: Serve) -> ExitCode {
-    if let Err(reason) = options.protocol.check(options.limits.memory_limit) {
+    if let Err(reason) = options.protocol.check(options.limits.memory_limit).and_then(|()| options.proxy.check()) {
         stderr::say(format_args!("error: {reason}"));
         return ExitCode::from(WRONG_FLAG);
     }
+    let rights = match options.privileges.prepare() {
+        Ok(rights) => rights,
+        Err(failure) => return failure.report(),
+    };
     let ProtocolFlags { protocol, max_line, max_frame, queue, output } = &options.protocol;
     let (protocol, max_line, max_frame, queue) = (*protocol, *max_line, *max_frame, *queue);
     let output = output.clone().filter(|path| path.as_os_str() != "-");
@@ -88,18 +97,19 @@ pub(super) fn serve(options: Serve) -> ExitCode {
     let announcement = if collect.is_some() && output.is_none() { Announcement::ToStderr } else { Announcement::ToStdout };
     let has_listen = options.listen.is_some();
     let (config, flags) = options.into_config();
-    let setup = Setup { config, has_listen, flags, announcement };
+    let uses = if collect.is_some() { Use::COLLECT } else { Use::empty() };
+    let setup = Setup { config, has_listen, flags, rights, uses, announcement };
     if let Some(collect) = collect {
-        return serve_protocol(collect, &setup);
+        return serve_protocol(collect, setup);
     }
     match protocol {
-        Name::Echo | Name::Collect => serve_protocol(Echo, &setup),
-        Name::Line => serve_protocol(Line::new(max_line.unwrap_or(Line::MAX)), &setup),
-        Name::Frame => serve_protocol(Frame::new(max_frame), &setup),
+        Name::Echo | Name::Collect => serve_protocol(Echo, setup),
+        Name::Line => serve_protocol(Line::new(max_line.unwrap_or(Line::MAX)), setup),
+        Name::Frame => serve_protocol(Frame::new(max_frame), setup),
     }
 }
 
-fn serve_protocol(protocol: impl Protocol, setup: &Setup) -> ExitCode {
+fn serve_protocol(protocol: impl Protocol, setup: Setup) -> ExitCode {
     let result = service::start(protocol, setup).and_then(|server| Ok(server.run()?));
     match result {
         Ok(summary) => {
@@ -115,10 +125,6 @@ fn serve_protocol(protocol: impl Protocol, setup: &Setup) -> ExitCode {
             }
             if summary.aborted == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) }
         }
-        Err(failure) => {
-            // Not a log line: -q must not hide the reason for the exit.
-            stderr::say(format_args!("error: {}", failure.text));
-            ExitCode::from(failure.status)
-        }
+        Err(failure) => failure.report(),
     }
 }

@@ -5,14 +5,15 @@ use std::net::SocketAddr;
 
 use clap::Args;
 use edgecho::protocol::Protocol;
-use edgecho::server::{Config, Error, Server};
+use edgecho::server::{Config, Server};
 use edgecho::service::activation;
 use edgecho::service::notify::Notifier;
+use edgecho::service::sandbox::Use;
 use tracing::warn;
 
 use super::admin::AdminFlags;
-use super::errors;
-use crate::cli::status::{FAILURE, WRONG_FLAG};
+use super::failure::Failure;
+use super::privileges::Rights;
 use crate::cli::{stderr, stdout};
 
 /// The flags of the parts of the service.
@@ -30,54 +31,33 @@ pub(super) struct Setup {
     /// `--listen` is given.
     pub(super) has_listen: bool,
     pub(super) flags: ServiceFlags,
+    pub(super) rights: Rights,
+    /// What the protocol does besides serving connections.
+    pub(super) uses: Use,
     pub(super) announcement: Announcement,
-}
-
-/// The reason why the server did not start, or has ended.
-#[derive(Debug)]
-pub(super) struct Failure {
-    /// A message with flags instead of fields.
-    pub(super) text: String,
-    pub(super) status: u8,
-}
-
-impl Failure {
-    /// Returns the failure of a part of the service, which has a message of its own.
-    pub(super) fn new(error: impl std::fmt::Display) -> Self {
-        Self { text: error.to_string(), status: FAILURE }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        let status = if matches!(error, Error::Config(_)) { WRONG_FLAG } else { FAILURE };
-        Self { text: errors::describe(&error), status }
-    }
 }
 
 /// Starts a server: everything that happens before its loop. The order matters: what needs a right happens before the process gives up its
 /// rights, and no step is left when the parent process learns that the server is ready.
-pub(super) fn start<P: Protocol>(protocol: P, setup: &Setup) -> Result<Server<P>, Failure> {
-    let Setup { config, has_listen, flags: ServiceFlags { admin }, announcement } = setup;
+pub(super) fn start<P: Protocol>(protocol: P, setup: Setup) -> Result<Server<P>, Failure> {
+    let Setup { mut config, has_listen, flags: ServiceFlags { admin }, rights, mut uses, announcement } = setup;
     // 1. Take the sockets that the environment names.
     let sockets = activation::take().map_err(Failure::new)?;
     // Connected now: later the process may lack the right, or the system call.
     let notifier = Notifier::from_environment().map_err(Failure::new)?;
     // 2. Listen.
-    let mut server = if sockets.is_empty() || *has_listen {
-        Server::bind_with(protocol, config, sockets)?
-    } else {
-        let mut config = config.clone();
+    if !sockets.is_empty() && !has_listen {
         config.listen.clear();
-        Server::bind_with(protocol, &config, sockets)?
-    };
+    }
+    let mut server = Server::bind_with(protocol, &config, sockets)?;
     // 3. Start the admin endpoint.
-    let admin = admin.start(&mut server).map_err(Failure::new)?;
-    // 4. Give up privileges.
-    // 5. Install the sandbox.
-    // 6. Announce the addresses.
-    announce(&server, admin, *announcement);
-    // 7. Notify the service manager. The loop does it, before it accepts the first connection.
+    let admin = admin.start(&mut server)?;
+    // 4. Give up privileges, and install the sandbox. From here on nothing can be opened, and no thread can start.
+    uses.set(Use::ZERO_COPY, P::RETURNS_INPUT && !config.copy);
+    rights.give_up(uses)?;
+    // 5. Announce the addresses.
+    announce(&server, admin, announcement);
+    // 6. Notify the service manager. The loop does it, before it accepts the first connection.
     if let Some(notifier) = notifier {
         server.set_observer(notifier);
     }

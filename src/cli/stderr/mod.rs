@@ -10,7 +10,7 @@ mod queue;
 use std::fmt::Display;
 use std::io::stderr;
 use std::os::fd::AsFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,9 @@ const STALLED: Duration = Duration::from_millis(200);
 const LONGEST_END: Duration = Duration::from_secs(1);
 
 static OUTPUT: Mutex<Output> = Mutex::new(Output::new());
+
+/// Set by the thread when it has its own descriptor table.
+static READY: OnceLock<()> = OnceLock::new();
 
 /// Queues a log message, which ends with a line end, or drops it if the queue is full.
 pub(super) fn log(message: &str) {
@@ -66,6 +69,34 @@ pub(super) fn finish() {
     }
 }
 
+/// Writes without a thread from here on, as far as stderr has room. The rest of the messages stays queued.
+pub(super) fn write_without_thread() {
+    let mut queue = queue::lock();
+    if matches!(queue.writer, Writer::NotStarted) {
+        queue.writer = Writer::None;
+    }
+}
+
+/// Lets the next message start a thread, after [`write_without_thread`].
+pub(super) fn write_with_thread() {
+    let mut queue = queue::lock();
+    if matches!(queue.writer, Writer::None) {
+        queue.writer = Writer::NotStarted;
+    }
+}
+
+/// Starts the thread, and waits until it is ready to write: it makes no call then but to write, wait and allocate memory.
+pub(super) fn start() {
+    let mut queue = queue::lock();
+    if matches!(queue.writer, Writer::NotStarted) {
+        queue.writer = start_writer().map_or(Writer::None, Writer::Started);
+    }
+    if matches!(queue.writer, Writer::Started(_)) {
+        drop(queue);
+        READY.wait();
+    }
+}
+
 /// Queues a message, and sees to it that it is written.
 fn push(message: &str, room: Room) {
     let mut queue = queue::lock();
@@ -89,6 +120,7 @@ fn start_writer() -> std::io::Result<Thread> {
         // With a descriptor table of its own, this thread keeps no socket of the program open, and the event loop looks up descriptors
         // without locking. If the kernel cannot do this, all works as well, but a little slower.
         let _ = thread::unshare_and_close(3, u32::MAX);
+        let _ = READY.set(());
         let mut output = output();
         loop {
             while output.write_next(None) {}

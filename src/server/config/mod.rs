@@ -2,12 +2,16 @@
 
 mod address;
 mod builder;
+#[cfg(feature = "proxy")]
+mod proxy;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use address::{AddressError, ListenAddress};
 pub use builder::Builder;
+#[cfg(feature = "proxy")]
+pub use proxy::{ProxyMode, ProxyOptions};
 
 /// The configuration of a server.
 ///
@@ -50,6 +54,9 @@ pub struct Config {
     pub copy: bool,
     /// The loop reads SIGINT, SIGTERM, SIGHUP and SIGUSR1. True by default. A program that handles signals itself sets this to false, and uses a [`Handle`](crate::server::Handle).
     pub signals: bool,
+    /// The PROXY protocol, for a server behind a load balancer. Off by default.
+    #[cfg(feature = "proxy")]
+    pub proxy: Option<ProxyOptions>,
 }
 
 impl Default for Config {
@@ -66,6 +73,8 @@ impl Default for Config {
             time_turns: false,
             copy: false,
             signals: true,
+            #[cfg(feature = "proxy")]
+            proxy: None,
         }
     }
 }
@@ -291,6 +300,10 @@ impl Config {
         self.check_limits()?;
         self.check_times()?;
         self.check_sockets()?;
+        #[cfg(feature = "proxy")]
+        for (is_good, field, range) in self.proxy.iter().flat_map(ProxyOptions::checks) {
+            bounds(is_good, field, range)?;
+        }
         self.check_combinations(inherited)
     }
 

@@ -1,1 +1,0 @@
-//! Privileges: root's rights, given up for good.

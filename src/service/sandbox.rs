@@ -1,1 +1,0 @@
-//! The sandbox: the list of allowed system calls.
