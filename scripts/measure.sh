@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Compares the Rust server with the C reference: CPU per message, bulk rate, latency of a ping beside bulk connections, memory, system calls
-# and instructions. Needs two CPUs, taskset (util-linux), strace, valgrind and a C compiler.
+# and instructions. `costs` compares the options of a service with a plain serve, in a table for docs/performance.md; it takes less than
+# 4 minutes and needs root for --user. Needs two CPUs, taskset (util-linux), strace, valgrind and a C compiler.
 #
-#     scripts/measure.sh [--rounds 5] [--seconds 1.5] [cpu|many|timeouts|bulk|ping|busy-poll|flood|memory|syscalls|instructions]...
+#     scripts/measure.sh [--rounds 5] [--seconds 1.5] [cpu|many|timeouts|bulk|ping|busy-poll|flood|memory|syscalls|instructions|costs]...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for tool in taskset strace valgrind; do

@@ -1,10 +1,11 @@
 //! Load from one thread, on the crate's own event loop: round trips, or streams with a ping beside them.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use edgecho::client::{ProxyHeader, ProxyVersion};
 use edgecho::event::{EventLoop, Events, Name, Token, Wait};
 use edgecho::sys::epoll::EpollFlags;
 use edgecho::sys::socket::{self, MessageFlags};
@@ -14,9 +15,24 @@ use crate::support::client::pattern;
 
 const EVENTS_PER_TURN: usize = 256;
 
-fn connect(address: SocketAddr, event_loop: &EventLoop, index: usize, interest: EpollFlags) -> io::Result<OwnedFd> {
-    let stream = TcpStream::connect(address)?;
+/// Connects, and sends a PROXY header if one is wanted.
+pub fn open(address: SocketAddr, header: Option<ProxyVersion>) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
+    if let Some(version) = header {
+        stream.write_all(ProxyHeader::new(version, stream.local_addr()?, address).bytes())?;
+    }
+    Ok(stream)
+}
+
+fn connect(
+    address: SocketAddr,
+    header: Option<ProxyVersion>,
+    event_loop: &EventLoop,
+    index: usize,
+    interest: EpollFlags,
+) -> io::Result<OwnedFd> {
+    let stream = open(address, header)?;
     stream.set_nonblocking(true)?;
     event_loop.watch(&stream, Token::fixed(index as u32), interest)?;
     Ok(stream.into())
@@ -59,10 +75,20 @@ pub struct RoundTrips {
 impl RoundTrips {
     /// Connects, and sends the first message on each connection.
     pub fn start(address: SocketAddr, connections: usize, message_bytes: usize) -> io::Result<Self> {
+        Self::start_with(address, connections, message_bytes, None)
+    }
+
+    /// Does the same as [`start`](Self::start), with a PROXY header at the beginning of each connection.
+    pub fn start_with(
+        address: SocketAddr,
+        connections: usize,
+        message_bytes: usize,
+        header: Option<ProxyVersion>,
+    ) -> io::Result<Self> {
         let event_loop = EventLoop::new()?;
         let mut streams = Vec::new();
         for index in 0..connections {
-            streams.push(connect(address, &event_loop, index, EpollFlags::IN)?);
+            streams.push(connect(address, header, &event_loop, index, EpollFlags::IN)?);
         }
         let message = pattern(64, message_bytes);
         for stream in &streams {
@@ -120,9 +146,9 @@ impl Streams {
         let event_loop = EventLoop::new()?;
         let mut streams = Vec::new();
         for index in 0..connections {
-            streams.push(connect(address, &event_loop, index, EpollFlags::IN | EpollFlags::OUT)?);
+            streams.push(connect(address, None, &event_loop, index, EpollFlags::IN | EpollFlags::OUT)?);
         }
-        streams.push(connect(address, &event_loop, connections, EpollFlags::IN)?);
+        streams.push(connect(address, None, &event_loop, connections, EpollFlags::IN)?);
         let events = Events::with_capacity(EVENTS_PER_TURN);
         let (chunk, buffer) = (pattern(1, 64 * 1024), vec![0; 64 * 1024]);
         Ok(Self { event_loop, events, streams, chunk, buffer, ping_sent_at: Instant::now() })

@@ -1,7 +1,9 @@
 //! Measures the Rust server and the C reference on the same work, in one run: server on CPU 0, driver on CPU 1, both servers in each round.
-//! Prints medians, ratios, and the figure of each round, which shows the noise. `scripts/measure.sh` builds and runs it.
+//! Prints medians, ratios, and the figure of each round, which shows the noise. `costs` compares options of a service with a plain `serve`.
+//! `scripts/measure.sh` builds and runs it.
 #![allow(missing_docs, unreachable_pub, reason = "a program, not a library")]
 
+mod costs;
 mod counts;
 mod load;
 #[path = "../../tests/it/support/mod.rs"]
@@ -26,7 +28,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// Compare the Rust server with the C reference
 #[derive(Debug, Parser)]
 struct Options {
-    /// Work to measure: cpu, many, timeouts, bulk, ping, busy-poll, flood, memory, syscalls, instructions [default: all]
+    /// Work to measure: cpu, many, timeouts, bulk, ping, busy-poll, flood, memory, syscalls, instructions, costs [default: all]
     work: Vec<String>,
 
     /// Number of rounds; each server takes one turn per round
@@ -47,7 +49,9 @@ fn main() -> Result<()> {
     support::raise_descriptor_limit();
     let window = Duration::from_secs_f64(options.seconds);
     let wanted = |name: &str| options.work.is_empty() || options.work.iter().any(|work| work == name);
-    println!("{:44} {:>9} {:>9} {:>7}   rounds", "", "Rust", "C", "ratio");
+    if options.work != ["costs"] {
+        println!("{:44} {:>9} {:>9} {:>7}   rounds", "", "Rust", "C", "ratio");
+    }
     if wanted("cpu") {
         for connections in [50, 1_000] {
             let name = format!("us of CPU per message, 64 B, {connections} connections");
@@ -103,6 +107,9 @@ fn main() -> Result<()> {
     }
     if wanted("instructions") {
         compare("user instructions per message (callgrind)", 1, counts::instructions_per_message)?;
+    }
+    if wanted("costs") && !costs::print_table(options.rounds, window)? {
+        return Err("not everything could be measured".into());
     }
     Ok(())
 }

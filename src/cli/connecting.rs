@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use edgecho::client::{ConnectError, Framing, State, Timeouts};
+use edgecho::client::{ConnectError, Framing, ProxyVersion, State, Timeouts};
 
 use super::values::{HOUR, MILLISECOND, number, seconds};
 
@@ -28,6 +28,24 @@ impl From<Wire> for Framing {
     }
 }
 
+/// The version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Proxy {
+    /// A line of text
+    V1,
+    /// Binary
+    V2,
+}
+
+impl From<Proxy> for ProxyVersion {
+    fn from(version: Proxy) -> Self {
+        match version {
+            Proxy::V1 => Self::V1,
+            Proxy::V2 => Self::V2,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connecting")]
 pub(super) struct Connecting {
@@ -36,6 +54,13 @@ pub(super) struct Connecting {
     /// By default a handshake sends 16 bytes, at least 12 of them random, and waits for them to come back.
     #[arg(long)]
     pub(super) no_handshake: bool,
+
+    /// Begin each connection with a PROXY protocol header
+    ///
+    /// For a far end that accepts the PROXY protocol, such as HAProxy with accept-proxy. The header holds the connection's own source and
+    /// destination address. It is no part of the messages, and is counted separately.
+    #[arg(long, value_name = "VERSION", env = "EDGECHO_SEND_PROXY", value_enum)]
+    pub(super) send_proxy: Option<Proxy>,
 
     /// Maximum time to connect
     ///
@@ -72,6 +97,7 @@ pub(super) fn advice(error: &ConnectError) -> &'static str {
         ConnectError::TimedOut { state: State::SentHandshake | State::AwaitingAck, returned_bytes: 0, .. } => {
             " (--no-handshake skips this check)"
         }
+        ConnectError::ProxyEchoed => " (leave out --send-proxy)",
         _ => "",
     }
 }

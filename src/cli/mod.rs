@@ -3,9 +3,11 @@
 //! `values` parses the values of flags, `connecting` holds the flags of `ping` and `flood`, and `log` those of the log. `stderr` and
 //! `stdout` write without blocking the event loop, and `terminal` escapes what a peer sends.
 
+mod completions;
 mod connecting;
 mod flood;
 mod log;
+mod man;
 mod ping;
 mod send;
 mod serve;
@@ -18,13 +20,18 @@ mod values;
 
 use std::process::ExitCode;
 
-use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 use edgecho::sys::signal::{self, Signal};
 
 use status::WRONG_FLAG;
 
 const AFTER_HELP: &str = "\
 'edgecho COMMAND -h' lists the options of a command, and 'edgecho COMMAND --help' explains them.
+
+Exit status:
+  0  The command did its work, and no byte was lost.
+  1  A byte was lost or changed, or the server could not start.
+  2  A flag is wrong. For ping, flood and send also other trouble, such as a refused connection.
 
 Examples:
   edgecho serve
@@ -66,6 +73,12 @@ enum Command {
 
     /// Send stdin as lines or frames, and write the replies to stdout
     Send(send::Send),
+
+    /// Print the completion file of a shell
+    Completions(completions::Completions),
+
+    /// Print a manual page, or write all of them
+    Man(man::Man),
 }
 
 /// Reads the command line and runs the command.
@@ -80,6 +93,8 @@ pub(crate) fn run() -> ExitCode {
                 Command::Ping(options) => ping::ping(options),
                 Command::Flood(options) => flood::flood(options),
                 Command::Send(options) => send::send(options),
+                Command::Completions(options) => completions::completions(&options, &plain_command()),
+                Command::Man(options) => man::man(&options, &plain_command()),
             }
         }
         Err(error) if error.use_stderr() => {
@@ -104,10 +119,20 @@ fn command() -> clap::Command {
         }
         None => arg,
     };
+    plain_command().mut_args(describe).mut_subcommands(|command| command.mut_args(describe))
+}
+
+/// Returns the command line without environment variables in the help of flags, for manual pages and completion files.
+fn plain_command() -> clap::Command {
     let complete = |arg: Arg| {
+        let arg = match arg.get_value_hint() {
+            // A shell would offer the names of files.
+            ValueHint::Unknown if arg.get_action().takes_values() => arg.value_hint(ValueHint::Other),
+            _ => arg,
+        };
         // '-1' in '-c -1' is a value of --count, whose parser names the bounds, and no flag of its own.
         let is_quantity = values::is_quantity(arg.get_value_parser());
-        describe(if is_quantity { arg.allow_hyphen_values(true) } else { arg })
+        if is_quantity { arg.allow_hyphen_values(true) } else { arg }
     };
     Cli::command().mut_args(complete).mut_subcommands(|command| command.mut_args(complete))
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueHint};
 use edgecho::client::Target;
 use edgecho::client::ping::{self, Error, Format, Options};
 
@@ -37,7 +37,7 @@ Examples:
 #[command(after_long_help = AFTER_HELP)]
 pub(super) struct Ping {
     /// Echo service: HOST or HOST:PORT; the default port is 7777
-    #[arg(value_name = "HOST[:PORT]")]
+    #[arg(value_name = "HOST[:PORT]", value_hint = ValueHint::Hostname)]
     target: Target,
 
     /// Number of echoes to request; 0 continues until stopped
@@ -98,6 +98,7 @@ impl From<Ping> for Options {
         options.timeout = flags.timeout;
         options.busy_poll = flags.busy_poll;
         options.handshake = !flags.connecting.no_handshake;
+        options.send_proxy = flags.connecting.send_proxy.map(Into::into);
         options.connect = flags.connecting.timeouts();
         options.retry = flags.connecting.retry;
         options.is_quiet = flags.quiet > 0;

@@ -4,10 +4,11 @@ use std::io::{ErrorKind, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 use edgecho::client::Target;
 use edgecho::client::send::{self, Error, Form, Options};
 
+use super::connecting::Proxy;
 use super::status::{FAILURE, TROUBLE, WRONG_FLAG};
 use super::stderr;
 use super::terminal::Escaped;
@@ -33,7 +34,7 @@ Examples:
 #[command(after_long_help = AFTER_HELP)]
 pub(super) struct Send {
     /// Far end: HOST or HOST:PORT; the default port is 7777
-    #[arg(value_name = "HOST[:PORT]")]
+    #[arg(value_name = "HOST[:PORT]", value_hint = ValueHint::Hostname)]
     target: Target,
 
     /// Protocol of the connection
@@ -57,6 +58,12 @@ pub(super) struct Send {
     /// In seconds, or with a unit such as 500ms; from 1ms to 1h.
     #[arg(long, value_name = "DURATION", value_parser = seconds(MILLISECOND..=HOUR), default_value = "3s")]
     connect_timeout: Duration,
+
+    /// Begin the connection with a PROXY protocol header
+    ///
+    /// For a far end that accepts the PROXY protocol. The header holds the connection's own source and destination address.
+    #[arg(long, value_name = "VERSION", env = "EDGECHO_SEND_PROXY", value_enum)]
+    send_proxy: Option<Proxy>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -82,6 +89,7 @@ pub(super) fn send(flags: Send) -> ExitCode {
     options.form = if flags.raw { Form::Frames } else { Form::Lines };
     options.max_frame = flags.max_frame.unwrap_or(options.max_frame);
     options.connect_timeout = flags.connect_timeout;
+    options.send_proxy = flags.send_proxy.map(Into::into);
     let (input, output) = (std::io::stdin(), std::io::stdout());
     let result = if output.is_terminal() {
         let mut shown = Escaped::new(output);

@@ -1,10 +1,14 @@
-//! Stdout, for commands that block signals and read them from a descriptor.
+//! Stdout: lines of commands that block signals and read them from a descriptor, and whole documents.
 
-use std::io::{self, LineWriter, Write, stdout};
+use std::io::{self, ErrorKind, LineWriter, Write, stdout};
 use std::os::fd::AsFd;
+use std::process::ExitCode;
 
 use edgecho::sys::file;
 use edgecho::sys::signal::{self, Signal};
+
+use super::status::FAILURE;
+use super::stderr;
 
 /// The signals that end a command.
 const ENDS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
@@ -13,6 +17,19 @@ const ENDS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 /// default actions, because nothing else could end the wait.
 pub(super) fn lines() -> LineWriter<impl Write> {
     LineWriter::new(Stdout)
+}
+
+/// Writes a document, and returns the exit status. A reader that has closed its pipe is no failure.
+pub(super) fn write_document(document: &[u8]) -> ExitCode {
+    let mut out = stdout().lock();
+    match out.write_all(document).and_then(|()| out.flush()) {
+        Err(failure) if failure.kind() != ErrorKind::BrokenPipe => {
+            stderr::say(format_args!("error: cannot write to stdout: {failure}"));
+            ExitCode::from(FAILURE)
+        }
+        // The reader of a pipe has seen enough: `edgecho man | head`.
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 struct Stdout;

@@ -13,5 +13,7 @@ pub mod send;
 mod target;
 
 pub use bytes::{Corruption, Framing, Pattern};
-pub use connect::{Backoff, ConnectError, Connector, HANDSHAKE_BYTES, Handshake, INTEREST, State, Step, Timeouts};
+pub use connect::{
+    Backoff, ConnectError, Connector, HANDSHAKE_BYTES, Handshake, INTEREST, ProxyHeader, ProxyVersion, State, Step, Timeouts,
+};
 pub use target::{DEFAULT_PORT, Target, TargetError};

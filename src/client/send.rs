@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::connect::{ConnectError, State};
+use super::connect::{ConnectError, ProxyHeader, ProxyVersion, State};
 use super::target::Target;
 use crate::protocol::{DecodeError, Decoder, Frame, Frames};
 
@@ -41,13 +41,22 @@ pub struct Options {
     pub max_frame: usize,
     /// The time limit for connecting to each address; more than zero.
     pub connect_timeout: Duration,
+    /// Begin the connection with a PROXY header of this version. It holds the addresses of the connection.
+    pub send_proxy: Option<ProxyVersion>,
 }
 
 impl Options {
     /// Returns the defaults: lines on the connection and in the input, frames up to 64 KiB, 3 seconds to connect.
     #[must_use]
     pub fn new(target: Target) -> Self {
-        Self { target, is_framed: false, form: Form::Lines, max_frame: Frame::MAX, connect_timeout: Duration::from_secs(3) }
+        Self {
+            target,
+            is_framed: false,
+            form: Form::Lines,
+            max_frame: Frame::MAX,
+            connect_timeout: Duration::from_secs(3),
+            send_proxy: None,
+        }
     }
 }
 
@@ -115,6 +124,10 @@ fn connect(options: &Options) -> Result<TcpStream, Error> {
             Ok(stream) => {
                 // Otherwise a small message waits for the acknowledgement of the one before (tcp(7), TCP_NODELAY).
                 stream.set_nodelay(true).map_err(Error::Lost)?;
+                if let Some(version) = options.send_proxy {
+                    let source = stream.local_addr().map_err(Error::Lost)?;
+                    (&stream).write_all(ProxyHeader::new(version, source, *address).bytes()).map_err(Error::Lost)?;
+                }
                 return Ok(stream);
             }
             Err(error) => failure = error,

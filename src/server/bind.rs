@@ -19,7 +19,9 @@ use super::inherited::Inherited;
 use super::kernel::{Kernel, Linux};
 use super::observer::{Observer, Watch};
 use super::pressure::Pressure;
-use super::run::{EVENTS_PER_TURN, Options, Server};
+#[cfg(feature = "proxy")]
+use super::proxy::Waiting;
+use super::run::{EVENTS_PER_TURN, OTHER_DESCRIPTORS, Options, Server};
 use super::statistics::Statistics;
 use super::time::Time;
 use super::tokens::{self, HANDLE, SIGNALS};
@@ -175,21 +177,27 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         listeners: Vec<Listener<K::Listener, K::Stream>>,
         max_connections: usize,
     ) -> Self {
+        let acceptor = Acceptor::new(listeners, max_connections, &config.limits);
+        #[cfg(feature = "proxy")]
+        let acceptor = if config.proxy.is_some() { acceptor.with_later_sources() } else { acceptor };
         Self {
             protocol: Host::new(protocol),
             connections: Connections::new(max_connections),
-            acceptor: Acceptor::new(listeners, max_connections, &config.limits),
+            acceptor,
             pressure: Pressure::new(&config.limits),
             time: Time::new(&kernel, config),
             kernel,
             drain: Drain::new(config.timeouts.drain_delay, config.timeouts.drain),
             buffers: TurnBuffers::new(EVENTS_PER_TURN, pipe),
             post: Post::default(),
-            statistics: Statistics::default(),
+            statistics: Statistics::new(config.time_turns),
             handle_end: HandleEnd::default(),
             options: Options { outbox_limit: config.limits.outbox_limit, resets_on_close: config.sockets.reset_on_close },
             end: None,
             watch: None,
+            others: OTHER_DESCRIPTORS,
+            #[cfg(feature = "proxy")]
+            proxy: Waiting::from_config(config).map(Box::new),
         }
     }
 }

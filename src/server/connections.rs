@@ -21,7 +21,7 @@ use crate::sys::epoll::EpollFlags;
 use crate::throttle::Throttle;
 
 /// The events that every connection is watched for from the start. `RDHUP` makes the FIN an edge of its own, `PRI` the urgent byte.
-const INTEREST: EpollFlags = EpollFlags::IN.union(EpollFlags::RDHUP).union(EpollFlags::PRI);
+pub(super) const INTEREST: EpollFlags = EpollFlags::IN.union(EpollFlags::RDHUP).union(EpollFlags::PRI);
 
 /// Connections that the table has room for from the start, if as many can be open. Room costs address space only, until it is used; growing
 /// later would copy the table within a turn, and leave the old one behind as a hole in the heap.
@@ -188,13 +188,13 @@ impl<S: Stream, T> Connections<S, T> {
         self.slots.get_mut(key)
     }
 
-    /// Opens a connection that was accepted: watches it, and tells the protocol.
+    /// Opens a connection that was accepted: watches it, and tells the protocol. A connection that has waited is watched already, under another token.
     ///
     /// # Errors
     /// Returns the stream with the error of epoll_ctl(2) if it cannot be watched.
     pub(super) fn open<P, K>(
         &mut self,
-        (stream, peer): (S, SocketAddr),
+        (stream, peer, has_waited): (S, SocketAddr, bool),
         now_ms: u64,
         host: &mut Host<P>,
         post: &mut Post,
@@ -205,7 +205,12 @@ impl<S: Stream, T> Connections<S, T> {
         K: Kernel<Stream = S>,
     {
         let peer = Peer::from(peer);
-        self.slots.try_insert_with_key(|id| match kernel.watch(&stream, Token::of_key(id), INTEREST) {
+        let mut watch = |stream: &S, token| match has_waited {
+            false => kernel.watch(stream, token, INTEREST),
+            // This also reports again what has come by now (epoll_ctl(2), EPOLL_CTL_MOD).
+            true => kernel.rewatch(stream, token, INTEREST),
+        };
+        self.slots.try_insert_with_key(|id| match watch(&stream, Token::of_key(id)) {
             Err(error) => Err((stream, error)),
             Ok(()) => Ok(Slot {
                 connection: Connection::open(stream, host, &mut Turn { id, peer: &peer, post, pipe: None }),

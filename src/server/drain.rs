@@ -21,6 +21,23 @@ pub enum Stage {
     Over,
 }
 
+impl Stage {
+    /// All stages, in the order in which a server passes them.
+    pub const ALL: &'static [Self] = &[Self::Serving, Self::Leaving, Self::Draining, Self::Closing, Self::Over];
+
+    /// Returns its name in metrics and health checks.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Leaving => "leaving",
+            Self::Draining => "draining",
+            Self::Closing => "closing",
+            Self::Over => "over",
+        }
+    }
+}
+
 /// The time that the peer of a connection being closed has to send its FIN, once it has acknowledged all bytes that it is owed.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 

@@ -11,7 +11,7 @@ use super::observer::View;
 use super::run::Server;
 use super::statistics::Reason;
 use super::time::Action;
-use super::tokens::{DRAIN, MEMORY, OBSERVER, STATISTICS, STATUS, TRIM, listener_index};
+use super::tokens::{DRAIN, MEMORY, OBSERVER, PROXY, STATISTICS, STATUS, TRIM, listener_index};
 use super::turn::EVENT_BUDGET_BYTES;
 use crate::event::{Name, Token};
 use crate::protocol::{Protocol, SessionId};
@@ -47,6 +47,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 }
                 Name::Fixed(MEMORY) => self.retry_for_memory(),
                 Name::Fixed(TRIM) => self.pressure.trim(),
+                Name::Fixed(PROXY) => self.on_proxy_deadline(),
                 Name::Fixed(OBSERVER) => self.watch.iter_mut().for_each(|watch| watch.note_due()),
                 Name::Fixed(name) => self.queue_listener(listener_index(name)),
                 Name::Key(key) => self.resume_now(key),
@@ -231,6 +232,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             Due::CloseAll(until) => {
                 info!(open = self.connections.len(), "the drain timeout is over: closing the connections that are left");
                 self.time.set_deadline(until, Token::fixed(DRAIN));
+                self.close_waiting();
                 for key in self.connections.keys() {
                     self.begin_close(key, Reason::Drained);
                     self.connections.queue(key);
@@ -259,6 +261,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     /// Closes all connections that are left, as they are.
     pub(super) fn cut_off(&mut self) {
+        self.cut_waiting();
         for key in self.connections.keys() {
             self.cut(key, Reason::Drained);
         }

@@ -85,7 +85,7 @@ impl Error {
     }
 
     /// Returns a converter for `map_err` that names the attempt.
-    pub(super) fn system(action: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn system(action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::System { action, error }
     }
 }

@@ -2,43 +2,62 @@
 
 use std::io;
 use std::net::SocketAddr;
+#[cfg(feature = "service")]
+use std::os::fd::BorrowedFd;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::statistics::Statistics;
 use crate::protocol::Post;
 use crate::sys::eventfd::{self, EventFdFlags};
 
-/// The most [posts](Handle::post) that wait for the server at a time.
-const MAX_WAITING_POSTS: usize = 1024;
+/// The most requests that wait for the server at a time, besides those whose thread waits without a limit.
+const MAX_WAITING: usize = 1024;
 
 /// A request from another thread.
 pub(super) enum Ask {
     Drain,
     Stop,
-    Statistics(Sender<Statistics>),
+    Statistics(Box<dyn FnOnce(Statistics) + Send>),
     Post(Box<dyn FnOnce(&mut Post) + Send>),
 }
 
-/// The reason why a [`Handle::post`] was refused.
+/// The reason why a [`Handle::post`] or [`Handle::request_statistics`] was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PostError {
     /// The server has ended.
     #[error("the server has ended")]
     Ended,
-    /// 1024 posts wait for the server already.
-    #[error("{MAX_WAITING_POSTS} posts wait for the server")]
+    /// 1024 requests wait for the server already.
+    #[error("{MAX_WAITING} requests wait for the server")]
     Full,
+}
+
+/// The reason why [`Handle::statistics_within`] has returned no statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StatisticsError {
+    /// The loop of the server has not answered in time.
+    #[error("the loop of the server has not answered within {patience:?}")]
+    Late {
+        /// The time that was waited.
+        patience: Duration,
+    },
+    /// The request was refused.
+    #[error(transparent)]
+    Refused(#[from] PostError),
 }
 
 /// Requests that the server has not taken yet.
 #[derive(Default)]
 struct Asks {
     waiting: Vec<Ask>,
-    posts: usize,
+    /// The requests among them that count towards [`MAX_WAITING`].
+    limited: usize,
 }
 
 struct Shared {
@@ -79,12 +98,12 @@ impl Handle {
     /// connections until they end or the drain timeout is up, and ends. Does nothing if a signal or a handle has begun this before, or if
     /// the server has ended.
     pub fn drain(&self) {
-        let _ = self.ask(Ask::Drain);
+        let _ = self.ask(Ask::Drain, false);
     }
 
     /// Ends the server at once, as a second SIGTERM does.
     pub fn stop(&self) {
-        let _ = self.ask(Ask::Stop);
+        let _ = self.ask(Ask::Stop, false);
     }
 
     /// Returns the current statistics, or `None` if the server has ended. Waits for the server, for one turn of its loop at most. The
@@ -92,8 +111,64 @@ impl Handle {
     #[must_use]
     pub fn statistics(&self) -> Option<Statistics> {
         let (sender, receiver) = mpsc::channel();
-        self.ask(Ask::Statistics(sender)).ok()?;
+        let answer = move |statistics| drop(sender.send(statistics));
+        self.ask(Ask::Statistics(Box::new(answer)), false).ok()?;
         receiver.recv().ok()
+    }
+
+    /// Returns the current statistics. Waits for up to `patience`: a loop that hangs does not hang the caller. The thread of the server
+    /// must not call this.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use edgecho::protocol::Echo;
+    /// use edgecho::server::{Server, StatisticsError};
+    ///
+    /// let mut server = Server::builder().listen("127.0.0.1:0".parse()?).signals(false).bind(Echo)?;
+    /// let handle = server.handle()?;
+    /// let patience = Duration::from_millis(1);
+    /// // The server does not run yet.
+    /// assert_eq!(handle.statistics_within(patience).err(), Some(StatisticsError::Late { patience }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`StatisticsError::Late`] at the end of `patience`, and [`StatisticsError::Refused`] if the server has ended, or 1024 requests wait
+    /// for it. A request that came too late still waits for the server.
+    pub fn statistics_within(&self, patience: Duration) -> Result<Statistics, StatisticsError> {
+        let (sender, receiver) = mpsc::channel();
+        self.request_statistics(move |statistics| drop(sender.send(statistics)))?;
+        receiver.recv_timeout(patience).map_err(|error| match error {
+            RecvTimeoutError::Timeout => StatisticsError::Late { patience },
+            RecvTimeoutError::Disconnected => PostError::Ended.into(),
+        })
+    }
+
+    /// Requests the current statistics, and returns at once. The server's thread calls `answer` within one turn of its loop, so `answer`
+    /// must not block. Any thread may call this.
+    ///
+    /// If the server ends first, `answer` is dropped. If `answer` panics, the server ends as after a panic of its protocol.
+    ///
+    /// ```
+    /// use edgecho::protocol::Echo;
+    /// use edgecho::server::Server;
+    ///
+    /// let mut server = Server::builder().listen("127.0.0.1:0".parse()?).signals(false).bind(Echo)?;
+    /// let handle = server.handle()?;
+    /// let thread = std::thread::spawn(move || server.run());
+    /// let (sender, receiver) = std::sync::mpsc::channel();
+    /// handle.request_statistics(move |statistics| sender.send(statistics.open).expect("it is received"))?;
+    /// assert_eq!(receiver.recv()?, 0);
+    /// handle.drain();
+    /// thread.join().expect("no panic")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`PostError::Ended`] if the server has ended, and [`PostError::Full`] if 1024 requests wait for it.
+    pub fn request_statistics(&self, answer: impl FnOnce(Statistics) + Send + 'static) -> Result<(), PostError> {
+        self.ask(Ask::Statistics(Box::new(answer)), true)
     }
 
     /// Lets the server's thread make requests: send bytes to connections, close them, set timers of the server. Returns at once; `make`
@@ -124,9 +199,9 @@ impl Handle {
     /// ```
     ///
     /// # Errors
-    /// [`PostError::Ended`] if the server has ended, and [`PostError::Full`] if 1024 posts wait for it.
+    /// [`PostError::Ended`] if the server has ended, and [`PostError::Full`] if 1024 requests wait for it.
     pub fn post(&self, make: impl FnOnce(&mut Post) + Send + 'static) -> Result<(), PostError> {
-        self.ask(Ask::Post(Box::new(make)))
+        self.ask(Ask::Post(Box::new(make)), true)
     }
 
     /// Returns the addresses that the server listens on, with the ports that the kernel chose for port 0.
@@ -135,16 +210,22 @@ impl Handle {
         &self.shared.addresses
     }
 
-    fn ask(&self, ask: Ask) -> Result<(), PostError> {
+    /// Returns the eventfd(2) that wakes up the server. A thread with a descriptor table of its own must keep it open to use this handle.
+    #[cfg(feature = "service")]
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.shared.eventfd.as_fd()
+    }
+
+    fn ask(&self, ask: Ask, is_limited: bool) -> Result<(), PostError> {
         let mut asks = self.shared.asks();
         if self.shared.has_ended.load(Ordering::Relaxed) {
             return Err(PostError::Ended);
         }
-        if matches!(ask, Ask::Post(_)) {
-            if asks.posts == MAX_WAITING_POSTS {
+        if is_limited {
+            if asks.limited == MAX_WAITING {
                 return Err(PostError::Full);
             }
-            asks.posts += 1;
+            asks.limited += 1;
         }
         asks.waiting.push(ask);
         // Fails only when the counter is full (eventfd(2)), and then the server wakes up anyway.

@@ -15,6 +15,7 @@
 //! | file | content |
 //! |---|---|
 //! | `run` | [`Server`], the loop, and accepting |
+//! | `receive` | from an accepted connection to an open one, with the PROXY protocol |
 //! | `serve` | a connection from open to close |
 //! | `due` | what the server does when its time has come: timeouts, retries, the drain |
 //! | `bind` | from a [`Config`] to a listening server |
@@ -22,6 +23,7 @@
 //! | `turn` | the buffers of one turn: read all, then answer |
 //! | `connections` | the slot table and the ready queue |
 //! | `connection/` | the state machine of one connection |
+//! | `proxy/` | the PROXY protocol: connections that wait for their header (feature `proxy`) |
 //! | `accept/` | listeners, their pauses, and the limits on connections |
 //! | `pressure/` | back pressure: the rate limit and the memory limit |
 //! | `time/` | the clock, timeouts, heartbeats, and the timers of protocols |
@@ -45,6 +47,9 @@ mod inherited;
 mod kernel;
 mod observer;
 mod pressure;
+#[cfg(feature = "proxy")]
+pub mod proxy;
+mod receive;
 mod requests;
 mod run;
 mod serve;
@@ -55,13 +60,15 @@ mod tokens;
 mod turn;
 
 pub use config::{AddressError, Builder, Config, ConfigError, Keepalive, Limits, ListenAddress, SocketOptions, Timeouts};
+#[cfg(feature = "proxy")]
+pub use config::{ProxyMode, ProxyOptions};
 pub use connection::{Connection, Ending, Host, Peer, Progress, Turn};
 pub use drain::Stage;
 pub use error::Error;
 pub use fault::Fault;
-pub use handle::{Handle, PostError};
+pub use handle::{Handle, PostError, StatisticsError};
 pub use inherited::Inherited;
 pub use kernel::{Kernel, Linux};
 pub use observer::{Observer, View};
 pub use run::{Server, Summary};
-pub use statistics::{Reason, Statistics};
+pub use statistics::{Reason, Statistics, TurnTimes};

@@ -51,8 +51,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             match ask {
                 Ask::Drain => self.begin_drain("asked by a handle"),
                 Ask::Stop => self.end_with(End::Stopped),
-                // The sender fails if the thread no longer waits.
-                Ask::Statistics(sender) => drop(sender.send(self.statistics())),
+                Ask::Statistics(answer) => answer(self.statistics()),
                 Ask::Post(make) => {
                     make(&mut self.post);
                     self.do_all_requests(); // of a protocol that only answers, too

@@ -15,9 +15,11 @@ use super::handle::HandleEnd;
 use super::kernel::{Kernel, Linux};
 use super::observer::Watch;
 use super::pressure::Pressure;
+#[cfg(feature = "proxy")]
+use super::proxy::Waiting;
 use super::statistics::{Reason, Statistics};
 use super::time::Time;
-use super::tokens::{self, HANDLE, PROTOCOL, SIGNALS, listener_index};
+use super::tokens::{self, FIRST_WAITING, HANDLE, PROTOCOL, SIGNALS, listener_index};
 use super::turn::{QUEUED_BUDGET_BYTES, TurnBuffers};
 use crate::event::{Events, Name, Token, Wait};
 use crate::protocol::{Post, Protocol};
@@ -28,7 +30,7 @@ use crate::sys::signal::{self, Signal};
 pub(super) const EVENTS_PER_TURN: usize = 256;
 
 /// Descriptors in the epoll set besides listeners and connections: signals, the handle, the protocol's own.
-const OTHER_DESCRIPTORS: usize = 3;
+pub(super) const OTHER_DESCRIPTORS: usize = 3;
 
 /// The result of a run of the server.
 #[derive(Debug, Clone)]
@@ -79,6 +81,11 @@ pub struct Server<P: Protocol, K: Kernel = Linux> {
     /// The reason why the server is about to end, other than a drain.
     pub(super) end: Option<End>,
     pub(super) watch: Option<Box<Watch>>,
+    /// Descriptors in the epoll set besides listeners and connections: [`OTHER_DESCRIPTORS`], and connections that wait for their header.
+    pub(super) others: usize,
+    /// The connections that wait for their header, with the PROXY protocol.
+    #[cfg(feature = "proxy")]
+    pub(super) proxy: Option<Box<Waiting<K::Stream>>>,
     /// The last field: epoll is closed after everything that it watches.
     pub(super) kernel: K,
 }
@@ -115,6 +122,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         let mut statistics = self.statistics.clone();
         self.connections.add_to(&mut statistics);
         statistics.stage = self.drain.stage();
+        statistics.proxy_waiting = self.waiting() as u64;
         statistics
     }
 
@@ -174,6 +182,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Resumes queued connections and listeners, each once, within a shared budget. Epoll is asked for events after that, so that no connection
     /// with little to say waits for more.
     fn resume_queued(&mut self) -> Result<(), Error> {
+        if self.connections.ready_len() == 0 {
+            return Ok(());
+        }
+        let start = self.time.begin_queued_work(&self.kernel);
         let mut budget_bytes = QUEUED_BUDGET_BYTES;
         for _ in 0..self.connections.ready_len() {
             if budget_bytes == 0 {
@@ -189,13 +201,14 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 }
             }
         }
+        self.time.end_queued_work(start, &self.kernel);
         Ok(())
     }
 
     /// Returns how long the next wait may take.
     #[inline]
     fn wait(&mut self) -> Wait {
-        let watched = self.connections.len() + self.acceptor.len() + OTHER_DESCRIPTORS;
+        let watched = self.connections.len() + self.acceptor.len() + self.others;
         let has_work = self.connections.ready_len() > 0;
         let (wait, long_turn) = self.time.before_wait(&self.kernel, watched, has_work);
         if let Some(turn) = long_turn {
@@ -211,6 +224,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             Name::Fixed(SIGNALS) => self.on_signals()?,
             Name::Fixed(PROTOCOL) => self.on_protocol_event(flags),
             Name::Fixed(HANDLE) => self.on_handle()?,
+            Name::Fixed(name) if name >= FIRST_WAITING => self.on_waiting_event(name, flags),
             Name::Fixed(name) => self.on_listener_event(listener_index(name))?,
         }
         Ok(())
@@ -255,10 +269,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Accepts until the backlog is empty, the connection limit is reached, or the listener has had its turn.
     fn accept_from(&mut self, index: usize) -> Result<(), Error> {
         for _ in 0..ACCEPTS_PER_TURN {
-            let (open, is_draining) = (self.connections.len(), self.drain.has_begun());
+            let (open, is_draining) = (self.connections.len() + self.waiting(), self.drain.has_begun());
             let arrival = self.acceptor.accept(index, &mut self.kernel, open, is_draining);
             match arrival.map_err(Error::system("accept connections (accept4)"))? {
-                Arrival::Connection(stream, peer) => match self.open(stream, peer) {
+                Arrival::Connection(stream, peer) => match self.receive(stream, peer) {
                     Ok(()) => self.acceptor.note_opened(index),
                     Err((stream, error)) => {
                         self.acceptor.keep(index, stream, peer);
@@ -328,6 +342,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     fn finish_drain(&mut self) -> bool {
         self.drain.has_begun()
             && self.connections.len() == 0
+            && self.waiting() == 0
             && self.acceptor.is_closed()
             && (P::ONLY_ANSWERS || self.drain.is_closing() || self.drain.is_over() || self.finish_work())
     }

@@ -20,15 +20,32 @@ use crate::protocol::{Protocol, SessionId};
 use crate::stream::Stream;
 use crate::sys::epoll::EpollFlags;
 
+/// The way in which a connection was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "proxy"), expect(dead_code, reason = "only the PROXY protocol lets a connection wait"))]
+pub(super) enum Origin {
+    /// As soon as it was accepted.
+    Direct,
+    /// It has waited for a header, and its own address holds.
+    Waited,
+    /// It has waited for a header that names its client. The address is the proxy's.
+    Proxied(SocketAddr),
+}
+
 impl<P: Protocol, K: Kernel> Server<P, K> {
     /// Opens a connection that was accepted.
     ///
     /// # Errors
     /// Returns the stream if epoll cannot watch it.
-    pub(super) fn open(&mut self, stream: K::Stream, peer: SocketAddr) -> Result<(), (K::Stream, io::Error)> {
+    pub(super) fn open(
+        &mut self,
+        stream: K::Stream,
+        peer: SocketAddr,
+        origin: Origin,
+    ) -> Result<(), (K::Stream, io::Error)> {
         let now_ms = self.time.read(&self.kernel);
         let (protocol, post, kernel) = (&mut self.protocol, &mut self.post, &mut self.kernel);
-        let key = self.connections.open((stream, peer), now_ms, protocol, post, kernel)?;
+        let key = self.connections.open((stream, peer, origin != Origin::Direct), now_ms, protocol, post, kernel)?;
         self.statistics.accepted += 1;
         self.pressure.begin(key, now_ms);
         if self.time.begin(key, now_ms) {
@@ -39,7 +56,10 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             self.note_memory(key);
             self.watch_for_room(key);
         }
-        debug!(%peer, "opened");
+        match origin {
+            Origin::Proxied(via) => debug!(%peer, %via, "opened"),
+            Origin::Direct | Origin::Waited => debug!(%peer, "opened"),
+        }
         self.do_requests();
         if self.drain.is_closing() {
             self.serve_last(key);

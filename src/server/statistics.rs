@@ -33,6 +33,12 @@ pub enum Reason {
     /// The server closed it although that destroyed bytes: at the end of the drain, by a second signal, when a connection that was being
     /// closed made no progress, or with [`SocketOptions::reset_on_close`](super::SocketOptions::reset_on_close).
     Aborted,
+    /// A trusted peer sent no valid header of the PROXY protocol.
+    ProxyInvalid,
+    /// The header of the PROXY protocol was not whole in time: `ProxyOptions::timeout`.
+    ProxyTimeout,
+    /// A header of the PROXY protocol is required, and the peer is in none of the networks that may send one: `ProxyOptions::from`.
+    ProxyUntrusted,
 }
 
 impl Reason {
@@ -48,6 +54,9 @@ impl Reason {
         Self::Memory,
         Self::Drained,
         Self::Aborted,
+        Self::ProxyInvalid,
+        Self::ProxyTimeout,
+        Self::ProxyUntrusted,
     ];
 
     /// Returns its name in the statistics.
@@ -64,6 +73,9 @@ impl Reason {
             Self::Memory => "memory",
             Self::Drained => "drained",
             Self::Aborted => "aborted",
+            Self::ProxyInvalid => "proxy_invalid",
+            Self::ProxyTimeout => "proxy_timeout",
+            Self::ProxyUntrusted => "proxy_untrusted",
         }
     }
 }
@@ -82,6 +94,9 @@ impl fmt::Display for Reason {
             Self::Memory => "it kept memory for a line or frame that did not become whole",
             Self::Drained => "the drain timeout was over",
             Self::Aborted => "cut off",
+            Self::ProxyInvalid => "no valid PROXY header",
+            Self::ProxyTimeout => "no PROXY header in time",
+            Self::ProxyUntrusted => "not in the networks that may connect with a PROXY header",
         })
     }
 }
@@ -100,7 +115,7 @@ impl fmt::Display for Reason {
 pub struct Statistics {
     /// The stage of the server.
     pub stage: Stage,
-    /// Connections accepted.
+    /// Connections accepted, without those that wait for a PROXY header.
     pub accepted: u64,
     /// Connections open.
     pub open: u64,
@@ -116,17 +131,84 @@ pub struct Statistics {
     pub most_pending_bytes: u64,
     /// Messages of other connections, notices and heartbeats that were not sent to a peer, because the outbox limit was reached.
     pub skipped: u64,
+    /// PROXY headers of version 1.
+    pub proxy_v1: u64,
+    /// PROXY headers of version 2, with the command PROXY.
+    pub proxy_v2: u64,
+    /// PROXY headers of version 2, with the command LOCAL: connections of the proxy itself, such as health checks.
+    pub proxy_local: u64,
+    /// Connections that wait for a PROXY header. They count towards [`Limits::max_connections`](super::Limits::max_connections).
+    pub proxy_waiting: u64,
     /// Errors of accept4(2), by errno.
     pub accept_errors: BTreeMap<i32, u64>,
     /// Turns of the loop.
     pub turns: u64,
     /// Events that epoll reported.
     pub events: u64,
-    /// The longest turn. Turns of a few events, which the budgets keep short, are not timed.
+    /// The longest turn. Turns of a few events, which the budgets keep short, are not timed, unless
+    /// [`Config::time_turns`](super::Config::time_turns) is set.
     pub longest_turn: Duration,
+    /// The times of all turns, with [`Config::time_turns`](super::Config::time_turns).
+    pub turn_times: Option<Box<TurnTimes>>,
+}
+
+/// The times of turns: a histogram with fixed bounds, and the sum.
+///
+/// ```
+/// use edgecho::server::TurnTimes;
+///
+/// let times = TurnTimes::default();
+/// assert_eq!((times.counts().iter().sum::<u64>(), times.sum().as_secs()), (0, 0));
+/// assert_eq!(times.counts().len(), TurnTimes::BOUNDS.len() + 1);
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct TurnTimes {
+    counts: [u64; Self::BOUNDS.len() + 1],
+    sum: Duration,
+}
+
+impl TurnTimes {
+    /// The upper bounds of the buckets, which they include. One more bucket has no upper bound.
+    pub const BOUNDS: &'static [Duration] = &[
+        Duration::from_micros(10),
+        Duration::from_micros(25),
+        Duration::from_micros(50),
+        Duration::from_micros(100),
+        Duration::from_micros(250),
+        Duration::from_micros(500),
+        Duration::from_millis(1),
+        Duration::from_micros(2_500),
+        Duration::from_millis(5),
+        Duration::from_millis(10),
+        Duration::from_millis(25),
+        Duration::from_millis(100),
+        Duration::from_secs(1),
+    ];
+
+    /// Returns the number of turns in each bucket, the last one without an upper bound.
+    #[must_use]
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// Returns the sum of the times of all turns.
+    #[must_use]
+    pub fn sum(&self) -> Duration {
+        self.sum
+    }
+
+    fn add(&mut self, took: Duration) {
+        self.counts[Self::BOUNDS.partition_point(|&bound| bound < took)] += 1;
+        self.sum += took;
+    }
 }
 
 impl Statistics {
+    /// Returns statistics without a count, for a server that times all turns or only long ones.
+    pub(super) fn new(time_turns: bool) -> Self {
+        Self { turn_times: time_turns.then(Box::default), ..Self::default() }
+    }
+
     /// Returns the number of connections that were closed for a reason.
     #[must_use]
     pub fn closed_for(&self, reason: Reason) -> u64 {
@@ -150,6 +232,9 @@ impl Statistics {
         self.events += events as u64;
         if let Some(took) = took {
             self.longest_turn = self.longest_turn.max(took);
+            if let Some(times) = &mut self.turn_times {
+                times.add(took);
+            }
         }
     }
 
@@ -182,6 +267,10 @@ impl fmt::Display for Statistics {
         writeln!(f, "pending_bytes {}", self.pending_bytes)?;
         writeln!(f, "most_pending_bytes {}", self.most_pending_bytes)?;
         writeln!(f, "skipped {}", self.skipped)?;
+        writeln!(f, "proxy_v1 {}", self.proxy_v1)?;
+        writeln!(f, "proxy_v2 {}", self.proxy_v2)?;
+        writeln!(f, "proxy_local {}", self.proxy_local)?;
+        writeln!(f, "proxy_waiting {}", self.proxy_waiting)?;
         for (&errno, count) in &self.accept_errors {
             let name = nix::errno::Errno::from_raw(errno);
             writeln!(f, "accept_errors_{name:?} {count}")?;
@@ -216,5 +305,18 @@ mod tests {
             assert!(text.lines().any(|there| there == line), "{line} is missing:\n{text}");
         }
         assert!(Reason::ALL.iter().enumerate().all(|(index, &reason)| reason as usize == index));
+    }
+
+    #[test]
+    fn a_turn_is_counted_in_the_first_bucket_that_it_fits_into() {
+        let mut statistics = Statistics::new(true);
+        for micros in [0, 10, 11, 1_000_000, 1_000_001] {
+            statistics.count_turn(1, Some(Duration::from_micros(micros)));
+        }
+        let times = statistics.turn_times.expect("turns are timed");
+        let counts = times.counts();
+        assert_eq!((counts[0], counts[1], counts[12], counts[13]), (2, 1, 1, 1));
+        assert_eq!(times.sum(), Duration::from_micros(2_000_022));
+        assert!(Statistics::new(false).turn_times.is_none());
     }
 }

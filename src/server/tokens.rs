@@ -14,6 +14,11 @@ pub(super) const TRIM: u32 = 7;
 /// The time at which the observer is called next.
 pub(super) const OBSERVER: u32 = 8;
 const FIRST_LISTENER: u32 = 9;
+/// The deadline of the connections that wait for their header.
+pub(super) const PROXY: u32 = FIRST_WAITING - 1;
+/// The first of the names for connections that wait for their header. Half of the fixed names are theirs: the keys of a second slot map could not be
+/// told from those of connections.
+pub(super) const FIRST_WAITING: u32 = 1 << 31;
 
 /// Returns the token of a listener: for its events, its pauses, and its place in the ready queue.
 pub(super) fn of_listener(index: usize) -> Token {
@@ -23,4 +28,16 @@ pub(super) fn of_listener(index: usize) -> Token {
 /// Returns the index of the listener with this fixed name.
 pub(super) fn listener_index(name: u32) -> usize {
     (name - FIRST_LISTENER) as usize
+}
+
+/// Returns the fixed name of a connection that waits for its header, by its own name below 2^31.
+#[cfg(feature = "proxy")]
+pub(super) fn of_waiting(name: u32) -> u32 {
+    FIRST_WAITING + name
+}
+
+/// Returns the own name of a connection that waits for its header.
+#[cfg(feature = "proxy")]
+pub(super) fn waiting_name(fixed: u32) -> u32 {
+    fixed - FIRST_WAITING
 }

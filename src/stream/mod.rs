@@ -26,6 +26,15 @@ pub trait Stream {
     /// Those of recv(2); [`WouldBlock`](io::ErrorKind::WouldBlock) if no input has arrived.
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
+    /// Receives bytes as [`recv`](Self::recv) does, and leaves them in the stream: recv(2) with `MSG_PEEK`.
+    ///
+    /// # Errors
+    /// Those of recv(2).
+    fn peek(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let _ = buffer;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Sends bytes, and returns the number taken from the start of `bytes`.
     ///
     /// # Errors
@@ -111,6 +120,10 @@ impl Stream for OwnedFd {
     #[inline]
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         socket::recv(self.as_fd(), buffer, MessageFlags::empty())
+    }
+
+    fn peek(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        socket::recv(self.as_fd(), buffer, MessageFlags::PEEK)
     }
 
     #[inline]

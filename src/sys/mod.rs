@@ -43,6 +43,7 @@ pub mod memory;
 pub mod pipe;
 pub mod signal;
 pub mod socket;
+pub mod system;
 pub mod thread;
 
 use std::io;

@@ -5,10 +5,21 @@
 #![allow(unreachable_pub, reason = "a test program has no API")]
 #![allow(dead_code, unused_imports, reason = "support is shared with the other tests")]
 
+mod container;
 mod haproxy;
+mod malformed;
+mod man_pages;
+mod nginx;
+mod proxy;
+mod send_proxy;
+mod shells;
 mod tools;
 
 // Shared with the other tests
+#[path = "../it/proxy/headers.rs"]
+mod headers;
+#[path = "../it/process_1.rs"]
+mod process_1;
 #[path = "../it/scratch.rs"]
 mod scratch;
 #[path = "../it/support/mod.rs"]

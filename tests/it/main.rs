@@ -21,8 +21,10 @@ mod logging;
 mod ping;
 mod privileges;
 mod protocols;
+mod proxy;
 mod sandbox;
 mod schedules;
+mod send_proxy;
 mod server_schedules;
 
 // Shared by several subjects

@@ -91,7 +91,7 @@ fn a_turn_is_bounded_however_many_have_much_to_say() {
     script.push(Step::Turn);
     script.extend((0..FIREHOSES).map(|peer| Step::Peer(peer, Act::Send(BYTES))));
     script.push(Step::Turn);
-    let (summary, world) = play(&Plan { kind: Kind::Echo, config: Config::default(), script }, false);
+    let (summary, world) = play(&Plan { kind: Kind::Echo, config: Config::default(), inherited: 0, script }, false);
     assert!(world.borrow().sockets.iter().all(|socket| socket.echoed == BYTES));
     // 3 MB each, of which 96 KiB at the event and the rest in shares of up to 544 KiB.
     let shares = (FIREHOSES * BYTES as usize - FIREHOSES * MOST_BYTES_AN_EVENT) / MOST_LEFTOVER_BYTES;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use edgecho::client::Target;
 use edgecho::client::flood::report::Assertion;
 use edgecho::client::flood::{self, Load, Options, Sizes};
@@ -35,7 +35,7 @@ Examples:
 #[command(after_long_help = AFTER_HELP)]
 pub(in crate::cli) struct Flood {
     /// Echo service: HOST or HOST:PORT; the default port is 7777
-    #[arg(value_name = "HOST[:PORT]")]
+    #[arg(value_name = "HOST[:PORT]", value_hint = ValueHint::Hostname)]
     target: Target,
 
     #[command(flatten)]
@@ -245,6 +245,7 @@ impl Flood {
         options.timeout = checks.timeout;
         options.busy_poll = load.busy_poll;
         options.handshake = !connecting.no_handshake;
+        options.send_proxy = connecting.send_proxy.map(Into::into);
         options.connect = connecting.timeouts();
         options.retry = connecting.retry;
         options

@@ -40,6 +40,8 @@ fn flag(field: &str) -> Cow<'_, str> {
         "timeouts.lifetime" => "--max-lifetime".into(),
         "timeouts.drain" => "--drain-timeout".into(),
         "sockets.reset_on_close" => "--linger".into(),
+        "proxy.from" => "--proxy-from".into(),
+        "proxy.timeout" => "--proxy-timeout".into(),
         _ if field.starts_with(|letter: char| letter.is_ascii_uppercase()) => field.into(),
         _ => format!("--{}", field.rsplit('.').next().unwrap_or(field).replace('_', "-")).into(),
     }
@@ -85,6 +87,8 @@ mod tests {
             "sockets.user_timeout",
             "sockets.ipv6_only",
             "sockets.bind_device",
+            "proxy.from",
+            "proxy.timeout",
         ] {
             let flag = flag(field);
             let is_there = serve.get_arguments().any(|argument| argument.get_long() == flag.strip_prefix("--"));

@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 use edgecho::server::{Keepalive, ListenAddress, Timeouts};
 
 use super::privileges::PrivilegeFlags;
+use super::proxy::ProxyFlags;
 use super::service::ServiceFlags;
 use crate::cli::values::{
     DAY, MILLISECOND, OrOff, SECOND, duration, duration_or_off, interface, keepalive, linger, number, queue, size,
@@ -63,6 +64,9 @@ pub(in crate::cli) struct Serve {
 
     #[command(flatten)]
     pub(super) limits: LimitFlags,
+
+    #[command(flatten)]
+    pub(super) proxy: ProxyFlags,
 
     #[command(flatten)]
     pub(super) times: TimeFlags,

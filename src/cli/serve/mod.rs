@@ -1,9 +1,11 @@
 //! `edgecho serve`: starts a server from the flags, and turns its end into an exit status.
 
+mod admin;
 mod errors;
 mod failure;
 mod flags;
 mod privileges;
+mod proxy;
 mod service;
 
 use std::num::NonZeroUsize;
@@ -29,7 +31,7 @@ impl From<Serve> for Config {
 impl Serve {
     /// Returns the configuration of the server, and the flags of the service around it.
     fn into_config(self) -> (Config, ServiceFlags) {
-        let Self { listen, protocol: _, limits, times, sockets, privileges: _, service } = self;
+        let Self { listen, protocol: _, limits, proxy, times, sockets, privileges: _, service } = self;
         let mut config = Config::default();
         if let Some(addresses) = listen {
             config.listen = addresses;
@@ -60,13 +62,15 @@ impl Serve {
         config.status_interval = times.status_interval;
         config.heartbeat = times.heartbeat;
         config.copy = sockets.copy;
+        config.proxy = proxy.options();
+        config.time_turns = service.admin.is_given();
         (config, service)
     }
 }
 
 /// Serves until a signal ends the server, and returns the exit status.
 pub(super) fn serve(options: Serve) -> ExitCode {
-    if let Err(reason) = options.protocol.check(options.limits.memory_limit) {
+    if let Err(reason) = options.protocol.check(options.limits.memory_limit).and_then(|()| options.proxy.check()) {
         stderr::say(format_args!("error: {reason}"));
         return ExitCode::from(WRONG_FLAG);
     }

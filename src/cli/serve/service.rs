@@ -1,6 +1,7 @@
 //! The parts of `src/service/` and the order in which they take effect.
 
 use std::io::Write;
+use std::net::SocketAddr;
 
 use clap::Args;
 use edgecho::protocol::Protocol;
@@ -10,6 +11,7 @@ use edgecho::service::notify::Notifier;
 use edgecho::service::sandbox::Use;
 use tracing::warn;
 
+use super::admin::AdminFlags;
 use super::failure::Failure;
 use super::privileges::Rights;
 use crate::cli::{stderr, stdout};
@@ -17,7 +19,10 @@ use crate::cli::{stderr, stdout};
 /// The flags of the parts of the service.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Service")]
-pub(super) struct ServiceFlags {}
+pub(super) struct ServiceFlags {
+    #[command(flatten)]
+    pub(super) admin: AdminFlags,
+}
 
 /// All that a server is started with, besides its protocol.
 #[derive(Debug)]
@@ -35,7 +40,7 @@ pub(super) struct Setup {
 /// Starts a server: everything that happens before its loop. The order matters: what needs a right happens before the process gives up its
 /// rights, and no step is left when the parent process learns that the server is ready.
 pub(super) fn start<P: Protocol>(protocol: P, setup: Setup) -> Result<Server<P>, Failure> {
-    let Setup { mut config, has_listen, flags: ServiceFlags {}, rights, mut uses, announcement } = setup;
+    let Setup { mut config, has_listen, flags: ServiceFlags { admin }, rights, mut uses, announcement } = setup;
     // 1. Take the sockets that the environment names.
     let sockets = activation::take().map_err(Failure::new)?;
     // Connected now: later the process may lack the right, or the system call.
@@ -46,11 +51,12 @@ pub(super) fn start<P: Protocol>(protocol: P, setup: Setup) -> Result<Server<P>,
     }
     let mut server = Server::bind_with(protocol, &config, sockets)?;
     // 3. Start the admin endpoint.
+    let admin = admin.start(&mut server)?;
     // 4. Give up privileges, and install the sandbox. From here on nothing can be opened, and no thread can start.
     uses.set(Use::ZERO_COPY, P::RETURNS_INPUT && !config.copy);
     rights.give_up(uses)?;
     // 5. Announce the addresses.
-    announce(&server, announcement);
+    announce(&server, admin, announcement);
     // 6. Notify the service manager. The loop does it, before it accepts the first connection.
     if let Some(notifier) = notifier {
         server.set_observer(notifier);
@@ -65,21 +71,23 @@ pub(super) enum Announcement {
     ToStderr,
 }
 
-/// Prints each address that the server listens on. The line tells the parent process that the server is ready.
-fn announce(server: &Server<impl Protocol>, announcement: Announcement) {
-    for address in server.local_addresses() {
+/// Prints each address that the server listens on, and then those of the admin endpoint. The first line tells the parent process that the
+/// server is ready.
+fn announce(server: &Server<impl Protocol>, admin: Vec<SocketAddr>, announcement: Announcement) {
+    let listeners = server.local_addresses().map(|address| format!("listening on {address}"));
+    for line in listeners.chain(admin.into_iter().map(|address| format!("admin endpoint on http://{address}"))) {
         let result = match announcement {
             Announcement::ToStderr => {
-                stderr::say(format_args!("listening on {address}"));
+                stderr::say(&line);
                 Ok(())
             }
             Announcement::ToStdout => {
                 let mut out = stdout::lines();
-                writeln!(out, "listening on {address}").and_then(|()| out.flush())
+                writeln!(out, "{line}").and_then(|()| out.flush())
             }
         };
         if let Err(failure) = result {
-            warn!("listening on {address}, but cannot say so: {failure}");
+            warn!("{line}, but cannot say so: {failure}");
         }
     }
 }

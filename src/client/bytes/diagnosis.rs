@@ -25,6 +25,9 @@ pub(crate) trait Original {
 /// The number of matching bytes in a row that ends a difference.
 const IN_STEP_BYTES: usize = 8;
 
+/// The name of the trouble that the far end returns the PROXY header.
+pub(crate) const ECHOED_HEADER: &str = "PROXY header echoed";
+
 /// The cause of corruption at the first byte that differs. Positions count from 0 in the stream of the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -60,6 +63,8 @@ pub enum Corruption {
         /// The position of the bytes in the stream of that connection.
         from: u64,
     },
+    /// The PROXY header came back that had been sent before the stream: the far end does not accept the PROXY protocol.
+    HeaderEchoed,
     /// Bytes came that no connection had sent. The stream continues after them.
     Inserted {
         /// The number of inserted bytes.
@@ -82,6 +87,7 @@ impl Corruption {
             Self::Repeated { .. } => "duplicated",
             Self::Reordered { .. } => "reordered",
             Self::Crossed { .. } => "crossed",
+            Self::HeaderEchoed => ECHOED_HEADER,
             Self::Inserted { .. } => "inserted",
             Self::Foreign { .. } => "foreign",
         }
@@ -109,6 +115,7 @@ impl fmt::Display for Corruption {
             Self::Crossed { connection, from } => {
                 write!(f, "crossed: the bytes of connection {connection} from {from} on came instead")
             }
+            Self::HeaderEchoed => write!(f, "the far end echoed the PROXY header: it does not accept the PROXY protocol"),
             Self::Inserted { count } => write!(f, "{} inserted that no connection had sent", Bytes(*count as u64)),
             Self::Foreign { bytes } => write!(f, "foreign: bytes came that no connection had sent: {}", Quoted(bytes)),
         }

@@ -46,6 +46,13 @@ impl<M: Copy> Evidence<M> {
         self.position + self.bytes.len() as u64 >= sent_bytes || self.bytes.len() >= MAX_BYTES
     }
 
+    /// Returns whether the whole stream began with `prefix`: the right bytes of `original` and the wrong ones after them.
+    pub(crate) fn is_of_stream_with(&self, prefix: &[u8], original: &impl Original) -> bool {
+        let right = (0..self.position).take(prefix.len()).map(|position| original.byte(position));
+        let came = right.chain(self.bytes.iter().copied());
+        came.take(prefix.len()).eq(prefix.iter().copied())
+    }
+
     /// Tells what happened, if `sent_bytes` of `original` were sent. `other` finds bytes in the streams of other connections.
     pub(crate) fn diagnose(
         &self,
@@ -71,6 +78,19 @@ mod tests {
         assert!(!evidence.add(&vec![1; MAX_BYTES - 1], u64::MAX));
         assert!(evidence.add(&[1], u64::MAX), "enough of an endless stream");
         assert_eq!((evidence.position(), evidence.bytes().len()), (10, MAX_BYTES));
+    }
+
+    #[test]
+    fn a_stream_that_begins_with_something_else_is_told_from_a_stream_that_changes() {
+        let pattern = Pattern::new(1, 2);
+        let mut first = [0; 2];
+        pattern.fill(0, &mut first);
+        let mut evidence = Evidence::new(2, ());
+        assert!(!evidence.add(b"PROXY", 64));
+        let prefix = [&first[..], b"PROX"].concat();
+        assert!(evidence.is_of_stream_with(&prefix, &pattern));
+        assert!(!evidence.is_of_stream_with(b"PROX", &pattern));
+        assert!(!evidence.is_of_stream_with(&[&prefix[..], b"Y and more"].concat(), &pattern));
     }
 
     #[test]

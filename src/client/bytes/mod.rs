@@ -8,7 +8,7 @@ mod wire;
 pub use diagnosis::Corruption;
 #[cfg(test)]
 pub(crate) use diagnosis::diagnose;
-pub(crate) use diagnosis::{Original, Quoted};
+pub(crate) use diagnosis::{ECHOED_HEADER, Original, Quoted};
 pub(crate) use evidence::{Evidence, GATHERING};
 pub use pattern::Pattern;
 pub use wire::Framing;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::error::ConnectError;
 use super::handshake::{HANDSHAKE_BYTES, Handshake};
+use super::proxy::ProxyHeader;
 use super::service::not_echo;
 use super::state::{State, Timeouts};
 use crate::stream::{Connecting, Readiness};
@@ -58,7 +59,10 @@ pub struct Connector<S> {
     state: State,
     timeouts: Timeouts,
     handshake: Option<Handshake>,
-    /// The number of bytes of the handshake that were sent, or that came back, in the present state.
+    /// The PROXY header and the handshake behind it; empty if there is no header.
+    opening: Vec<u8>,
+    header_bytes: usize,
+    /// The number of bytes of the opening that were sent, or of the handshake that came back, in the present state.
     done_bytes: usize,
     started_at: Instant,
     entered_at: Instant,
@@ -74,12 +78,30 @@ impl<S: Connecting> Connector<S> {
             state: State::Initiated,
             timeouts,
             handshake,
+            opening: Vec::new(),
+            header_bytes: 0,
             done_bytes: 0,
             started_at: now,
             entered_at: now,
             connect_time: Duration::ZERO,
             readiness: Readiness::empty(),
         }
+    }
+
+    /// Sends a PROXY header first. It goes out in one write with the handshake, or in a write of its own as soon as connect(2) has
+    /// succeeded, so that it is no part of the first message and of its time.
+    #[must_use]
+    pub fn with_header(mut self, header: &ProxyHeader) -> Self {
+        let handshake = self.handshake.iter().flat_map(Handshake::bytes);
+        self.opening = header.bytes().iter().chain(handshake).copied().collect();
+        self.header_bytes = header.bytes().len();
+        self
+    }
+
+    /// Returns the size of the PROXY header; 0 if there is none.
+    #[must_use]
+    pub fn header_bytes(&self) -> usize {
+        self.header_bytes
     }
 
     /// Returns the present state.
@@ -135,22 +157,28 @@ impl<S: Connecting> Connector<S> {
             }
             self.stream.outcome().map_err(|error| self.failed(error, now))?;
             self.connect_time = now - self.started_at;
-            self.enter(if self.handshake.is_some() { State::SentHandshake } else { State::Connected }, now);
+            let is_silent = self.handshake.is_none() && self.header_bytes == 0;
+            self.enter(if is_silent { State::Connected } else { State::SentHandshake }, now);
         }
-        let Some(handshake) = self.handshake else { return Ok(()) };
-        let handshake = handshake.bytes();
+        let handshake = self.handshake;
+        let handshake = handshake.as_ref().map(Handshake::bytes);
         if self.state == State::SentHandshake {
+            let opening = handshake.map_or(&self.opening[..], |handshake| match self.header_bytes {
+                0 => handshake,
+                _ => &self.opening,
+            });
+            let opening_bytes = opening.len();
             if self.readiness.contains(Readiness::WRITABLE) {
-                let sent = self.readiness.offer(&mut self.stream, &handshake[self.done_bytes..]);
+                let sent = self.readiness.offer(&mut self.stream, &opening[self.done_bytes..]);
                 self.done_bytes += sent.map_err(|error| self.failed(error, now))?;
             }
-            if self.done_bytes < HANDSHAKE_BYTES {
+            if self.done_bytes < opening_bytes {
                 // A service that greets is recognised even if the handshake finds no room.
-                return self.receive(handshake, 0, now);
+                return handshake.map_or(Ok(()), |handshake| self.receive(handshake, 0, now));
             }
-            self.enter(State::AwaitingAck, now);
+            self.enter(if handshake.is_some() { State::AwaitingAck } else { State::Connected }, now);
         }
-        self.receive(handshake, HANDSHAKE_BYTES, now)
+        handshake.map_or(Ok(()), |handshake| self.receive(handshake, HANDSHAKE_BYTES, now))
     }
 
     /// Reads until the socket is empty or the handshake is complete. `sent_bytes` of it were sent.
@@ -163,6 +191,9 @@ impl<S: Connecting> Connector<S> {
                 Some(0) => return Err(ConnectError::Closed { state: self.state, returned_bytes: returned }),
                 Some(count) => {
                     if !handshake[returned..sent_bytes].starts_with(&buffer[..count]) {
+                        if self.is_echoed_header(&handshake[..returned], &buffer[..count]) {
+                            return Err(ConnectError::ProxyEchoed);
+                        }
                         return Err(not_echo(&handshake[returned..sent_bytes], &buffer[..count]));
                     }
                     self.done_bytes += count;
@@ -174,6 +205,13 @@ impl<S: Connecting> Connector<S> {
             }
         }
         Ok(())
+    }
+
+    /// Returns whether what has come, in two parts, is the PROXY header or its beginning. The first part may be the beginning of the
+    /// handshake, too.
+    fn is_echoed_header(&self, first: &[u8], rest: &[u8]) -> bool {
+        let header = &self.opening[..self.header_bytes];
+        !header.is_empty() && header.iter().zip(first.iter().chain(rest)).all(|(sent, received)| sent == received)
     }
 
     fn failed(&self, error: io::Error, now: Instant) -> ConnectError {
@@ -188,142 +226,4 @@ impl<S: Connecting> Connector<S> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::client::bytes::Framing;
-    use crate::stream::Stream;
-    use std::collections::VecDeque;
-
-    /// A stream on which each call returns the next scripted result.
-    #[derive(Default)]
-    struct Script {
-        outcome: Option<i32>,
-        sends: VecDeque<Result<usize, i32>>,
-        recvs: VecDeque<Result<Vec<u8>, i32>>,
-        sent: Vec<u8>,
-    }
-
-    impl Stream for Script {
-        fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let bytes = self.recvs.pop_front().unwrap_or(Err(libc::EAGAIN)).map_err(io::Error::from_raw_os_error)?;
-            buffer[..bytes.len()].copy_from_slice(&bytes);
-            Ok(bytes.len())
-        }
-
-        fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let count = self.sends.pop_front().unwrap_or(Ok(bytes.len())).map_err(io::Error::from_raw_os_error)?;
-            self.sent.extend_from_slice(&bytes[..count]);
-            Ok(count)
-        }
-
-        fn shutdown_write(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl Connecting for Script {
-        fn outcome(&mut self) -> io::Result<()> {
-            self.outcome.map_or(Ok(()), |number| Err(io::Error::from_raw_os_error(number)))
-        }
-    }
-
-    fn handshake() -> Handshake {
-        Handshake::new(&mut fastrand::Rng::with_seed(1), Framing::Bytes)
-    }
-
-    fn connector(script: Script) -> Connector<Script> {
-        Connector::new(script, Some(handshake()), Timeouts::default(), Instant::now())
-    }
-
-    fn failure(step: Step) -> String {
-        match step {
-            Step::Failed(error) => error.to_string(),
-            step => panic!("{step:?}"),
-        }
-    }
-
-    #[test]
-    fn it_goes_through_its_states_one_by_one_whatever_the_kernel_cuts() {
-        let bytes = *handshake().bytes();
-        let mut script = Script::default();
-        script.sends.extend([Err(libc::EAGAIN), Ok(3), Err(libc::EINTR), Ok(13)]);
-        let mut connector = connector(script);
-        let now = Instant::now();
-        assert!(matches!(connector.on_event(EpollFlags::IN, now), Step::Waiting));
-        assert_eq!(connector.state(), State::Initiated);
-        for _ in 0..3 {
-            assert!(matches!(connector.on_event(EpollFlags::OUT, now), Step::Waiting));
-            assert_eq!(connector.state(), State::SentHandshake);
-        }
-        assert!(matches!(connector.on_event(EpollFlags::OUT, now), Step::Waiting));
-        assert_eq!(connector.state(), State::AwaitingAck);
-        assert_eq!(connector.stream.sent, bytes);
-        connector.stream.recvs.extend([Ok(bytes[..1].to_vec()), Err(libc::EINTR), Ok(bytes[1..9].to_vec())]);
-        assert!(matches!(connector.on_event(EpollFlags::IN, now), Step::Waiting));
-        connector.stream.recvs.push_back(Ok(bytes[9..].to_vec()));
-        assert!(matches!(connector.on_event(EpollFlags::IN | EpollFlags::RDHUP, now), Step::Connected));
-        assert!(
-            connector.into_stream().1.contains(Readiness::FIN | Readiness::READABLE),
-            "the FIN that came with it is remembered"
-        );
-    }
-
-    #[test]
-    fn without_a_handshake_it_is_connected_when_the_far_end_has_accepted() {
-        let mut connector = Connector::new(Script::default(), None, Timeouts::default(), Instant::now());
-        let now = Instant::now();
-        assert!(matches!(connector.on_event(EpollFlags::OUT, now), Step::Connected));
-        assert!(connector.stream.sent.is_empty());
-    }
-
-    #[test]
-    fn each_way_to_fail_has_its_own_message() {
-        let of_connect = |number| {
-            let mut connector = connector(Script { outcome: Some(number), ..Script::default() });
-            failure(connector.on_event(EpollFlags::OUT | EpollFlags::ERR | EpollFlags::HUP, Instant::now()))
-        };
-        assert!(of_connect(libc::ECONNREFUSED).starts_with("connection refused"));
-        assert!(of_connect(libc::EHOSTUNREACH).starts_with("host unreachable"));
-        assert!(of_connect(libc::ENETUNREACH).starts_with("host unreachable"));
-        assert!(of_connect(libc::ETIMEDOUT).starts_with("connection timed out"));
-        assert!(of_connect(libc::ECONNRESET).starts_with("connection reset"));
-        let of_answer = |answer: Result<Vec<u8>, i32>| {
-            let mut script = Script::default();
-            script.recvs.push_back(answer);
-            failure(connector(script).on_event(EpollFlags::IN | EpollFlags::OUT, Instant::now()))
-        };
-        assert!(of_answer(Err(libc::ECONNRESET)).contains("reset by the peer"));
-        assert!(of_answer(Ok(vec![])).contains("closed the connection without returning anything"));
-        assert!(of_answer(Ok(b"HTTP/1.1 400 Bad Request\r\n".to_vec())).contains("an HTTP server"));
-        assert!(of_answer(Ok(b"220 mail.example ESMTP\r\n".to_vec())).contains("SMTP"));
-        assert!(of_answer(Ok(b"who are you?".to_vec())).contains("\"who are you?\""));
-        let mut changed = handshake().bytes().to_vec();
-        changed[5] ^= 0x20;
-        assert!(of_answer(Ok(changed)).contains("byte 5 of the handshake"));
-        let mut longer = handshake().bytes().to_vec();
-        longer.push(b'!');
-        assert!(of_answer(Ok(longer)).contains("not an echo service"));
-    }
-
-    #[test]
-    fn a_greeting_is_named_even_when_our_bytes_find_no_room() {
-        let mut script = Script::default();
-        script.sends.push_back(Err(libc::EAGAIN));
-        script.recvs.push_back(Ok(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()));
-        assert!(failure(connector(script).on_event(EpollFlags::IN | EpollFlags::OUT, Instant::now())).contains("SSH"));
-    }
-
-    #[test]
-    fn each_state_has_its_deadline() {
-        let start = Instant::now();
-        let timeouts = Timeouts { connect: Duration::from_secs(1), handshake: Duration::from_secs(5) };
-        let mut connector = Connector::new(Script::default(), Some(handshake()), timeouts, start);
-        assert_eq!(connector.deadline(), start + Duration::from_secs(1));
-        assert!(connector.time_out().to_string().starts_with("connection timed out: no answer within 1s"));
-        let later = start + Duration::from_millis(500);
-        assert!(matches!(connector.on_event(EpollFlags::OUT, later), Step::Waiting));
-        assert_eq!(connector.connect_time(), Duration::from_millis(500));
-        assert_eq!(connector.deadline(), later + Duration::from_secs(5));
-        assert!(connector.time_out().to_string().contains("returned nothing of the handshake within 5s"));
-    }
-}
+mod tests;

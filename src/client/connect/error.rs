@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::handshake::HANDSHAKE_BYTES;
 use super::state::State;
-use crate::client::bytes::Quoted;
+use crate::client::bytes::{ECHOED_HEADER, Quoted};
 
 /// The reason why there is no usable connection. Its text includes the system's error, if there is one.
 #[derive(Debug)]
@@ -54,6 +54,8 @@ pub enum ConnectError {
         /// The service that they look like, if known.
         looks_like: Option<&'static str>,
     },
+    /// The far end returned the PROXY header, which was meant for itself.
+    ProxyEchoed,
     /// No interface of this host has the source address.
     NoSuchSource {
         /// The source address.
@@ -92,6 +94,7 @@ impl ConnectError {
             Self::Unreachable(_) => "unreachable",
             Self::Mangled { .. } => "mangled",
             Self::NotEcho { .. } => "not an echo service",
+            Self::ProxyEchoed => ECHOED_HEADER,
             Self::Stopped => "stopped",
             Self::NoSuchSource { .. } | Self::Local(_) => "not started",
         }
@@ -135,6 +138,7 @@ impl fmt::Display for ConnectError {
             Self::NotEcho { bytes, looks_like: None } => {
                 write!(f, "not an echo service: it said {}, which it had not received", Quoted(bytes))
             }
+            Self::ProxyEchoed => write!(f, "the far end echoed the PROXY header: it does not accept the PROXY protocol"),
             Self::NoSuchSource { source } => write!(
                 f,
                 "no interface of this host has the address {source} (bind: EADDRNOTAVAIL); 'ip address' lists the addresses"

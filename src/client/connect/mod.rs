@@ -6,6 +6,7 @@ mod dial;
 mod error;
 mod handshake;
 mod probe;
+mod proxy;
 mod service;
 mod state;
 
@@ -15,4 +16,5 @@ pub(crate) use dial::{check_source, dial};
 pub use error::ConnectError;
 pub use handshake::{HANDSHAKE_BYTES, Handshake};
 pub(crate) use probe::Probe;
+pub use proxy::{ProxyHeader, ProxyVersion};
 pub use state::{State, Timeouts};

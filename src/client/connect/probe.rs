@@ -8,6 +8,7 @@ use super::connector::{Connector, INTEREST, Step};
 use super::dial::dial;
 use super::error::ConnectError;
 use super::handshake::Handshake;
+use super::proxy::{ProxyHeader, ProxyVersion};
 use super::state::{State, Timeouts};
 use crate::client::bytes::Framing;
 use crate::event::{EventLoop, Events, Token, Wait};
@@ -22,6 +23,8 @@ pub(crate) struct Probe {
     pub(crate) source: Option<IpAddr>,
     /// The framing of the handshake, or `None` for no handshake.
     pub(crate) handshake: Option<Framing>,
+    /// The version of the PROXY header to begin with, or `None` for no header.
+    pub(crate) send_proxy: Option<ProxyVersion>,
     /// The limits for each attempt.
     pub(crate) timeouts: Timeouts,
     /// The number of retries when all addresses refuse.
@@ -35,6 +38,8 @@ pub(crate) struct Found {
     pub(crate) address: SocketAddr,
     /// The time that connect(2) took.
     pub(crate) connect_time: Duration,
+    /// The number of bytes of the PROXY header that were sent.
+    pub(crate) header_bytes: usize,
 }
 
 impl Probe {
@@ -74,7 +79,7 @@ impl Probe {
         for &address in addresses {
             let handshake = self.handshake.map(|framing| Handshake::new(random, framing));
             match self.connect(address, handshake, is_wanted) {
-                Ok(connect_time) => return Ok(Found { address, connect_time }),
+                Ok((connect_time, header_bytes)) => return Ok(Found { address, connect_time, header_bytes }),
                 Err(ConnectError::Stopped) => return Err(ConnectError::Stopped),
                 // The first address that answered at all says more than one that refused.
                 Err(error) if matches!(failure, ConnectError::Refused) => failure = error,
@@ -89,13 +94,17 @@ impl Probe {
         address: SocketAddr,
         handshake: Option<Handshake>,
         is_wanted: &mut dyn FnMut() -> bool,
-    ) -> Result<Duration, ConnectError> {
+    ) -> Result<(Duration, usize), ConnectError> {
         let local = |error| ConnectError::of(error, State::Initiated, Duration::ZERO);
         let start = Instant::now();
         let stream = dial(&address, self.source)?;
         let event_loop = EventLoop::new().map_err(local)?;
         event_loop.watch(&stream, Token::fixed(0), INTEREST).map_err(local)?;
+        let header = self.send_proxy.map(|version| ProxyHeader::of(version, &stream, address)).transpose()?;
         let mut connector = Connector::new(stream, handshake, self.timeouts, start);
+        if let Some(header) = header {
+            connector = connector.with_header(&header);
+        }
         let mut events = Events::with_capacity(1);
         loop {
             let ask_at = Instant::now() + ASK_INTERVAL;
@@ -104,7 +113,7 @@ impl Probe {
             for (_, flags) in events.iter() {
                 match connector.on_event(flags, now) {
                     Step::Waiting => {}
-                    Step::Connected => return Ok(connector.connect_time()),
+                    Step::Connected => return Ok((connector.connect_time(), connector.header_bytes())),
                     Step::Failed(error) => return Err(error),
                 }
             }

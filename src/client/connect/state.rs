@@ -8,7 +8,7 @@ use std::time::Duration;
 pub enum State {
     /// connect(2) is in progress.
     Initiated,
-    /// The far end has accepted. The kernel has not taken all of the handshake yet.
+    /// The far end has accepted. The kernel has not taken all of the PROXY header and the handshake yet.
     SentHandshake,
     /// The handshake is sent and has not come back whole.
     AwaitingAck,

@@ -30,6 +30,8 @@ pub struct Counts {
     pub measured_bytes: u64,
     /// Bytes of handshakes that were sent and came back.
     pub handshake_bytes: u64,
+    /// Bytes of PROXY headers that were sent.
+    pub proxy_header_bytes: u64,
     /// Connections that could be used.
     pub opened: u64,
     /// Attempts to connect that failed.
@@ -60,6 +62,7 @@ impl AddAssign<&Self> for Counts {
         self.received_bytes += other.received_bytes;
         self.measured_bytes += other.measured_bytes;
         self.handshake_bytes += other.handshake_bytes;
+        self.proxy_header_bytes += other.proxy_header_bytes;
         self.opened += other.opened;
         self.failed += other.failed;
         self.ended_by_peer += other.ended_by_peer;

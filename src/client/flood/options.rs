@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::sizes::Sizes;
 use crate::client::bytes::Framing;
-use crate::client::connect::Timeouts;
+use crate::client::connect::{ProxyVersion, Timeouts};
 use crate::client::target::Target;
 
 /// The load on each connection.
@@ -111,6 +111,8 @@ pub struct Options {
     pub busy_poll: Duration,
     /// Begin each connection with a handshake; with [`Load::Churn`] only one connection before all others.
     pub handshake: bool,
+    /// Begin each connection with a PROXY header of this version, before everything else. It holds the addresses of the connection.
+    pub send_proxy: Option<ProxyVersion>,
     /// The time limits for connecting.
     pub connect: Timeouts,
     /// The number of retries when a first connection is refused.
@@ -195,6 +197,7 @@ impl Options {
             timeout: Duration::from_secs(5),
             busy_poll: Duration::ZERO,
             handshake: true,
+            send_proxy: None,
             connect: Timeouts::default(),
             retry: 0,
         }

@@ -69,11 +69,13 @@ fn find_address(options: &Options, tally: &mut Tally, observer: &mut dyn Observe
     let probe = Probe {
         source: options.sources.first().copied(),
         handshake: options.handshake.then_some(options.framing),
+        send_proxy: options.send_proxy,
         timeouts: options.connect,
         retry: options.retry,
     };
     let found = probe.run(addresses, &mut || observer.progress(&progress)).map_err(|error| no_connection(options, error))?;
-    tally.opened(found.connect_time, if options.handshake { HANDSHAKE_BYTES as u64 } else { 0 });
+    let handshake_bytes = if options.handshake { HANDSHAKE_BYTES as u64 } else { 0 };
+    tally.opened(found.connect_time, handshake_bytes, found.header_bytes as u64);
     Ok(found.address)
 }
 

@@ -85,9 +85,10 @@ impl Tally {
     }
 
     /// Counts a connection that can be used.
-    pub(super) fn opened(&mut self, connect_time: Duration, handshake_bytes: u64) {
+    pub(super) fn opened(&mut self, connect_time: Duration, handshake_bytes: u64, header_bytes: u64) {
         self.counts.opened += 1;
         self.counts.handshake_bytes += handshake_bytes;
+        self.counts.proxy_header_bytes += header_bytes;
         self.connect.saturating_record(ns(connect_time));
     }
 

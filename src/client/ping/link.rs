@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::payload::{Carried, Payloads};
 use crate::client::bytes::{Corruption, Evidence, GATHERING, Original};
+use crate::client::connect::ProxyVersion;
 use crate::stream::{Outbox, Readiness, Stream};
 use crate::sys::epoll::EpollFlags;
 
@@ -48,12 +49,14 @@ pub(super) struct Link<S> {
     /// The payload that comes back next, and its sequence number; 0 if it has not been made yet.
     expected: (u64, Vec<u8>),
     evidence: Option<Evidence<Instant>>,
+    /// The version of the PROXY header that was sent before the first payload.
+    sent_proxy: Option<ProxyVersion>,
 }
 
 impl<S: Stream> Link<S> {
     /// Returns a link whose next payload has the sequence number `first`; the others follow one by one. `readiness` holds what epoll
-    /// has already reported.
-    pub(super) fn new(stream: S, readiness: Readiness, first: u64) -> Self {
+    /// has already reported. A PROXY header of the version `sent_proxy` has been sent.
+    pub(super) fn new(stream: S, readiness: Readiness, first: u64, sent_proxy: Option<ProxyVersion>) -> Self {
         Self {
             stream,
             readiness: readiness | Readiness::WRITABLE,
@@ -64,6 +67,7 @@ impl<S: Stream> Link<S> {
             received_bytes: 0,
             expected: (0, Vec::new()),
             evidence: None,
+            sent_proxy,
         }
     }
 
@@ -192,7 +196,11 @@ impl<S: Stream> Link<S> {
     fn conclude(&mut self, payloads: &Payloads, findings: &mut Vec<Finding>) {
         let Some(evidence) = self.evidence.take() else { return };
         let carried = Carried { payloads, first: self.first };
-        let corruption = evidence.diagnose(&carried, self.sent_bytes, |_| None);
+        let is_header = |version: ProxyVersion| evidence.is_of_stream_with(version.signature(), &carried);
+        let corruption = match self.sent_proxy {
+            Some(version) if is_header(version) => Corruption::HeaderEchoed,
+            _ => evidence.diagnose(&carried, self.sent_bytes, |_| None),
+        };
         let (position, bytes) = (evidence.position(), evidence.bytes());
         let size = payloads.size() as u64;
         let (sequence, offset) = (self.first + position / size, position % size);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::report::Format;
 use crate::client::bytes::Framing;
-use crate::client::connect::Timeouts;
+use crate::client::connect::{ProxyVersion, Timeouts};
 use crate::client::target::Target;
 
 /// The options of a ping.
@@ -35,6 +35,8 @@ pub struct Options {
     pub busy_poll: Duration,
     /// Begin each connection with a handshake.
     pub handshake: bool,
+    /// Begin each connection with a PROXY header of this version, before the handshake. It holds the addresses of the connection.
+    pub send_proxy: Option<ProxyVersion>,
     /// The time limits for connecting.
     pub connect: Timeouts,
     /// The number of retries when the first connection is refused.
@@ -61,6 +63,7 @@ impl Options {
             timeout: Duration::from_secs(3),
             busy_poll: Duration::ZERO,
             handshake: true,
+            send_proxy: None,
             connect: Timeouts::default(),
             retry: 0,
             format: Format::Text { timestamps: false },

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::error::Error;
 use super::link::Link;
 use super::options::Options;
-use crate::client::connect::{Backoff, ConnectError, Connector, Handshake, INTEREST, dial};
+use crate::client::connect::{Backoff, ConnectError, Connector, Handshake, INTEREST, ProxyHeader, dial};
 use crate::event::{EventLoop, Token};
 
 /// The name of the first connection. Each has its own, so a late event for an old one finds nothing.
@@ -120,8 +120,13 @@ impl<'a> Route<'a> {
         random: &mut fastrand::Rng,
     ) -> Result<Result<(), ConnectError>, Error> {
         let start = Instant::now();
-        let stream = match dial(&self.address(), None) {
-            Ok(stream) => stream,
+        let dialed = dial(&self.address(), None).and_then(|stream| {
+            let version = self.options.send_proxy;
+            let header = version.map(|version| ProxyHeader::of(version, &stream, self.address())).transpose()?;
+            Ok((stream, header))
+        });
+        let (stream, header) = match dialed {
+            Ok(dialed) => dialed,
             Err(error) => return Ok(Err(error)),
         };
         self.name += 1;
@@ -129,7 +134,11 @@ impl<'a> Route<'a> {
             .watch(&stream, Token::fixed(self.name), INTEREST)
             .map_err(Error::system("watch the connection (epoll_ctl)"))?;
         let handshake = self.options.handshake.then(|| Handshake::new(random, self.options.framing));
-        self.way = Way::Connecting(Connector::new(stream, handshake, self.options.connect, start));
+        let connector = Connector::new(stream, handshake, self.options.connect, start);
+        self.way = Way::Connecting(match header {
+            Some(header) => connector.with_header(&header),
+            None => connector,
+        });
         Ok(Ok(()))
     }
 
@@ -139,7 +148,7 @@ impl<'a> Route<'a> {
         self.connect_time = Some(connector.connect_time());
         self.has_been_up = true;
         let (stream, readiness) = connector.into_stream();
-        self.way = Way::Up(Link::new(stream, readiness, first));
+        self.way = Way::Up(Link::new(stream, readiness, first, self.options.send_proxy));
         true
     }
 

@@ -25,6 +25,8 @@ pub(in crate::server) struct Acceptor<L, S> {
     next: usize,
     max_connections: usize,
     per_source: Option<PerSource>,
+    /// The peer of a new connection is its source. Behind a load balancer the source is known later.
+    knows_source: bool,
     warnings: Throttle,
 }
 
@@ -53,8 +55,15 @@ impl<L, S> Acceptor<L, S> {
             next: 0,
             max_connections,
             per_source: limits.max_per_ip.map(PerSource::new),
+            knows_source: true,
             warnings: Throttle::default(),
         }
+    }
+
+    /// Leaves the sources of new connections to the owner: they are known later.
+    #[cfg(feature = "proxy")]
+    pub(in crate::server) fn with_later_sources(self) -> Self {
+        Self { knows_source: false, ..self }
     }
 
     /// Returns the addresses of the open listeners.
@@ -102,7 +111,7 @@ impl<L, S> Acceptor<L, S> {
         }
         Ok(match listener.accept(kernel)? {
             Accepted::Connection(stream, peer) => {
-                if self.per_source.as_mut().is_none_or(|sources| sources.admit(peer)) {
+                if !self.knows_source || self.admit(peer) {
                     Arrival::Connection(stream, peer)
                 } else {
                     self.note_opened(index);
@@ -139,10 +148,17 @@ impl<L, S> Acceptor<L, S> {
 
     /// Keeps a connection that could not be watched, to be accepted again. Its descriptor is not given up.
     pub(in crate::server) fn keep(&mut self, index: usize, stream: S, peer: SocketAddr) {
-        self.release(peer);
+        if self.knows_source {
+            self.release(peer);
+        }
         if let Some(listener) = &mut self.listeners[index] {
             listener.keep(stream, peer);
         }
+    }
+
+    /// Counts a connection of a source, unless the source is at its limit. Returns whether it was counted.
+    pub(in crate::server) fn admit(&mut self, source: SocketAddr) -> bool {
+        self.per_source.as_mut().is_none_or(|sources| sources.admit(source))
     }
 
     /// Notes that a connection is closed.

@@ -2,12 +2,16 @@
 
 mod address;
 mod builder;
+#[cfg(feature = "proxy")]
+mod proxy;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use address::{AddressError, ListenAddress};
 pub use builder::Builder;
+#[cfg(feature = "proxy")]
+pub use proxy::{ProxyMode, ProxyOptions};
 
 /// The configuration of a server.
 ///
@@ -41,12 +45,18 @@ pub struct Config {
     /// Time without a byte either way after which a connection is sent a heartbeat, and again after each further such time, from 100 ms to 20
     /// days; none are sent by default.
     pub heartbeat: Option<Duration>,
+    /// Times every turn of the loop, for [`Statistics::turn_times`](super::Statistics::turn_times): two readings of the clock for each turn. Off by
+    /// default: only turns of many events are timed.
+    pub time_turns: bool,
     /// Copies every byte on its way through the server. By default a stream is returned by splice(2), which hands the sender's own pages
     /// on. A peer on the same host that sends pages of a file (sendfile(2), splice(2), vmsplice(2)) and changes them later changes what
     /// was echoed but not yet read.
     pub copy: bool,
     /// The loop reads SIGINT, SIGTERM, SIGHUP and SIGUSR1. True by default. A program that handles signals itself sets this to false, and uses a [`Handle`](crate::server::Handle).
     pub signals: bool,
+    /// The PROXY protocol, for a server behind a load balancer. Off by default.
+    #[cfg(feature = "proxy")]
+    pub proxy: Option<ProxyOptions>,
 }
 
 impl Default for Config {
@@ -60,8 +70,11 @@ impl Default for Config {
             stats_interval: None,
             status_interval: None,
             heartbeat: None,
+            time_turns: false,
             copy: false,
             signals: true,
+            #[cfg(feature = "proxy")]
+            proxy: None,
         }
     }
 }
@@ -287,6 +300,10 @@ impl Config {
         self.check_limits()?;
         self.check_times()?;
         self.check_sockets()?;
+        #[cfg(feature = "proxy")]
+        for (is_good, field, range) in self.proxy.iter().flat_map(ProxyOptions::checks) {
+            bounds(is_good, field, range)?;
+        }
         self.check_combinations(inherited)
     }
 

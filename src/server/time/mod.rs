@@ -37,8 +37,12 @@ pub(super) struct Time {
     horizon: Horizon,
     /// Each turn begins with a clock reading, because a timeout needs the time of each connection's last activity.
     reads_clock: bool,
+    /// Turns of at least this many events are timed.
+    timed_events: usize,
     /// The start of the turn, if it is timed.
     turn_start: Option<Instant>,
+    /// The time that queued work has taken since the last turn, if all turns are timed.
+    queued_work: Duration,
     /// The deadlines of the server itself, and of connections that wait for their rate.
     deadlines: Deadlines,
     /// The checks of connections.
@@ -74,7 +78,9 @@ impl Time {
             reads_clock: config.timeouts.idle.is_some()
                 || config.heartbeat.is_some()
                 || config.limits.memory_limit.is_some(),
+            timed_events: if config.time_turns { 0 } else { SHORT_TURN_EVENTS + 1 },
             turn_start: None,
+            queued_work: Duration::ZERO,
             deadlines,
             wheel: Wheel::new(timeouts::wheel_step_ms(&config.timeouts, config.heartbeat)),
             timeouts: config.timeouts.clone(),
@@ -130,7 +136,7 @@ impl Time {
         if self.reads_clock {
             self.clock.begin_turn(kernel);
         }
-        self.turn_start = (events > SHORT_TURN_EVENTS).then(|| kernel.now());
+        self.turn_start = (events >= self.timed_events).then(|| kernel.now());
     }
 
     /// Ends a turn of `events` events, and returns the time that it took, if it was timed.
@@ -139,7 +145,20 @@ impl Time {
         if !self.busy_poll.is_zero() && events > 0 {
             self.busy_until = Some(kernel.now() + self.busy_poll);
         }
-        self.turn_start.map(|start| kernel.now().saturating_duration_since(start))
+        let start = self.turn_start?;
+        Some(std::mem::take(&mut self.queued_work) + kernel.now().saturating_duration_since(start))
+    }
+
+    /// Begins queued work. Returns the time, if all turns are timed.
+    pub(super) fn begin_queued_work(&mut self, kernel: &impl Kernel) -> Option<Instant> {
+        (self.timed_events == 0).then(|| kernel.now())
+    }
+
+    /// Ends queued work that was begun at `start`. It belongs to the turn that follows.
+    pub(super) fn end_queued_work(&mut self, start: Option<Instant>, kernel: &impl Kernel) {
+        if let Some(start) = start {
+            self.queued_work = kernel.now().saturating_duration_since(start);
+        }
     }
 }
 

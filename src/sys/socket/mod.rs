@@ -51,6 +51,8 @@ bitflags::bitflags! {
         const NOSIGNAL = libc::MSG_NOSIGNAL;
         /// Do not block in this call.
         const DONTWAIT = libc::MSG_DONTWAIT;
+        /// Receive bytes, and leave them in the socket.
+        const PEEK = libc::MSG_PEEK;
         /// Send or receive urgent data (tcp(7)).
         const OOB = libc::MSG_OOB;
 

@@ -149,6 +149,9 @@ impl World {
     pub fn accept(&mut self, listener: usize) -> io::Result<usize> {
         self.call();
         self.calls += 1;
+        let has_begun = self.drain.is_some() && self.config.timeouts.drain_delay.is_zero();
+        let is_left = listener < self.inherited && (has_begun || self.is_unwatched[listener]);
+        assert!(!is_left, "a client of an inherited listener was accepted after the drain had begun");
         if let Some(errno) = self.accept_errors.pop_front() {
             return Err(io::Error::from_raw_os_error(errno));
         }
@@ -169,9 +172,25 @@ impl World {
         self.open.retain(|&open| open != number);
     }
 
+    pub fn unwatch_listener(&mut self, index: usize) {
+        self.call();
+        assert!(index < self.inherited && self.may_drain(), "closing a listener of our own ends the watch");
+        self.is_unwatched[index] = true;
+    }
+
+    pub fn stop_queueing(&mut self, index: usize) {
+        self.call();
+        assert!(index >= self.inherited, "the queue of an inherited listener was shut down");
+    }
+
     pub fn drop_listener(&mut self, index: usize) {
         self.is_listening[index] = false;
         assert!(self.may_drain(), "a listener was closed before the drain delay was over");
+        if index < self.inherited {
+            let is_silent = self.is_unwatched[index] || self.signals > 1;
+            assert!(is_silent, "an inherited listener was closed, and its clients still wake the loop");
+            return self.left.extend(std::mem::take(&mut self.backlogs[index]));
+        }
         assert!(self.backlogs[index].is_empty() || self.signals > 1, "a listener was closed with clients in its queue");
     }
 }

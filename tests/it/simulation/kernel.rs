@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -11,7 +12,6 @@ use edgecho::server::Kernel;
 use edgecho::stream::{Acknowledged, Pipe, Stream};
 use edgecho::sys::epoll::EpollFlags;
 
-use super::plan::LISTENERS;
 use super::world::World;
 
 /// The port of the first connection's peer.
@@ -58,8 +58,9 @@ impl Drop for Listening {
 }
 
 impl Scripted {
-    pub fn listeners(&self) -> impl Iterator<Item = (Listening, SocketAddr)> + '_ {
-        (0..LISTENERS).map(|index| {
+    /// The listeners of these indexes.
+    pub fn listeners(&self, indexes: Range<usize>) -> impl Iterator<Item = (Listening, SocketAddr)> + '_ {
+        indexes.map(|index| {
             (Listening { world: Rc::clone(&self.0), index }, SocketAddr::from(([127, 0, 0, 1], index as u16 + 1)))
         })
     }
@@ -129,6 +130,16 @@ impl Kernel for Scripted {
         let number = self.0.borrow_mut().accept(listener.index)?;
         let peer = SocketAddr::from(([127, 0, 0, 1], (FIRST_PORT + number) as u16));
         Ok((Connected { world: Rc::clone(&self.0), number }, peer))
+    }
+
+    fn unwatch(&mut self, listener: &Listening) -> io::Result<()> {
+        self.0.borrow_mut().unwatch_listener(listener.index);
+        Ok(())
+    }
+
+    fn stop_queueing(&mut self, listener: &Listening) -> io::Result<()> {
+        self.0.borrow_mut().stop_queueing(listener.index);
+        Ok(())
     }
 
     fn next_signal(&mut self) -> io::Result<Option<i32>> {

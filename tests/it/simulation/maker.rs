@@ -18,6 +18,9 @@ struct Maker {
 
 impl Plan {
     pub fn from_seed(seed: u64) -> Self {
+        // A generator of its own: the schedule of a seed stays as it is.
+        let mut opener = Random::new(seed ^ 0x5eed);
+        let inherited = if opener.is(30) { opener.range(1, LISTENERS as u64 + 1) as usize } else { 0 };
         let mut random = Random::new(seed);
         let is_crowd = random.is(1);
         let config = config(&mut random, is_crowd);
@@ -33,7 +36,7 @@ impl Plan {
             maker.scene();
         }
         maker.ending();
-        Self { kind, config: maker.config, script: maker.script }
+        Self { kind, config: maker.config, inherited, script: maker.script }
     }
 }
 

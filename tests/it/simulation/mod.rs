@@ -22,6 +22,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
 use kernel::{Scripted, number_of};
+use plan::LISTENERS;
 pub use plan::{Act, Kind, Plan, Step};
 use protocols::{Alarms, Hoard};
 use world::CURRENT;
@@ -76,8 +77,9 @@ impl Subscriber for Listener {
 
 fn run<P: Protocol>(protocol: P, plan: &Plan, world: &Rc<RefCell<World>>) -> Summary {
     let kernel = Scripted(Rc::clone(world));
-    let listeners: Vec<_> = kernel.listeners().collect();
-    let server = Server::on_kernel(protocol, &plan.config, kernel, [], listeners).expect("a good configuration");
+    let inherited: Vec<_> = kernel.listeners(0..plan.inherited).collect();
+    let listeners: Vec<_> = kernel.listeners(plan.inherited..LISTENERS).collect();
+    let server = Server::on_kernel(protocol, &plan.config, kernel, inherited, listeners).expect("a good configuration");
     server.run().expect("no fault here ends it")
 }
 

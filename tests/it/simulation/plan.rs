@@ -83,6 +83,8 @@ pub enum Kind {
 pub struct Plan {
     pub kind: Kind,
     pub config: Config,
+    /// The number of listeners that another process has opened: the first ones.
+    pub inherited: usize,
     pub script: Vec<Step>,
 }
 

@@ -348,7 +348,7 @@ impl World {
     /// The run is over.
     pub fn check_end(&self) {
         assert!(self.open.is_empty(), "a connection was left open");
-        let is_in = |socket: &Socket| socket.is_closed || self.signals > 1;
-        assert!(self.sockets.iter().all(is_in), "somebody was never let in");
+        let is_in = |(number, socket): (usize, &Socket)| socket.is_closed || self.signals > 1 || self.left.contains(&number);
+        assert!(self.sockets.iter().enumerate().all(is_in), "a client was never accepted");
     }
 }

@@ -31,8 +31,9 @@ pub fn describe(options: &Options) -> String {
         Framing::Bytes => format!(", {} bytes", options.sizes),
         framing => format!(", {}s of {} bytes", framing.name(), options.sizes),
     };
+    let proxy = options.send_proxy.map_or(String::new(), |version| format!(", PROXY {}", version.name()));
     format!(
-        "{}, {}, {load}{size}, verify {}",
+        "{}, {}, {load}{size}{proxy}, verify {}",
         plural(options.connections, "connection"),
         plural(options.threads, "thread"),
         options.verify.name()

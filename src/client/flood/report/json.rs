@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::assertion::Verdict;
 use super::describe::QUANTILES;
+use crate::client::connect::ProxyVersion;
 use crate::client::flood::options::{Load, Options};
 use crate::client::flood::outcome::Outcome;
 use crate::client::flood::sizes::Sizes;
@@ -56,6 +57,7 @@ struct Settings {
     timeout_s: f64,
     half_close: bool,
     handshake: bool,
+    send_proxy: Option<&'static str>,
     verify: &'static str,
     seed: u64,
 }
@@ -75,6 +77,7 @@ struct Bytes {
     sent: u64,
     received: u64,
     handshakes: u64,
+    proxy_headers: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -185,7 +188,12 @@ fn document<'a>(options: &'a Options, outcome: &'a Outcome, verdicts: &'a [Verdi
             late: counts.late,
             unsent: counts.unsent,
         },
-        bytes: Bytes { sent: counts.sent_bytes, received: counts.received_bytes, handshakes: counts.handshake_bytes },
+        bytes: Bytes {
+            sent: counts.sent_bytes,
+            received: counts.received_bytes,
+            handshakes: counts.handshake_bytes,
+            proxy_headers: counts.proxy_header_bytes,
+        },
         rate: Rate {
             messages_per_s: thousandths(outcome.messages_per_second()),
             bytes_per_s: thousandths(outcome.bytes_per_second()),
@@ -253,6 +261,7 @@ fn settings(options: &Options) -> Settings {
         timeout_s: seconds(options.timeout),
         half_close: options.half_close,
         handshake: options.handshake,
+        send_proxy: options.send_proxy.map(ProxyVersion::name),
         verify: options.verify.name(),
         seed: options.seed,
     }

@@ -46,6 +46,12 @@ pub struct World {
     pub backlogs: [Backlog; LISTENERS],
     pub is_listening: [bool; LISTENERS],
     pub is_listener_listed: [bool; LISTENERS],
+    /// The number of listeners that another process has opened: the first ones.
+    pub inherited: usize,
+    /// The inherited listeners that epoll no longer watches.
+    pub is_unwatched: [bool; LISTENERS],
+    /// Clients in the queue of an inherited listener that was closed: the next process accepts them.
+    pub left: Vec<usize>,
     pub accept_errors: VecDeque<i32>,
     ready: VecDeque<Ready>,
     pub gone: Vec<Token>,
@@ -102,6 +108,9 @@ impl World {
             backlogs: Default::default(),
             is_listening: [true; LISTENERS],
             is_listener_listed: [false; LISTENERS],
+            inherited: plan.inherited,
+            is_unwatched: [false; LISTENERS],
+            left: Vec::new(),
             accept_errors: VecDeque::new(),
             ready: VecDeque::new(),
             gone: Vec::new(),
@@ -192,7 +201,7 @@ impl World {
         match step {
             Step::Connect { listener, capacity, is_prompt } => {
                 if !self.is_listening[listener] || self.sockets.len() >= MOST_CONNECTIONS {
-                    return; // refused
+                    return; // refused, or waits for the next process
                 }
                 let number = self.sockets.len();
                 self.sockets.push(Socket::new(number, capacity, is_prompt, self.at));

@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use super::{Link, Next, Slot};
-use crate::client::bytes::{Evidence, Pattern};
+use crate::client::bytes::{Corruption, Evidence, Pattern};
+use crate::client::connect::ProxyVersion;
 use crate::client::flood::conversation::{Conversation, End};
 use crate::client::flood::options::Load;
 use crate::client::flood::shared::Shared;
@@ -44,6 +45,7 @@ impl Slot {
         let Link::Talking(conversation) = &self.link else { return Next::Wait };
         let now_ns = context.now_ns();
         let mut paused_from_ns = now_ns;
+        let mut is_hopeless = false;
         match end {
             End::InOrder if context.options.load == Load::Churn => return self.renew(context),
             End::InOrder => {
@@ -59,11 +61,13 @@ impl Slot {
                 context.tally.corrupt(cause, now_ns, description);
                 let behind = conversation.in_flight().saturating_sub(1);
                 self.abandon(behind, now_ns, "a connection was given up after corruption", context);
+                // Bytes that came before any message was sent come on each connection: the flood would never start.
+                is_hopeless = !context.timeline.is_on();
             }
             End::ByPeer | End::Failed(_) => self.on_early_end(&end, now_ns, context),
         }
         self.close(context);
-        if !context.timeline.has_ended() && self.quota > 0 {
+        if !is_hopeless && !context.timeline.has_ended() && self.quota > 0 {
             self.pauses.begin(paused_from_ns);
             self.link = Link::Down { until_ns: now_ns + ns(self.backoff.pause(&mut context.random)) };
         }
@@ -263,7 +267,11 @@ fn describe(
         let mut others = (next.saturating_sub(SUSPECTS)..next).rev().filter(|&other| other != number);
         others.find_map(|other| Pattern::new(seed, other).find_word(bytes, end).map(|from| (other, from)))
     };
-    let corruption = evidence.diagnose(conversation.wire(), sent_bytes, other);
+    let is_header = |version: ProxyVersion| evidence.is_of_stream_with(version.signature(), conversation.wire());
+    let corruption = match shared.options().send_proxy {
+        Some(version) if is_header(version) => Corruption::HeaderEchoed,
+        _ => evidence.diagnose(conversation.wire(), sent_bytes, other),
+    };
     let (message, start) = conversation.next_message();
     let (position, offset) = (evidence.position(), evidence.position() - start);
     let place = format!("connection {number}, byte {offset} of message {message} (byte {position} of its stream)");

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::{Key, Link, Next, Slot};
 use crate::client::bytes::{Pattern, Wire};
-use crate::client::connect::{Backoff, ConnectError, Connector, HANDSHAKE_BYTES, Handshake, INTEREST, State, dial};
+use crate::client::connect::{
+    Backoff, ConnectError, Connector, HANDSHAKE_BYTES, Handshake, INTEREST, ProxyHeader, State, dial,
+};
 use crate::client::flood::conversation::Conversation;
 use crate::client::flood::options::Load;
 use crate::client::flood::worker::context::Context;
@@ -29,17 +31,24 @@ impl Slot {
         if let Some(length_ns) = self.pauses.end(self.dialed_ns, context.schedule.is_some()) {
             context.tally.paused(length_ns);
         }
-        let watched = dial(context.shared.address(), context.source(self.connection)).and_then(|stream| {
+        let address = context.shared.address();
+        let watched = dial(address, context.source(self.connection)).and_then(|stream| {
+            let version = context.options.send_proxy;
+            let header = version.map(|version| ProxyHeader::of(version, &stream, *address)).transpose()?;
             match event_loop.watch(&stream, Token::of_key(key), INTEREST) {
-                Ok(()) => Ok(stream),
+                Ok(()) => Ok((stream, header)),
                 Err(error) => Err(ConnectError::of(error, State::Initiated, Duration::ZERO)),
             }
         });
         match watched {
-            Ok(stream) => {
+            Ok((stream, header)) => {
                 let options = context.options;
                 let handshake = options.has_handshake().then(|| Handshake::new(&mut context.random, options.framing));
-                self.link = Link::Connecting(Box::new(Connector::new(stream, handshake, options.connect, now)));
+                let connector = Connector::new(stream, handshake, options.connect, now);
+                self.link = Link::Connecting(Box::new(match header {
+                    Some(header) => connector.with_header(&header),
+                    None => connector,
+                }));
                 context.connecting += 1;
                 Next::Wait
             }
@@ -70,7 +79,7 @@ impl Slot {
         context.connecting -= 1;
         let options = context.options;
         let handshake_bytes = if options.has_handshake() { HANDSHAKE_BYTES as u64 } else { 0 };
-        context.tally.opened(connector.connect_time(), handshake_bytes);
+        context.tally.opened(connector.connect_time(), handshake_bytes, connector.header_bytes() as u64);
         let (stream, readiness) = connector.into_stream();
         let pattern = Pattern::new(options.seed, self.number);
         let size = options.sizes.get(0, &mut context.random);
