@@ -13,8 +13,10 @@ mod man_pages;
 mod nginx;
 mod prometheus;
 mod proxy;
+mod replacements;
 mod send_proxy;
 mod shells;
+mod systemd;
 mod tools;
 
 // Shared with the other tests

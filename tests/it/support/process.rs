@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{PROGRAM, Program, eventually, proc, wait_until};
+use super::{Program, eventually, proc, program, wait_until};
 
 /// The two servers. Both must pass the same tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl Server {
     /// Returns the program and its first arguments, or none if it was not compiled.
     pub fn program(self) -> Option<(&'static str, &'static [&'static str])> {
         match self {
-            Self::Rust => Some((PROGRAM, &["serve", "--listen", "127.0.0.1:0"])),
+            Self::Rust => Some((program(), &["serve", "--listen", "127.0.0.1:0"])),
             Self::C => option_env!("EDGECHO_C_REFERENCE").map(|path| (path, &["--listen", "127.0.0.1:0"] as &[_])),
         }
     }
@@ -110,9 +110,11 @@ impl Process {
         process
     }
 
-    /// Starts a command without the environment variables that stand for flags.
+    /// Starts a command without the environment variables that stand for flags, but for the one with which `.ci/check-sandbox` runs all
+    /// servers in the sandbox.
     fn launch(command: &mut Command) -> Self {
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("EDGECHO_")) {
+        let names = std::env::vars_os().map(|(name, _)| name);
+        for name in names.filter(|name| name.to_string_lossy().starts_with("EDGECHO_") && name != "EDGECHO_SANDBOX") {
             command.env_remove(name);
         }
         let program = Program::spawn(command);
