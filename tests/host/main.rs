@@ -14,6 +14,7 @@ mod proxy;
 mod replacements;
 mod send_proxy;
 mod shells;
+mod systemd;
 mod tools;
 
 // Shared with the other tests

@@ -2,6 +2,7 @@
 
 use std::io::{BufReader, Read};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::thread::JoinHandle;
 
 use nix::sys::signal::{Signal, kill};
@@ -15,9 +16,15 @@ pub const PROGRAM: &str = match option_env!("CARGO_BIN_EXE_edgecho") {
     None => "target/release/edgecho",
 };
 
+/// Returns the program that a test starts as edgecho: a wrapper with which `.ci/check-sandbox` traces it, if there is one.
+pub fn program() -> &'static str {
+    static WRAPPER: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("EDGECHO_TEST_WRAPPER").ok());
+    WRAPPER.as_deref().unwrap_or(PROGRAM)
+}
+
 /// Returns a command that runs edgecho.
 pub fn edgecho(arguments: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(program());
     command.args(arguments);
     command
 }
@@ -35,7 +42,12 @@ pub struct Program {
 impl Program {
     /// Starts a program with an empty stdin. Its stdout and stderr are those of the command.
     pub fn spawn(command: &mut Command) -> Self {
-        Self { child: command.stdin(Stdio::null()).spawn().expect("the program starts") }
+        Self::with_stdin(command, Stdio::null())
+    }
+
+    /// Starts a program with this stdin.
+    pub fn with_stdin(command: &mut Command, stdin: Stdio) -> Self {
+        Self { child: command.stdin(stdin).spawn().expect("the program starts") }
     }
 
     /// Starts a program with pipes for stdout and stderr.
