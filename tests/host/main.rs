@@ -11,6 +11,7 @@ mod malformed;
 mod man_pages;
 mod nginx;
 mod proxy;
+mod replacements;
 mod send_proxy;
 mod shells;
 mod systemd;

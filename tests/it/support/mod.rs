@@ -1,6 +1,7 @@
 //! Servers and clients as processes and sockets. The tools in `scripts/` use this folder, too.
 
 pub mod client;
+pub mod http;
 pub mod proc;
 mod process;
 mod program;
@@ -11,7 +12,7 @@ use std::io::Write;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 pub use process::{Process, Server, announced};
-pub use program::{PROGRAM, Program, edgecho, run, signal};
+pub use program::{PROGRAM, Program, edgecho, program, run, signal};
 pub use wait::{PATIENCE, eventually, in_one_of_five_rounds, pause, quiet, wait_until};
 
 /// Makes a test of each function, for each of the two servers.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{PROGRAM, Program, eventually, proc, wait_until};
+use super::{Program, eventually, proc, program, wait_until};
 
 /// The two servers. Both must pass the same tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl Server {
     /// Returns the program and its first arguments, or none if it was not compiled.
     pub fn program(self) -> Option<(&'static str, &'static [&'static str])> {
         match self {
-            Self::Rust => Some((PROGRAM, &["serve", "--listen", "127.0.0.1:0"])),
+            Self::Rust => Some((program(), &["serve", "--listen", "127.0.0.1:0"])),
             Self::C => option_env!("EDGECHO_C_REFERENCE").map(|path| (path, &["--listen", "127.0.0.1:0"] as &[_])),
         }
     }
@@ -70,6 +70,25 @@ impl Process {
         process
     }
 
+    /// Starts the Rust server with an admin endpoint on a free port, and returns its address, too.
+    pub fn with_admin(arguments: &[&str]) -> (Self, SocketAddr) {
+        let (program, first) = Server::Rust.program().expect("cargo compiles it before the tests");
+        let mut command = Command::new(program);
+        command.args(first).args(["--admin", "127.0.0.1:0"]).args(arguments);
+        let mut process = Self::launch(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        process.read_stderr();
+        let mut lines = process.program.take_lines();
+        let mut next = || {
+            let mut line = String::new();
+            lines.read_line(&mut line).expect("stdout");
+            line
+        };
+        let (listening, admin) = (next(), next());
+        process.address = announced(&listening).unwrap_or_else(|| panic!("{listening:?}, {:?}", process.stderr()));
+        let admin = admin.strip_prefix("admin endpoint on http://").unwrap_or_else(|| panic!("{admin:?}"));
+        (process, admin.trim().parse().expect("an address"))
+    }
+
     /// Runs a command that is, or becomes, a server. The test reads what the command has as stderr.
     pub fn spawn_without_reader(command: &mut Command) -> Self {
         let mut process = Self::launch(command.stdout(Stdio::piped()));
@@ -91,9 +110,11 @@ impl Process {
         process
     }
 
-    /// Starts a command without the environment variables that stand for flags.
+    /// Starts a command without the environment variables that stand for flags, but for the one with which `.ci/check-sandbox` runs all
+    /// servers in the sandbox.
     fn launch(command: &mut Command) -> Self {
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("EDGECHO_")) {
+        let names = std::env::vars_os().map(|(name, _)| name);
+        for name in names.filter(|name| name.to_string_lossy().starts_with("EDGECHO_") && name != "EDGECHO_SANDBOX") {
             command.env_remove(name);
         }
         let program = Program::spawn(command);

@@ -2,6 +2,7 @@
 
 use std::io::{BufReader, Read};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::thread::JoinHandle;
 
 use nix::sys::signal::{Signal, kill};
@@ -15,9 +16,15 @@ pub const PROGRAM: &str = match option_env!("CARGO_BIN_EXE_edgecho") {
     None => "target/release/edgecho",
 };
 
+/// Returns the program that a test starts as edgecho: a wrapper with which `.ci/check-sandbox` traces it, if there is one.
+pub fn program() -> &'static str {
+    static WRAPPER: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("EDGECHO_TEST_WRAPPER").ok());
+    WRAPPER.as_deref().unwrap_or(PROGRAM)
+}
+
 /// Returns a command that runs edgecho.
 pub fn edgecho(arguments: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(program());
     command.args(arguments);
     command
 }
