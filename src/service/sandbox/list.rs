@@ -10,6 +10,8 @@ bitflags::bitflags! {
         const ZERO_COPY = 1 << 0;
         /// Writes collected frames to a file: fdatasync(2), and the end of the thread that writes.
         const COLLECT = 1 << 1;
+        /// Serves inherited sockets: setsockopt(2) for clients that were queued before the server had set its options.
+        const INHERITED = 1 << 2;
     }
 }
 
@@ -132,6 +134,19 @@ const CALLS: &[Call] = &[
     call!(setsockopt SYS_setsockopt [
         Alternative::new("SO_LINGER", &[equal(1, libc::SOL_SOCKET), equal(2, libc::SO_LINGER)]),
     ]),
+    call!(setsockopt SYS_setsockopt [
+        Alternative::new("TCP_NODELAY", &[equal(1, libc::IPPROTO_TCP), equal(2, libc::TCP_NODELAY)]),
+        Alternative::new("TCP_KEEPIDLE", &[equal(1, libc::IPPROTO_TCP), equal(2, libc::TCP_KEEPIDLE)]),
+        Alternative::new("TCP_KEEPINTVL", &[equal(1, libc::IPPROTO_TCP), equal(2, libc::TCP_KEEPINTVL)]),
+        Alternative::new("TCP_KEEPCNT", &[equal(1, libc::IPPROTO_TCP), equal(2, libc::TCP_KEEPCNT)]),
+        Alternative::new("TCP_USER_TIMEOUT", &[equal(1, libc::IPPROTO_TCP), equal(2, libc::TCP_USER_TIMEOUT)]),
+        Alternative::new("SO_OOBINLINE", &[equal(1, libc::SOL_SOCKET), equal(2, libc::SO_OOBINLINE)]),
+        Alternative::new("SO_KEEPALIVE", &[equal(1, libc::SOL_SOCKET), equal(2, libc::SO_KEEPALIVE)]),
+        Alternative::new("SO_RCVBUF", &[equal(1, libc::SOL_SOCKET), equal(2, libc::SO_RCVBUF)]),
+        Alternative::new("SO_SNDBUF", &[equal(1, libc::SOL_SOCKET), equal(2, libc::SO_SNDBUF)]),
+    ])
+    .only_for(Use::INHERITED)
+    .unseen("only clients that were queued for an inherited socket before the server started need it"),
     call!(listen SYS_listen), // at a drain, with a backlog of 0
     // Signals, handles and other threads; stdout, stderr and the output of `collect`.
     call!(read SYS_read),
