@@ -5,6 +5,7 @@
 #![allow(unreachable_pub, reason = "a test program has no API")]
 
 mod abi;
+mod admin;
 mod c_reference;
 mod cli;
 mod cli_values;

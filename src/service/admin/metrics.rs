@@ -54,6 +54,11 @@ fn service(page: &mut Page, statistics: &Statistics) {
     for &reason in Reason::ALL {
         page.sample("_total", &[("reason", &reason.name())], statistics.closed_for(reason));
     }
+    page.family("edgecho_proxy_headers", Kind::Counter, "", "Good headers of the PROXY protocol: v1, v2, or v2 with LOCAL.");
+    for (kind, count) in [("v1", statistics.proxy_v1), ("v2", statistics.proxy_v2), ("local", statistics.proxy_local)] {
+        page.sample("_total", &[("kind", &kind)], count);
+    }
+    page.gauge("edgecho_proxy_waiting", "", "Connections that wait for a PROXY header.", statistics.proxy_waiting);
     page.family("edgecho_accept_errors", Kind::Counter, "", "Errors of accept4(2), by errno.");
     for (&errno, &count) in &statistics.accept_errors {
         let name = format!("{:?}", nix::errno::Errno::from_raw(errno));

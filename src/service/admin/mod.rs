@@ -15,7 +15,7 @@
 //!
 //! | limit | value |
 //! |---|---|
-//! | connections | 64; from 48 on a new one closes the one that has asked for nothing for the longest time |
+//! | connections | 64; from 16 on a new one closes the one that has asked for nothing for the longest time |
 //! | head of a request | 8 KiB, 64 fields, a target of 2 KiB, 10 s |
 //! | connection that asks for nothing | 90 s |
 //! | peer that takes nothing of an answer | 10 s |
@@ -44,15 +44,12 @@ use tracing::error;
 use crate::server::{Error, Handle, ListenAddress, Server};
 use crate::sys::{limits, signal, thread};
 use inbox::{Inbox, Letter, Outlet};
-use protocol::Endpoint;
+use protocol::{Endpoint, MAX_CONNECTIONS};
 
 #[doc(hidden)]
 pub use request::{Format, Heads, MAX_HEAD_BYTES, Request, Resource, Wanted};
 #[doc(hidden)]
 pub use response::Status;
-
-/// Open connections. Further clients wait in the backlog.
-const MAX_CONNECTIONS: usize = 64;
 
 /// Descriptors of the thread besides those of connections, at most.
 const OWN_DESCRIPTORS: u64 = 16;

@@ -8,8 +8,8 @@ const PAGE: &str = include_str!("page.html");
 /// Level 3, section 6.7.3.3), and it connects to nothing but this endpoint.
 const FIELDS: &str = concat!(
     "Content-Security-Policy: default-src 'none'; ",
-    "style-src 'sha256-kJdDLB/kDMbAy5pgJJcvPEnXycy0yXTFj8eqj4s27K4='; ",
-    "script-src 'sha256-sy4HFxZwvNCiSX7nZvEoYZFq6hWXEw6Pi3SxC849pPU='; ",
+    "style-src 'sha256-UGqHb90e6XLT7YnIQpjsd55dO3hlMonysglu/+wbtK8='; ",
+    "script-src 'sha256-4K1JmgUlfbnJea0J0//kRR4yY+GopETcXD36fiyDfa0='; ",
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n",
     "Referrer-Policy: no-referrer\r\n"
 );
@@ -24,6 +24,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+    use crate::server::{Reason, Stage};
 
     /// Returns the text of the only element of this name.
     fn element(name: &str) -> &'static str {
@@ -49,6 +50,16 @@ mod tests {
         for name in ["script", "style"] {
             let source = format!("{name}-src 'sha256-{}'; ", digest(element(name)));
             assert!(FIELDS.contains(&source), "the page has changed: put {source} into FIELDS, which has {FIELDS}");
+        }
+    }
+
+    #[test]
+    fn the_page_knows_every_reason_and_every_stage() {
+        for name in Reason::ALL.iter().map(|reason| format!("'{}'", reason.name())) {
+            assert!(element("script").contains(&name), "{name}");
+        }
+        for name in Stage::ALL.iter().map(|stage| format!("  {}: ['", stage.name())) {
+            assert!(element("script").contains(&name), "{name}");
         }
     }
 

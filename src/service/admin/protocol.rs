@@ -15,6 +15,9 @@ use crate::protocol::{Background, Post, Protocol, Reply, SessionId, Timer};
 use crate::server::{Handle, Stage, Statistics};
 use crate::sys::epoll::EpollFlags;
 
+/// Open connections. Further clients wait in the backlog.
+pub(super) const MAX_CONNECTIONS: usize = 64;
+
 /// The time in which the loop of the service must answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -29,7 +32,7 @@ const LAST_ANSWER_AGE: Duration = Duration::from_secs(10 * 60);
 
 /// Above this number of connections, each new one closes the one that has asked for nothing for the longest time: connections that say
 /// nothing do not keep a health check waiting.
-const COMFORTABLE: usize = super::MAX_CONNECTIONS * 3 / 4;
+const COMFORTABLE: usize = MAX_CONNECTIONS / 4;
 
 /// The timer of the loop of the service.
 const ANSWER: u32 = 0;
@@ -81,7 +84,7 @@ impl Endpoint {
             process: Process::open().ok(),
             asked: 0,
             answer: (0, Statistics::default()),
-            clients: Vec::with_capacity(super::MAX_CONNECTIONS),
+            clients: Vec::with_capacity(MAX_CONNECTIONS),
             responses: [0; Status::ALL.len()],
         }
     }

@@ -1,6 +1,7 @@
 //! Servers and clients as processes and sockets. The tools in `scripts/` use this folder, too.
 
 pub mod client;
+pub mod http;
 pub mod proc;
 mod process;
 mod program;

@@ -70,6 +70,25 @@ impl Process {
         process
     }
 
+    /// Starts the Rust server with an admin endpoint on a free port, and returns its address, too.
+    pub fn with_admin(arguments: &[&str]) -> (Self, SocketAddr) {
+        let (program, first) = Server::Rust.program().expect("cargo compiles it before the tests");
+        let mut command = Command::new(program);
+        command.args(first).args(["--admin", "127.0.0.1:0"]).args(arguments);
+        let mut process = Self::launch(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        process.read_stderr();
+        let mut lines = process.program.take_lines();
+        let mut next = || {
+            let mut line = String::new();
+            lines.read_line(&mut line).expect("stdout");
+            line
+        };
+        let (listening, admin) = (next(), next());
+        process.address = announced(&listening).unwrap_or_else(|| panic!("{listening:?}, {:?}", process.stderr()));
+        let admin = admin.strip_prefix("admin endpoint on http://").unwrap_or_else(|| panic!("{admin:?}"));
+        (process, admin.trim().parse().expect("an address"))
+    }
+
     /// Runs a command that is, or becomes, a server. The test reads what the command has as stderr.
     pub fn spawn_without_reader(command: &mut Command) -> Self {
         let mut process = Self::launch(command.stdout(Stdio::piped()));
