@@ -162,9 +162,6 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
             }
             self.answer_inputs();
             self.keep_time(events.len());
-            if self.watch.is_some() {
-                self.observe();
-            }
         }
     }
 
@@ -230,13 +227,17 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         Ok(())
     }
 
-    /// Counts a turn of `events` events, and does what is due now that they have been processed.
+    /// Counts a turn of `events` events, does what is due now that they have been processed, and lets the observer
+    /// see the result.
     #[inline]
     fn keep_time(&mut self, events: usize) {
         let took = self.time.end_turn(&self.kernel, events);
         self.statistics.count_turn(events, took);
         if self.time.after_events(events, EVENTS_PER_TURN) {
             self.do_due();
+        }
+        if self.watch.is_some() {
+            self.observe();
         }
     }
 
@@ -353,6 +354,8 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     /// Ends the server after this turn. A signal takes precedence over a failure, which is then logged; both take precedence over a handle.
     pub(super) fn end_with(&mut self, end: End) {
+        // A client that was accepted now would be cut off; the next process can serve it.
+        self.acceptor.leave_inherited(&mut self.kernel);
         self.end = Some(match (self.end.take(), end) {
             (Some(End::Failed(reason)), End::Interrupted(number))
             | (Some(End::Interrupted(number)), End::Failed(reason)) => {

@@ -123,3 +123,74 @@ impl Target<'_> {
 fn seconds(time: Duration) -> i32 {
     i32::try_from(time.as_secs()).unwrap_or(i32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn options() -> SocketOptions {
+        SocketOptions {
+            nodelay: false,
+            keepalive: Some(Keepalive { idle: 31 * SECOND, interval: Some(7 * SECOND), count: Some(5) }),
+            reset_on_close: true,
+            recv_buffer: Some(40_000),
+            send_buffer: Some(50_000),
+            defer_accept: Some(3 * SECOND),
+            user_timeout: Some(9 * SECOND),
+            bind_device: Some("lo".to_owned()),
+            ..SocketOptions::default()
+        }
+    }
+
+    fn assert_set(stream: &TcpStream) {
+        let stream = socket2::SockRef::from(stream);
+        assert!(stream.out_of_band_inline().expect("SO_OOBINLINE"));
+        assert!(!stream.tcp_nodelay().expect("TCP_NODELAY"));
+        assert!(stream.keepalive().expect("SO_KEEPALIVE"));
+        assert_eq!(stream.tcp_keepalive_time().expect("TCP_KEEPIDLE"), 31 * SECOND);
+        assert_eq!(stream.tcp_keepalive_interval().expect("TCP_KEEPINTVL"), 7 * SECOND);
+        assert_eq!(stream.tcp_keepalive_retries().expect("TCP_KEEPCNT"), 5);
+        assert_eq!(stream.linger().expect("SO_LINGER"), Some(Duration::ZERO));
+        assert_eq!(stream.recv_buffer_size().expect("SO_RCVBUF"), 80_000);
+        assert_eq!(stream.send_buffer_size().expect("SO_SNDBUF"), 100_000);
+        assert_eq!(stream.tcp_user_timeout().expect("TCP_USER_TIMEOUT"), Some(9 * SECOND));
+    }
+
+    #[test]
+    fn options_of_a_socket_that_listens_already_reach_the_clients_that_connect_afterwards() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(address).expect("a listener");
+            let address = listener.local_addr().expect("its address");
+            // The opener's value, and a client that was queued with it.
+            socket2::SockRef::from(&listener).set_tcp_nodelay(true).expect("TCP_NODELAY");
+            let _queued = TcpStream::connect(address).expect("connect");
+            let (queued, _) = listener.accept().expect("accept");
+            assert!(queued.nodelay().expect("TCP_NODELAY"));
+
+            set_while_listening(listener.as_fd(), &address, &options()).expect("all of them can still be set");
+            let mut client = TcpStream::connect(address).expect("connect");
+            std::io::Write::write_all(&mut client, b"TCP_DEFER_ACCEPT waits for this").expect("send");
+            assert_set(&listener.accept().expect("accept").0);
+            let device = socket2::SockRef::from(&listener).device().expect("SO_BINDTODEVICE");
+            assert_eq!(device.as_deref(), Some(b"lo" as &[u8]));
+
+            set_on_connection(queued.as_fd(), &address, &options()).expect("a connection");
+            assert_set(&queued);
+        }
+    }
+
+    #[test]
+    fn an_option_that_is_not_given_stays_as_the_opener_has_set_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let address = listener.local_addr().expect("its address");
+        let socket = socket2::SockRef::from(&listener);
+        socket.set_keepalive(true).expect("SO_KEEPALIVE");
+        set_while_listening(listener.as_fd(), &address, &SocketOptions::default()).expect("the default options");
+        assert!(socket.keepalive().expect("SO_KEEPALIVE") && socket.tcp_nodelay().expect("TCP_NODELAY"));
+    }
+}

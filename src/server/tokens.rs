@@ -12,8 +12,8 @@ pub(super) const PROTOCOL: u32 = 5;
 pub(super) const MEMORY: u32 = 6;
 pub(super) const TRIM: u32 = 7;
 /// The time at which the observer is called next.
-pub(super) const OBSERVER: u32 = 8;
-const FIRST_LISTENER: u32 = 9;
+pub(super) const OBSERVER: u32 = PROXY - 1;
+const FIRST_LISTENER: u32 = 8;
 /// The deadline of the connections that wait for their header.
 pub(super) const PROXY: u32 = FIRST_WAITING - 1;
 /// The first of the names for connections that wait for their header. Half of the fixed names are theirs: the keys of a second slot map could not be

@@ -6,6 +6,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use crate::server::{Observer, Stage, View};
+use crate::sys::socket::{self, MessageFlags};
 
 /// The shortest time between two messages with `STATUS=`.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
@@ -149,7 +151,8 @@ impl Notifier {
     /// Sends one message. Returns false if the receiver's queue is full.
     fn send(&mut self, message: &str) -> bool {
         let Some(socket) = &self.socket else { return true };
-        let Err(error) = socket.send(message.as_bytes()) else { return true };
+        let result = socket::send(socket.as_fd(), message.as_bytes(), MessageFlags::NOSIGNAL);
+        let Err(error) = result else { return true };
         let is_full = matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR));
         if !is_full {
             warn!("the service manager is no longer notified (send): {error}");

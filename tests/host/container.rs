@@ -8,7 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::process_1::{child_of, unshare_pids};
 use crate::scratch::Scratch;
@@ -94,16 +95,30 @@ impl Root {
     }
 
     /// Starts the container on a free port.
-    fn start(&self, test: &str) -> Option<Process> {
+    fn start(&self, test: &str) -> Option<Container> {
         let mut command = unshare_pids(test)?;
         let arguments = [self.image.command("ENTRYPOINT"), self.image.command("CMD")].concat();
         self.enter(&mut command, &arguments);
         for (name, value) in self.image.environment() {
             command.env(name, value.replace(":7777", ":0"));
         }
-        let mut process = Process::spawn(&mut command);
-        process.address = SocketAddr::from(([127, 0, 0, 1], process.address.port()));
-        Some(process)
+        let mut server = Process::spawn(&mut command);
+        server.address = SocketAddr::from(([127, 0, 0, 1], server.address.port()));
+        Some(Container { pid: child_of(server.pid()), server })
+    }
+}
+
+/// A running container. It ends when it goes out of scope.
+struct Container {
+    /// unshare(1), whose child is the server.
+    server: Process,
+    pid: u32,
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        // The option --kill-child of unshare(1) has no effect on a process that has changed its user (prctl(2), PR_SET_PDEATHSIG).
+        let _ = kill(Pid::from_raw(self.pid as i32), Signal::SIGKILL);
     }
 }
 
@@ -111,13 +126,15 @@ impl Root {
 fn the_image_serves_in_an_empty_root_passes_its_health_check_and_drains_as_process_1() {
     let test = "the_image_serves_in_an_empty_root_passes_its_health_check_and_drains_as_process_1";
     let Some(root) = Root::new(test) else { return };
-    let Some(mut server) = root.start(test) else { return };
-    let pid = child_of(server.pid());
-    let numbers = proc::status_field(pid, "NSpid").expect("its numbers");
+    let Some(mut container) = root.start(test) else { return };
+    let (server, pid) = (&mut container.server, container.pid);
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it is running");
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).expect("its numbers");
     assert_eq!(numbers.split_whitespace().last(), Some("1"), "process 1 of its namespace");
     if nix::unistd::geteuid().is_root() {
-        let (user, _) = root.image.get("USER").split_once(':').expect("USER:GROUP");
-        assert_eq!(proc::status_field(pid, "Uid").expect("its users").split_whitespace().next(), Some(user));
+        let (user, group) = root.image.get("USER").split_once(':').expect("USER:GROUP");
+        assert_eq!(proc::status_field(pid, "Uid").as_deref(), Some(user));
+        assert_eq!(proc::status_field(pid, "Gid").as_deref(), Some(group));
     }
 
     let health = root.image.command("HEALTHCHECK");
@@ -144,7 +161,8 @@ fn the_image_serves_in_an_empty_root_passes_its_health_check_and_drains_as_proce
 fn the_static_program_looks_up_names_in_hosts_and_dns_without_any_library() {
     let test = "the_static_program_looks_up_names_in_hosts_and_dns_without_any_library";
     let Some(root) = Root::new(test) else { return };
-    let Some(server) = root.start(test) else { return };
+    let Some(container) = root.start(test) else { return };
+    let server = &container.server;
     let program = &root.image.command("ENTRYPOINT")[0];
     let ping = |host: &str| {
         let words =

@@ -11,8 +11,10 @@ mod malformed;
 mod man_pages;
 mod nginx;
 mod proxy;
+mod replacements;
 mod send_proxy;
 mod shells;
+mod systemd;
 mod tools;
 
 // Shared with the other tests

@@ -245,6 +245,28 @@ fn a_stdout_that_takes_nothing_is_a_warning_not_the_end() {
 }
 
 #[test]
+fn a_document_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_none() {
+    for arguments in [&["completions", "bash"] as &[_], &["man", "serve"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+        let mut child = Program::spawn(edgecho(arguments).stdout(full).stderr(Stdio::piped()));
+        let (status, _, stderr) = child.finish();
+        assert_eq!(status.code(), Some(1), "{arguments:?}");
+        assert_eq!(stderr, "error: cannot write to stdout: No space left on device (os error 28)\n");
+
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut child = Program::spawn(edgecho(arguments).stdout(writer).stderr(Stdio::piped()));
+        let (status, _, stderr) = child.finish();
+        assert_eq!((status.code(), stderr.as_str()), (Some(0), ""), "{arguments:?}");
+    }
+    let stderr = refused(&mut edgecho(&["man", "--output", "/no/such/folder"]), 1);
+    assert_eq!(stderr, "error: cannot write /no/such/folder/edgecho.1: No such file or directory (os error 2)\n");
+    let stderr = refused(&mut edgecho(&["man", "no-such-command"]), 2);
+    assert!(stderr.contains("serve") && stderr.contains("flood"), "{stderr}");
+    refused(&mut edgecho(&["completions", "tcsh"]), 2);
+}
+
+#[test]
 fn a_frame_that_would_not_fit_into_the_memory_limit_is_refused() {
     let arguments = ["serve", "--protocol", "frame", "--max-frame", "16MiB", "--memory-limit", "1MiB"];
     let (status, _, stderr) = run(&mut edgecho(&arguments));

@@ -1,7 +1,9 @@
 //! The library as its users build on it: the examples run in threads of this process, and clients use real sockets.
 
 mod ending;
+mod inherited;
 mod input;
+mod notify;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

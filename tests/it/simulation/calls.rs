@@ -33,9 +33,22 @@ impl World {
         Some(libc::SIGTERM)
     }
 
+    pub fn peek(&mut self, number: usize, buffer: &mut [u8]) -> io::Result<usize> {
+        self.call_on(number);
+        let at = self.at;
+        let result = self.sockets[number].peek(buffer, at);
+        self.note(|| format!("peek {number}: {result:?}"));
+        result
+    }
+
     pub fn recv(&mut self, number: usize, buffer: &mut [u8]) -> io::Result<usize> {
         self.call_on(number);
         let at = self.at;
+        let is_draining = self.drain.is_some();
+        if let Some(result) = self.sockets[number].read_head(buffer, is_draining, at) {
+            self.note(|| format!("recv {number}: {result:?} of its header"));
+            return result;
+        }
         let socket = &mut self.sockets[number];
         let count = socket.begin_read(buffer.len(), false, at);
         self.note(|| format!("recv {number}: {count:?}"));
@@ -159,6 +172,7 @@ impl World {
         assert!(!is_full || self.may_drain(), "more connections than there may be");
         let number = self.backlogs[listener].pop_front().ok_or_else(|| io::Error::from_raw_os_error(libc::EAGAIN))?;
         self.sockets[number].opened = self.at;
+        self.sockets[number].begun = self.at;
         Ok(number)
     }
 
@@ -187,8 +201,7 @@ impl World {
         self.is_listening[index] = false;
         assert!(self.may_drain(), "a listener was closed before the drain delay was over");
         if index < self.inherited {
-            let is_silent = self.is_unwatched[index] || self.signals > 1;
-            assert!(is_silent, "an inherited listener was closed, and its clients still wake the loop");
+            assert!(self.is_unwatched[index], "an inherited listener was closed, and its clients still wake the loop");
             return self.left.extend(std::mem::take(&mut self.backlogs[index]));
         }
         assert!(self.backlogs[index].is_empty() || self.signals > 1, "a listener was closed with clients in its queue");

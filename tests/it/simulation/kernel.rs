@@ -17,6 +17,11 @@ use super::world::World;
 /// The port of the first connection's peer.
 const FIRST_PORT: usize = 1_000;
 
+/// The own address of the peer of a connection.
+pub fn own_address(number: usize) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], (FIRST_PORT + number) as u16))
+}
+
 /// The most connections that a schedule may have: each has a port.
 pub const MOST_CONNECTIONS: usize = 64_000;
 
@@ -69,6 +74,10 @@ impl Scripted {
 impl Stream for Connected {
     fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.world.borrow_mut().recv(self.number, buffer)
+    }
+
+    fn peek(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.world.borrow_mut().peek(self.number, buffer)
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -128,8 +137,7 @@ impl Kernel for Scripted {
 
     fn accept(&mut self, listener: &Listening) -> io::Result<(Connected, SocketAddr)> {
         let number = self.0.borrow_mut().accept(listener.index)?;
-        let peer = SocketAddr::from(([127, 0, 0, 1], (FIRST_PORT + number) as u16));
-        Ok((Connected { world: Rc::clone(&self.0), number }, peer))
+        Ok((Connected { world: Rc::clone(&self.0), number }, own_address(number)))
     }
 
     fn unwatch(&mut self, listener: &Listening) -> io::Result<()> {

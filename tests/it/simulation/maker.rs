@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use edgecho::server::{Config, Limits, Timeouts};
+use edgecho::server::{Config, Limits, ProxyMode, ProxyOptions, Timeouts};
 
 use super::plan::{Act, DAY, HOUR, Kind, LISTENERS, MS, Plan, Random, SECOND, Sleep, Step};
 
@@ -86,6 +86,13 @@ fn config(random: &mut Random, is_crowd: bool) -> Config {
     config.status_interval = some(random, 4).filter(|time| intervals.contains(time));
     config.stats_interval = some(random, 4).filter(|time| intervals.contains(time));
     config.copy = !random.is(20);
+    config.proxy = random.is(20).then(|| {
+        let mode = if random.is(70) { ProxyMode::Require } else { ProxyMode::Optional };
+        let from = if random.is(90) { "127.0.0.0/8" } else { "10.0.0.0/8" };
+        let mut proxy = ProxyOptions::new(mode, vec![from.parse().expect("a network")]);
+        proxy.timeout = time(random).clamp(ProxyOptions::MIN_TIMEOUT, ProxyOptions::MAX_TIMEOUT);
+        proxy
+    });
     config
 }
 
@@ -187,6 +194,9 @@ impl Maker {
 
     fn size(&mut self) -> u64 {
         let random = &mut self.random;
+        if self.config.proxy.is_some() && random.is(60) {
+            return random.range(1, 40); // a part of a header
+        }
         match random.below(100) {
             0..50 => random.range(1, 200),
             50..85 => random.range(1, 5_000),

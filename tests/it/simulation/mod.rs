@@ -2,6 +2,7 @@
 #![allow(missing_docs, unreachable_pub, reason = "not part of the crate")]
 
 mod calls;
+mod head;
 mod kernel;
 mod maker;
 mod plan;
@@ -36,6 +37,7 @@ struct Listener;
 struct Fields {
     message: String,
     peer: String,
+    via: String,
 }
 
 impl Visit for Fields {
@@ -43,6 +45,7 @@ impl Visit for Fields {
         let text = match field.name() {
             "message" => &mut self.message,
             "peer" => &mut self.peer,
+            "via" => &mut self.via,
             _ => return,
         };
         write!(text, "{value:?}").expect("memory");
@@ -57,11 +60,20 @@ impl Subscriber for Listener {
     fn event(&self, event: &Event<'_>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let Some(why) = fields.message.strip_prefix("closed: ") else { return };
-        let reason = Reason::ALL.iter().copied().find(|reason| reason.to_string() == why).unwrap_or(Reason::Reset);
+        let why = fields.message.strip_prefix("closed: ");
+        if why.is_none() && fields.message != "opened" {
+            return;
+        }
         let Some(world) = CURRENT.take() else { return };
-        let number = number_of(fields.peer.parse().expect("the address of a peer"));
-        world.borrow_mut().closed(number, reason);
+        let peer = fields.peer.parse().expect("the address of a peer");
+        let number = number_of(peer);
+        match why {
+            None => world.borrow_mut().opened(number, peer, fields.via.parse().ok()),
+            Some(why) => {
+                let reason = Reason::ALL.iter().copied().find(|reason| why.starts_with(&reason.to_string()));
+                world.borrow_mut().closed(number, peer, reason.unwrap_or(Reason::Reset));
+            }
+        }
         CURRENT.set(Some(world));
     }
 

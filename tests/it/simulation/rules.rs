@@ -3,11 +3,14 @@
 //!
 //! The rules allow for what the server cannot know: bytes that arrive after its last wait, and the time for which the process is stopped.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use edgecho::protocol::Timer;
-use edgecho::server::Reason;
+use edgecho::server::{ProxyMode, Reason};
 
+use super::head::Head;
+use super::kernel::own_address;
 use super::plan::MS;
 use super::socket::{At, Socket};
 use super::world::World;
@@ -70,8 +73,12 @@ impl World {
     /// The server goes to sleep until `until`: nothing is left undone, and nothing that is due before then will come too late.
     pub fn check_sleep(&self, until: u64) {
         for &number in &self.open {
-            self.check_undone(number, until);
-            self.check_deadlines(number, until);
+            if self.sockets[number].is_open {
+                self.check_undone(number, until);
+                self.check_deadlines(number, until);
+            } else {
+                self.check_waiting(number, until);
+            }
         }
         for (index, backlog) in self.backlogs.iter().enumerate() {
             let has_place = self.config.limits.max_connections.is_none_or(|most| self.open.len() < most);
@@ -96,6 +103,65 @@ impl World {
             let latest = self.late(drain, delay + nanos(timeouts.drain) + LINGER + again);
             assert!(until <= latest, "the drain takes too long: {until} instead of {latest}");
         }
+    }
+
+    /// A connection that waits for its header: nothing decides about it yet, and its time is not over.
+    fn check_waiting(&self, number: usize, until: u64) {
+        let socket = &self.sockets[number];
+        let proxy = self.config.proxy.as_ref().expect("only a header is waited for");
+        let is_decided = socket.head.has_ended()
+            || socket.unread() > 0
+            || socket.is_finished
+            || socket.is_reset
+            || (!socket.head.is_valid() && proxy.mode == ProxyMode::Require && socket.head.unread().first() == Some(&0x80));
+        assert!(!is_decided, "{number} waits, though nothing is missing: {socket:?}");
+        let latest = self.late(socket.opened, nanos(proxy.timeout));
+        assert!(until <= latest, "{number} waits for its header for too long");
+    }
+
+    /// The server has opened a connection: it goes by the address of the header, or by its own.
+    pub fn opened(&mut self, number: usize, peer: SocketAddr, via: Option<SocketAddr>) {
+        self.note(|| format!("{number} opened"));
+        let socket = &mut self.sockets[number];
+        assert!(!socket.is_open && !socket.is_closed, "{number} was opened twice");
+        socket.is_open = true;
+        let is_read = socket.head.is_whole() && socket.head.read == socket.head.len();
+        let own = own_address(number);
+        let source = socket.head.source.filter(|_| is_read);
+        assert_eq!((peer, via), (source.unwrap_or(own), source.map(|_| own)), "the address of {number}");
+        if let Some(proxy) = self.config.proxy.as_ref().filter(|_| socket.head.is_awaited) {
+            assert!(is_read || proxy.mode == ProxyMode::Optional, "{number} was opened without a header");
+            socket.begun = self.at;
+            // The server read the clock after its last call, or when the time for the header was over. It may have been stopped since.
+            let is_late = self.at.time - socket.opened.time >= nanos(proxy.timeout);
+            let due = socket.opened.time + if is_late && !is_read { nanos(proxy.timeout) } else { 0 };
+            socket.opened = At { time: due.max(socket.touched.time), ..socket.touched };
+            if !is_read {
+                socket.head = Head::default(); // from now on it would be data: this peer sends none
+            }
+        }
+    }
+
+    /// The server has closed a connection before it was open, for a reason.
+    fn closed_waiting(&mut self, number: usize, reason: Reason) {
+        let proxy = self.config.proxy.as_ref().expect("only a header is waited for");
+        let socket = &self.sockets[number];
+        let head = &socket.head;
+        let drained = |time: u64| {
+            self.drain.is_some_and(|since| self.at.time - since.time >= nanos(self.config.timeouts.drain) + time)
+        };
+        let is_right = match reason {
+            Reason::ProxyUntrusted => proxy.mode == ProxyMode::Require && head.is_empty(),
+            Reason::ProxyInvalid => !head.is_whole() && (!head.is_valid() || socket.is_finished),
+            Reason::ProxyTimeout => self.at.time - socket.opened.time >= nanos(proxy.timeout),
+            Reason::Peer => socket.is_finished && head.sent == 0,
+            Reason::Reset => socket.is_reset,
+            Reason::Drained => self.signals > 1 || drained(0),
+            Reason::Aborted => self.signals > 1 || drained(LINGER),
+            _ => false,
+        };
+        assert!(is_right, "{number} was closed before it was open: {reason}, {socket:?}");
+        self.sockets[number].is_closed = true;
     }
 
     /// Nothing was left undone for a connection of which the server knows everything.
@@ -158,7 +224,8 @@ impl World {
             let latest = [acknowledged, socket.pending_since, socket.touched].into_iter().max_by_key(|at| at.time);
             at_least("the write timeout", self.late(latest.unwrap_or_default(), nanos(write) * 3 / 2 + closes));
         }
-        let latest = [acknowledged, socket.deliveries.at(), socket.touched].into_iter().max_by_key(|at| at.time);
+        let latest =
+            [acknowledged, socket.deliveries.at(), socket.touched, socket.begun].into_iter().max_by_key(|at| at.time);
         let latest = latest.unwrap_or_default();
         // A segment that acknowledges nothing new may be taken for one that does, once; and so may one of 49.7 days ago, for Linux counts in
         // 32 bits how long ago it was.
@@ -180,7 +247,7 @@ impl World {
             at_least("a heartbeat", self.late(latest, every + 2 * step + again(every)));
         }
         if let Some(lifetime) = timeouts.lifetime {
-            let latest = self.late(socket.opened, nanos(lifetime) + 2 * step);
+            let latest = self.late(socket.begun, nanos(lifetime) + 2 * step);
             at_least("the end of life", latest.max(self.late(acknowledged, 0)) + closes);
         }
     }
@@ -261,8 +328,14 @@ impl World {
     }
 
     /// The server has closed a connection, for a reason.
-    pub fn closed(&mut self, number: usize, reason: Reason) {
+    pub fn closed(&mut self, number: usize, peer: SocketAddr, reason: Reason) {
         self.note(|| format!("{number} closed: {reason:?}"));
+        let socket = &self.sockets[number];
+        if !socket.is_open {
+            return self.closed_waiting(number, reason);
+        }
+        let source = socket.head.source.filter(|_| socket.head.is_whole());
+        assert_eq!(peer, source.unwrap_or(own_address(number)), "the address of {number}");
         let (at, epoch) = (self.at, self.epoch);
         let is_interrupted = self.signals > 1;
         let timeouts = &self.config.timeouts;

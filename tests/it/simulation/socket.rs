@@ -7,6 +7,8 @@ use std::sync::LazyLock;
 use edgecho::event::Token;
 use edgecho::sys::epoll::EpollFlags;
 
+use super::head::Head;
+
 /// The number of different bytes in a row that a peer sends. It is a prime, so that no buffer is a multiple of it.
 const PERIOD: usize = 65_521;
 
@@ -68,6 +70,11 @@ pub struct Socket {
     pub is_listed: bool,
     /// Time at which the client connected.
     pub opened: At,
+    /// The latest time at which the server may have opened it.
+    pub begun: At,
+    /// The server has opened it. Before that it waits for the header.
+    pub is_open: bool,
+    pub head: Head,
     pub is_closed: bool,
     /// It has sent a request to close to the server by way of the protocol.
     pub has_asked_to_close: bool,
@@ -121,12 +128,15 @@ pub struct Socket {
 
 impl Socket {
     /// A connection that a client has opened, and that waits to be accepted.
-    pub fn new(number: usize, capacity: u64, is_prompt: bool, at: At) -> Self {
+    pub fn new(number: usize, head: Head, capacity: u64, is_prompt: bool, at: At) -> Self {
         Self {
             salt: number * 7_919 % PERIOD,
             watched: None,
             is_listed: false,
             opened: at,
+            begun: at,
+            is_open: false,
+            head,
             is_closed: false,
             has_asked_to_close: false,
             delivered: 0,
@@ -197,7 +207,7 @@ impl Socket {
     /// All the flags that hold now: epoll_wait(2) looks at the whole state when it returns a descriptor.
     pub fn state(&mut self) -> EpollFlags {
         let mut flags = EpollFlags::empty();
-        flags.set(EpollFlags::IN, self.unread() > 0 || self.is_finished || self.is_reset);
+        flags.set(EpollFlags::IN, self.unread() > 0 || !self.head.unread().is_empty() || self.is_finished || self.is_reset);
         flags.set(EpollFlags::PRI, self.mark.is_some());
         flags.set(EpollFlags::RDHUP, self.is_finished || self.is_reset);
         flags.set(EpollFlags::OUT, self.is_writable() || self.is_reset);
@@ -219,6 +229,8 @@ impl Socket {
         if self.is_reset || self.is_finished {
             return false;
         }
+        let count = self.head.send(count);
+        let is_urgent = is_urgent && count > 0;
         self.had_urgent |= is_urgent;
         if is_urgent {
             self.mark = Some(self.delivered);
@@ -271,6 +283,41 @@ impl Socket {
         self.calls_this_turn += 1;
         self.touched = at;
         if std::mem::take(&mut self.is_interrupted) { Err(io::Error::from_raw_os_error(libc::EINTR)) } else { Ok(()) }
+    }
+
+    /// Looks at the bytes there.
+    pub fn peek(&mut self, buffer: &mut [u8], at: At) -> io::Result<usize> {
+        assert!(!self.is_open, "a connection is peeked at only until it is open");
+        self.begin_call(at)?;
+        let head = self.head.unread();
+        let mut count = head.len();
+        buffer[..count].copy_from_slice(head);
+        let most = self.mark.filter(|&mark| count > 0 || mark > self.read).map_or(self.unread(), |mark| mark - self.read);
+        let most = most.min((buffer.len() - count) as u64) as usize;
+        let start = (self.read as usize + self.salt) % PERIOD;
+        buffer[count..count + most].copy_from_slice(&CONTENT[start..start + most]);
+        count += most;
+        match (count, self.is_reset, self.is_finished) {
+            (0, true, _) => Err(io::Error::from_raw_os_error(libc::ECONNRESET)),
+            (0, _, false) => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
+            _ => Ok(count),
+        }
+    }
+
+    /// Reads up to `most` bytes of the header, if it was not read yet.
+    pub fn read_head(&mut self, buffer: &mut [u8], is_draining: bool, at: At) -> Option<io::Result<usize>> {
+        let unread = self.head.unread();
+        if unread.is_empty() {
+            return None;
+        }
+        assert!(!self.is_open, "the header is read before the connection is open");
+        let is_exact = self.head.is_whole() && buffer.len() == unread.len();
+        assert!(is_exact || is_draining, "exactly the header is read: {} bytes of {}", buffer.len(), unread.len());
+        let count = unread.len().min(buffer.len());
+        Some(self.begin_call(at).map(|()| {
+            self.head.read += count;
+            count
+        }))
     }
 
     /// Begins a read. Returns the number of bytes there, up to `most`; 0 at the end.

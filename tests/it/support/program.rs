@@ -42,7 +42,12 @@ pub struct Program {
 impl Program {
     /// Starts a program with an empty stdin. Its stdout and stderr are those of the command.
     pub fn spawn(command: &mut Command) -> Self {
-        Self { child: command.stdin(Stdio::null()).spawn().expect("the program starts") }
+        Self::with_stdin(command, Stdio::null())
+    }
+
+    /// Starts a program with this stdin.
+    pub fn with_stdin(command: &mut Command, stdin: Stdio) -> Self {
+        Self { child: command.stdin(stdin).spawn().expect("the program starts") }
     }
 
     /// Starts a program with pipes for stdout and stderr.

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use edgecho::event::Token;
 use edgecho::server::Config;
 
-use super::kernel::MOST_CONNECTIONS;
+use super::head::Head;
+use super::kernel::{MOST_CONNECTIONS, own_address};
 use super::plan::{Act, LISTENERS, Plan, Step};
 use super::rules::Armed;
 use super::socket::{At, Backlog, Socket};
@@ -204,7 +205,8 @@ impl World {
                     return; // refused, or waits for the next process
                 }
                 let number = self.sockets.len();
-                self.sockets.push(Socket::new(number, capacity, is_prompt, self.at));
+                let head = Head::new(number, own_address(number), &self.config);
+                self.sockets.push(Socket::new(number, head, capacity, is_prompt, self.at));
                 self.backlogs[listener].push_back(number);
                 if !std::mem::replace(&mut self.is_listener_listed[listener], true) {
                     self.ready.push_back(Ready::Listener(listener));
