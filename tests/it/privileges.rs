@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use crate::scratch::Scratch;
 use crate::strace::has_strace;
 use crate::support::client::{connect, echo};
+use crate::support::http::get;
 use crate::support::{PROGRAM, Process, edgecho, proc, run, skip, wait_until};
 
 /// Returns whether the tests run as root. Reports the test as skipped if not.
@@ -207,4 +208,24 @@ fn a_second_signal_still_ends_a_server_without_rights() {
     wait_until("the drain", || process.stderr().contains("draining"));
     process.signal(Signal::SIGTERM);
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&process.wait()), Some(libc::SIGTERM));
+}
+
+#[test]
+fn all_parts_of_the_service_work_without_rights_and_in_the_sandbox() {
+    if !is_root("all_parts_of_the_service_work_without_rights_and_in_the_sandbox") {
+        return;
+    }
+    let service = ["--proxy-protocol", "optional", "--proxy-from", "127.0.0.0/8", "--proxy-timeout", "200ms"];
+    let (server, admin) = Process::with_admin(&[&["--user", "4242:4243", "--sandbox", "kill", "-v"], &service[..]].concat());
+    assert_all(server.pid(), "CapPrm", NONE, 3);
+    assert_all(server.pid(), "Uid", "4242 4242 4242 4242", 3);
+    assert_all(server.pid(), "Seccomp", "2", 3);
+    let client = connect(server.address);
+    std::io::Write::write_all(&mut &client, b"PROXY TCP4 192.0.2.7 192.0.2.8 5000 7\r\n").expect("send");
+    echo(&client, &b"hello".repeat(100_000)[..30_000]);
+    for path in ["/", "/livez", "/readyz", "/metrics"] {
+        assert_eq!(get(admin, path).status, 200, "{path}");
+    }
+    drop(client);
+    server.terminate();
 }

@@ -52,6 +52,7 @@ pub(super) fn start<P: Protocol>(protocol: P, setup: Setup) -> Result<Server<P>,
     }
     let mut server = Server::bind_with(protocol, &config, sockets)?;
     // 3. Start the admin endpoint.
+    uses.set(Use::ADMIN, admin.is_given());
     let admin = admin.start(&mut server)?;
     // 4. Give up privileges, and install the sandbox. From here on nothing can be opened, and no thread can start.
     uses.set(Use::ZERO_COPY, P::RETURNS_INPUT && !config.copy);

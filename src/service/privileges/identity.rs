@@ -110,19 +110,28 @@ impl FromStr for Identity {
 /// Returns the ID of a user, and its own group if the database has the user.
 fn find_user(name: &str) -> Result<(u32, Option<u32>), IdentityError> {
     let failed = |error: nix::Error| IdentityError::Lookup { name: name.to_owned(), reason: error.to_string() };
-    if let Some(user) = User::from_name(name).map_err(failed)? {
+    if let Some(user) = unless_absent(User::from_name(name)).map_err(failed)? {
         return Ok((user.uid.as_raw(), Some(user.gid.as_raw())));
     }
     let uid = number(name).ok_or_else(|| IdentityError::NoUser(name.to_owned()))?;
-    let user = User::from_uid(Uid::from_raw(uid)).map_err(failed)?;
+    let user = unless_absent(User::from_uid(Uid::from_raw(uid))).map_err(failed)?;
     Ok((uid, user.map(|user| user.gid.as_raw())))
 }
 
 fn find_group(name: &str) -> Result<u32, IdentityError> {
     let failed = |error: nix::Error| IdentityError::Lookup { name: name.to_owned(), reason: error.to_string() };
-    match Group::from_name(name).map_err(failed)? {
+    match unless_absent(Group::from_name(name)).map_err(failed)? {
         Some(group) => Ok(Gid::as_raw(group.gid)),
         None => number(name).ok_or_else(|| IdentityError::NoGroup(name.to_owned())),
+    }
+}
+
+/// Takes an error that stands for "not found" as that. getpwnam_r(3) and getgrnam_r(3), ERRORS: "0 or ENOENT or ESRCH or EBADF or EPERM or
+/// ...". A root folder without a database is such a case.
+fn unless_absent<T>(found: nix::Result<Option<T>>) -> nix::Result<Option<T>> {
+    match found {
+        Err(nix::Error::ENOENT | nix::Error::ESRCH | nix::Error::EBADF | nix::Error::EPERM) => Ok(None),
+        found => found,
     }
 }
 
@@ -149,6 +158,17 @@ mod tests {
         assert_eq!(parse("nobody:4242"), Ok((uid, 4242)));
         assert_eq!(parse("4242:4243"), Ok((4242, 4243)));
         assert_eq!("4242:4243".parse::<Identity>().expect("IDs").to_string(), "4242:4243 (user 4242, group 4243)");
+    }
+
+    #[test]
+    fn a_missing_database_has_no_names_and_a_broken_one_is_an_error() {
+        for error in [nix::Error::ENOENT, nix::Error::ESRCH, nix::Error::EBADF, nix::Error::EPERM] {
+            assert_eq!(unless_absent::<()>(Err(error)), Ok(None));
+        }
+        for error in [nix::Error::EIO, nix::Error::EMFILE, nix::Error::ENOMEM] {
+            assert_eq!(unless_absent::<()>(Err(error)), Err(error));
+        }
+        assert_eq!(unless_absent(Ok(Some(7))), Ok(Some(7)));
     }
 
     #[test]

@@ -12,6 +12,8 @@ bitflags::bitflags! {
         const COLLECT = 1 << 1;
         /// Serves inherited sockets: setsockopt(2) for clients that were queued before the server had set its options.
         const INHERITED = 1 << 2;
+        /// Serves the admin endpoint: pread64(2) and statx(2) of files in `/proc/self` that are open.
+        const ADMIN = 1 << 3;
     }
 }
 
@@ -40,8 +42,13 @@ impl Call {
         Self { unseen: Some(reason), ..self }
     }
 
+    /// Leaves the call out for servers that do none of `uses`.
     const fn only_for(self, uses: Use) -> Self {
         Self { uses, ..self }
+    }
+
+    fn is_for(&self, uses: Use) -> bool {
+        self.uses.is_empty() || self.uses.intersects(uses)
     }
 }
 
@@ -133,7 +140,8 @@ const CALLS: &[Call] = &[
     ]),
     call!(setsockopt SYS_setsockopt [
         Alternative::new("SO_LINGER", &[equal(1, libc::SOL_SOCKET), equal(2, libc::SO_LINGER)]),
-    ]),
+    ])
+    .unseen("a connection is reset when the kernel has no memory for what it received"),
     call!(setsockopt SYS_setsockopt [
         Alternative::new("TCP_NODELAY", &[equal(1, libc::IPPROTO_TCP), equal(2, libc::TCP_NODELAY)]),
         Alternative::new("TCP_KEEPIDLE", &[equal(1, libc::IPPROTO_TCP), equal(2, libc::TCP_KEEPIDLE)]),
@@ -156,12 +164,13 @@ const CALLS: &[Call] = &[
     #[cfg(not(target_arch = "x86_64"))]
     call!(ppoll SYS_ppoll),
     call!(futex SYS_futex),
-    call!(statx SYS_statx).only_for(Use::COLLECT),
+    call!(statx SYS_statx).only_for(Use::COLLECT.union(Use::ADMIN)),
+    call!(pread64 SYS_pread64).only_for(Use::ADMIN),
     call!(fdatasync SYS_fdatasync).only_for(Use::COLLECT),
     // Memory.
     call!(brk SYS_brk),
     call!(mmap SYS_mmap [NOT_EXECUTABLE]),
-    call!(mprotect SYS_mprotect [NOT_EXECUTABLE]),
+    call!(mprotect SYS_mprotect [NOT_EXECUTABLE]).unseen("malloc(3) enlarges the heap of a thread other than the first"),
     call!(mremap SYS_mremap),
     call!(munmap SYS_munmap),
     call!(madvise SYS_madvise),
@@ -172,7 +181,7 @@ const CALLS: &[Call] = &[
     call!(gettid SYS_gettid),
     call!(tgkill SYS_tgkill [Alternative::new("", &[Condition { argument: 0, is: Is::OwnProcess }])]),
     call!(exit_group SYS_exit_group),
-    call!(exit SYS_exit).only_for(Use::COLLECT),
+    call!(exit SYS_exit).only_for(Use::COLLECT.union(Use::ADMIN)),
     call!(sigaltstack SYS_sigaltstack),
     // The standard library and the C library.
     call!(getrandom SYS_getrandom).unseen("the seed of a hash map, and of malloc(3), where a thread has none yet"),
@@ -191,5 +200,5 @@ const CALLS: &[Call] = &[
 
 /// Returns the calls that a server with `uses` may make.
 pub fn calls(uses: Use) -> impl Iterator<Item = &'static Call> {
-    CALLS.iter().filter(move |call| uses.contains(call.uses))
+    CALLS.iter().filter(move |call| call.is_for(uses))
 }
