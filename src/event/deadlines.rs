@@ -36,6 +36,13 @@ impl Deadlines {
         self.due.remove(&(at, token));
     }
 
+    /// Returns whether no deadline is set.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.due.is_empty()
+    }
+
     /// Returns the earliest deadline.
     #[inline]
     #[must_use]

@@ -45,6 +45,7 @@ impl Wait {
     }
 
     /// Converts to the timeout of epoll_wait(2), where -1 means no limit. The maximum is about 24 days; a longer wait wakes once more.
+    #[inline]
     fn to_millis(self) -> i32 {
         match self {
             Self::Poll => 0,

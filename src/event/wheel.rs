@@ -68,6 +68,13 @@ impl Wheel {
         self.taken = self.taken.max(now.min(self.next - 1));
     }
 
+    /// Returns whether no token is set.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.next == u64::MAX
+    }
+
     /// Returns the time at which the next token is due, in milliseconds.
     #[inline]
     #[must_use]

@@ -114,6 +114,16 @@ impl Time {
     /// one. With queued work the wait only asks for what is ready.
     #[inline]
     pub(super) fn before_wait(&mut self, kernel: &impl Kernel, watched: usize, has_work: bool) -> (Wait, Option<LongTurn>) {
+        let is_scheduled = !(self.wheel.is_empty() && self.deadlines.is_empty() && self.timers.is_empty());
+        if is_scheduled || self.busy_until.is_some() {
+            self.before_timed_wait(kernel, watched, has_work)
+        } else {
+            (if has_work { Wait::Poll } else { Wait::Forever }, None)
+        }
+    }
+
+    #[inline(never)] // most turns are followed by a wait without a deadline
+    fn before_timed_wait(&mut self, kernel: &impl Kernel, watched: usize, has_work: bool) -> (Wait, Option<LongTurn>) {
         let mut long_turn = None;
         let deadline = self.next_deadline();
         if deadline.is_some() {
@@ -142,6 +152,14 @@ impl Time {
     /// Ends a turn of `events` events, and returns the time that it took, if it was timed.
     #[inline]
     pub(super) fn end_turn(&mut self, kernel: &impl Kernel, events: usize) -> Option<Duration> {
+        if self.turn_start.is_none() && self.busy_poll.is_zero() {
+            return None;
+        }
+        self.end_timed_turn(kernel, events)
+    }
+
+    #[inline(never)] // a turn with one message is neither timed nor followed by busy polling
+    fn end_timed_turn(&mut self, kernel: &impl Kernel, events: usize) -> Option<Duration> {
         if !self.busy_poll.is_zero() && events > 0 {
             self.busy_until = Some(kernel.now() + self.busy_poll);
         }

@@ -52,6 +52,12 @@ impl Timers {
         }
     }
 
+    /// Returns whether no timer is set.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.due.is_empty()
+    }
+
     /// Returns the moment of the next timer.
     #[inline]
     pub(super) fn next(&self) -> Option<Instant> {
