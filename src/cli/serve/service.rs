@@ -45,6 +45,7 @@ pub(super) fn start<P: Protocol>(protocol: P, setup: Setup) -> Result<Server<P>,
     let sockets = activation::take().map_err(Failure::new)?;
     // Connected now: later the process may lack the right, or the system call.
     let notifier = Notifier::from_environment().map_err(Failure::new)?;
+    uses.set(Use::INHERITED, !sockets.is_empty());
     // 2. Listen.
     if !sockets.is_empty() && !has_listen {
         config.listen.clear();

@@ -12,6 +12,8 @@ bitflags::bitflags! {
         const COLLECT = 1 << 1;
         /// Serves the admin endpoint: pread64(2) and statx(2) of files in `/proc/self` that are open.
         const ADMIN = 1 << 2;
+        /// Serves inherited sockets: setsockopt(2) for clients that were queued before the server had set its options.
+        const INHERITED = 1 << 3;
     }
 }
 
@@ -23,7 +25,7 @@ pub struct Call {
     pub name: &'static str,
     /// The arguments that are allowed. Empty: any.
     pub alternatives: &'static [Alternative],
-    /// The reason for the call, if tests do not see it.
+    /// The reason for the call, or for some of its alternatives, if tests do not see it.
     pub unseen: Option<&'static str>,
     number: c_long,
     uses: Use,
@@ -56,14 +58,12 @@ impl Call {
 pub struct Alternative {
     /// A word by which strace(1) shows these arguments. Empty: any.
     pub shown_as: &'static str,
-    /// The reason for the alternative, if tests do not see it.
-    pub unseen: Option<&'static str>,
     conditions: &'static [Condition],
 }
 
 impl Alternative {
     const fn new(shown_as: &'static str, conditions: &'static [Condition]) -> Self {
-        Self { shown_as, unseen: None, conditions }
+        Self { shown_as, conditions }
     }
 
     /// Returns the conditions, all of which must hold.
@@ -140,6 +140,19 @@ const CALLS: &[Call] = &[
         Alternative::new("SO_LINGER", &[equal(1, libc::SOL_SOCKET), equal(2, libc::SO_LINGER)]),
     ])
     .unseen("a connection is reset when the kernel has no memory for what it received"),
+    call!(setsockopt SYS_setsockopt [
+        Alternative::new("TCP_NODELAY", &[equal(1, libc::IPPROTO_TCP), equal(2, libc::TCP_NODELAY)]),
+        Alternative::new("TCP_KEEPIDLE", &[equal(1, libc::IPPROTO_TCP), equal(2, libc::TCP_KEEPIDLE)]),
+        Alternative::new("TCP_KEEPINTVL", &[equal(1, libc::IPPROTO_TCP), equal(2, libc::TCP_KEEPINTVL)]),
+        Alternative::new("TCP_KEEPCNT", &[equal(1, libc::IPPROTO_TCP), equal(2, libc::TCP_KEEPCNT)]),
+        Alternative::new("TCP_USER_TIMEOUT", &[equal(1, libc::IPPROTO_TCP), equal(2, libc::TCP_USER_TIMEOUT)]),
+        Alternative::new("SO_OOBINLINE", &[equal(1, libc::SOL_SOCKET), equal(2, libc::SO_OOBINLINE)]),
+        Alternative::new("SO_KEEPALIVE", &[equal(1, libc::SOL_SOCKET), equal(2, libc::SO_KEEPALIVE)]),
+        Alternative::new("SO_RCVBUF", &[equal(1, libc::SOL_SOCKET), equal(2, libc::SO_RCVBUF)]),
+        Alternative::new("SO_SNDBUF", &[equal(1, libc::SOL_SOCKET), equal(2, libc::SO_SNDBUF)]),
+    ])
+    .only_for(Use::INHERITED)
+    .unseen("only clients that were queued for an inherited socket before the server started need it"),
     call!(listen SYS_listen), // at a drain, with a backlog of 0
     // Signals, handles and other threads; stdout, stderr and the output of `collect`.
     call!(read SYS_read),

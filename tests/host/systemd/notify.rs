@@ -42,6 +42,29 @@ fn ready_comes_before_the_first_client_is_accepted() {
     assert!(place("READY=1") < place("accept4("), "{trace}");
 }
 
+/// The socket for notifications was connected before, and the options of a queued client are on the list.
+#[test]
+fn the_sandbox_allows_inherited_sockets_and_notifications() {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let queued = connect(socket.local_addr().expect("its address"));
+    let manager = Manager::new();
+    let options = ["--sandbox", "kill", "--keepalive", "60s,10s,6", "--user-timeout", "9s", "--recv-buffer", "64KiB"];
+    let (mut command, stdin) =
+        serve_on(&socket, &[&options as &[_], &["--send-buffer", "64KiB", "--linger", "0s"]].concat());
+    let variables = [("NOTIFY_SOCKET", manager.address()), ("WATCHDOG_USEC", "200000".to_owned())];
+    let mut program = Program::with_stdin(command.envs(variables), stdin);
+    manager.wait_for("READY=1");
+    echo(&queued, b"hello");
+    for part in ["WATCHDOG=1", "STATUS=serving 1 connection", "WATCHDOG=1"] {
+        manager.wait_for(part);
+    }
+    drop(queued);
+    program.signal(Signal::SIGTERM);
+    manager.wait_for("STOPPING=1");
+    let (status, _, stderr) = program.finish();
+    assert!(status.success(), "{status}: {stderr}");
+}
+
 #[test]
 fn the_status_follows_the_connections_at_most_once_a_second() {
     let manager = Manager::new();
