@@ -2,6 +2,7 @@
 //! them.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -77,12 +78,20 @@ pub fn instructions_per_message(server: Server) -> Result<f64> {
 /// callgrind, which writes to a file, with a number of messages.
 pub fn instructions_by_difference(mut run: impl FnMut(&Path, u64) -> Result<()>) -> Result<f64> {
     const MESSAGES: [u64; 2] = [2_000, 12_000];
-    let report = std::env::temp_dir().join(format!("edgecho-measure-{}-callgrind", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("edgecho-measure-{}-callgrind", std::process::id()));
+    fs::create_dir(&folder)?;
+    let report = folder.join("report");
+    // A server that has given up the rights of root writes it, too.
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777))?;
     let mut totals = Vec::new();
     for messages in MESSAGES {
-        run(&report, messages)?;
-        let text = fs::read_to_string(&report)?;
-        fs::remove_file(&report)?;
+        fs::write(&report, "")?;
+        fs::set_permissions(&report, fs::Permissions::from_mode(0o666))?;
+        let result = run(&report, messages).and_then(|()| Ok(fs::read_to_string(&report)?));
+        if result.is_err() || totals.len() + 1 == MESSAGES.len() {
+            fs::remove_dir_all(&folder)?;
+        }
+        let text = result?;
         let total = text.lines().find_map(|line| line.strip_prefix("summary: ").or(line.strip_prefix("totals: ")));
         totals.push(total.ok_or("the output of callgrind has no totals")?.trim().parse::<f64>()?);
     }

@@ -5,11 +5,13 @@
 #![allow(unreachable_pub, reason = "a test program has no API")]
 #![allow(dead_code, unused_imports, reason = "support is shared with the other tests")]
 
+mod browser;
 mod container;
 mod haproxy;
 mod malformed;
 mod man_pages;
 mod nginx;
+mod prometheus;
 mod proxy;
 mod replacements;
 mod send_proxy;

@@ -1,4 +1,4 @@
-//! Servers behind HAProxy are replaced one at a time, while clients come and go.
+//! Servers behind HAProxy are replaced one at a time, while clients come and go. The configurations are those of docs/load-balancers.md.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::haproxy::Haproxy;
-use crate::support::client::{free_address, pattern};
+use crate::nginx::Nginx;
+use crate::support::client::{connect, echo, free_address, pattern};
 use crate::support::{PATIENCE, Process, edgecho, wait_until};
 use crate::tools::tool;
 
@@ -19,22 +20,29 @@ const CLIENTS: u64 = 4;
 /// The pause of a client between two connections: HAProxy and the servers must keep up on a busy machine, too.
 const PAUSE: Duration = Duration::from_millis(3);
 
-/// Returns the section of docs/load-balancers.md with the addresses of the test. Two failed health checks, 100 ms apart, take a server out of
-/// the rotation. Between the end of a listener and the second failed check HAProxy sends every other client to the closed port.
-fn section(front: SocketAddr, servers: &[Address; 2]) -> String {
+/// Returns the configuration in docs/load-balancers.md that begins with `first`, with other addresses and times.
+fn configuration(first: &str, changes: &[(&str, String)]) -> String {
     let page = include_str!("../../docs/load-balancers.md");
-    let start = page.find("listen echo\n").expect("the section");
-    let mut section = page[start..].split("```").next().expect("a block").to_owned();
-    let mut replace = |from: &str, to: &str| {
-        assert!(section.contains(from), "the page has no {from:?}: {section}");
-        section = section.replace(from, to);
-    };
-    replace("192.0.2.1:7\n", &format!("{front}\n"));
-    for (from, Address { listen, admin }) in ["192.0.2.11:7777 port 9777", "192.0.2.12:7777 port 9777"].iter().zip(servers) {
-        replace(from, &format!("{listen} port {}", admin.port()));
+    let start = page.find(first).expect("the configuration is on the page");
+    let mut text = page[start..].split("```").next().expect("a block").to_owned();
+    for (from, to) in changes {
+        assert!(text.contains(from), "the page has no {from:?}: {text}");
+        text = text.replace(from, to);
     }
-    replace("inter 1s", "inter 100ms");
-    section
+    text
+}
+
+/// Returns the section of HAProxy. Two failed health checks, 100 ms apart, take a server out of the rotation. Between the end of a listener
+/// and the second failed check HAProxy sends every other client to the closed port.
+fn section(front: SocketAddr, servers: &[Address; 2]) -> String {
+    let [a, b] = servers.map(|Address { listen, admin }| format!("{listen} port {}", admin.port()));
+    let changes = [
+        ("192.0.2.1:7\n", format!("{front}\n")),
+        ("192.0.2.11:7777 port 9777", a),
+        ("192.0.2.12:7777 port 9777", b),
+        ("inter 1s", "inter 100ms".to_owned()),
+    ];
+    configuration("listen echo\n", &changes)
 }
 
 /// The addresses that a server has before and after it is replaced. Both have the same IP address.
@@ -187,4 +195,25 @@ fn ten_replacements_behind_haproxy_without_a_drain_delay_fail_connections() {
     let test = "ten_replacements_behind_haproxy_without_a_drain_delay_fail_connections";
     let Some((failures, connections)) = replace(test, "0s") else { return };
     assert!(!failures.is_empty(), "none of {connections} connections failed");
+}
+
+#[test]
+fn nginx_sends_the_clients_of_a_server_that_has_ended_to_the_other_one() {
+    let Some(path) = tool("nginx_sends_the_clients_of_a_server_that_has_ended_to_the_other_one", "nginx") else { return };
+    let (one, other) = (Process::rust(&[]), Process::rust(&[]));
+    let front = free_address();
+    let changes = [
+        ("stream {\n", String::new()),
+        ("192.0.2.1:7;", format!("{front};")),
+        ("192.0.2.11:7777", one.address.to_string()),
+        ("192.0.2.12:7777", other.address.to_string()),
+    ];
+    let stream = configuration("stream {\n", &changes);
+    let _nginx = Nginx::start(&path, front, stream.trim_end().strip_suffix('}').expect("the end of the section"));
+    let exchange = || (0..20).for_each(|seed| echo(&connect(front), &pattern(seed, 1_000)));
+    exchange();
+    assert!(one.figure("accepted") >= 10 && other.figure("accepted") >= 10, "both are in the rotation");
+    one.terminate();
+    exchange();
+    assert!(other.figure("accepted") >= 30, "the other server has all clients");
 }

@@ -10,10 +10,10 @@ bitflags::bitflags! {
         const ZERO_COPY = 1 << 0;
         /// Writes collected frames to a file: fdatasync(2), and the end of the thread that writes.
         const COLLECT = 1 << 1;
-        /// Serves the admin endpoint: pread64(2) and statx(2) of files in `/proc/self` that are open.
-        const ADMIN = 1 << 2;
         /// Serves inherited sockets: setsockopt(2) for clients that were queued before the server had set its options.
-        const INHERITED = 1 << 3;
+        const INHERITED = 1 << 2;
+        /// Serves the admin endpoint: pread64(2) and statx(2) of files in `/proc/self` that are open.
+        const ADMIN = 1 << 3;
     }
 }
 
