@@ -45,7 +45,7 @@ fn unseen(call: &Call, seen: &Seen) -> Vec<(String, Option<&'static str>)> {
     let Some(texts) = seen.get(call.name) else { return vec![(call.name.to_owned(), call.unseen)] };
     let alternatives = call.alternatives.iter();
     let unseen = alternatives.filter(|alternative| !texts.iter().any(|text| text.contains(alternative.shown_as)));
-    unseen.map(|alternative| (format!("{} {}", call.name, alternative.shown_as), alternative.unseen)).collect()
+    unseen.map(|alternative| (format!("{} {}", call.name, alternative.shown_as), call.unseen)).collect()
 }
 
 fn main() -> ExitCode {

@@ -25,7 +25,7 @@ pub struct Call {
     pub name: &'static str,
     /// The arguments that are allowed. Empty: any.
     pub alternatives: &'static [Alternative],
-    /// The reason for the call, if tests do not see it.
+    /// The reason for the call, or for some of its alternatives, if tests do not see it.
     pub unseen: Option<&'static str>,
     number: c_long,
     uses: Use,
@@ -58,14 +58,12 @@ impl Call {
 pub struct Alternative {
     /// A word by which strace(1) shows these arguments. Empty: any.
     pub shown_as: &'static str,
-    /// The reason for the alternative, if tests do not see it.
-    pub unseen: Option<&'static str>,
     conditions: &'static [Condition],
 }
 
 impl Alternative {
     const fn new(shown_as: &'static str, conditions: &'static [Condition]) -> Self {
-        Self { shown_as, unseen: None, conditions }
+        Self { shown_as, conditions }
     }
 
     /// Returns the conditions, all of which must hold.
