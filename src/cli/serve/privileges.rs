@@ -67,8 +67,9 @@ impl Rights {
         if let Some(privileges) = self.privileges {
             let identity = privileges.identity().clone();
             privileges.give_up().map_err(|error| Failure::new(format_args!("--user: {error}")))?;
-            stderr::write_with_thread();
+            // Before the thread of the log may start: with one thread, the calls of the C library are cheaper.
             info!("gave up all rights of root: the process is {identity}");
+            stderr::write_with_thread();
         }
         if let Some(mode) = self.sandbox {
             stderr::start();

@@ -31,7 +31,7 @@ pub struct Header {
     pub length: usize,
 }
 
-/// The result of [`parse`](super::parse), unless the bytes are no header.
+/// The result of [`parse`](super::parse()), unless the bytes are no header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parsed {
     /// A header, with or without bytes of the client behind it.
@@ -46,7 +46,7 @@ pub enum Parsed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderError {
-    /// The connection has ended within its header. [`parse`](super::parse) does not return this error.
+    /// The connection has ended within its header. [`parse`](super::parse()) does not return this error.
     #[error("the connection ended within the header")]
     CutShort,
     /// The bytes begin with no signature.

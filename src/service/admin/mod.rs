@@ -1,6 +1,6 @@
 //! The admin endpoint: metrics, health and a live page over HTTP.
 //!
-//! A [`Server`](crate::server::Server) of this crate serves it, on its own thread, with its own limits and its own descriptor table. It asks
+//! A [`Server`] of this crate serves it, on its own thread, with its own limits and its own descriptor table. It asks
 //! the loop of the service for its statistics through a [`Handle`], and answers 503 if that takes longer than a second.
 //!
 //! | path | answer |
