@@ -74,6 +74,7 @@ fn every_thread_gives_up_every_right_of_root() {
     let process = Process::spawn(&mut script(start, &arguments));
     assert_eq!(process.address.to_string(), address, "port 7 takes root");
     let pid = process.pid();
+    process.figure("open"); // the log line starts its thread: one that starts after the loss of the rights
     wait_until("the threads run", || proc::threads(pid).len() == 3);
     for (name, expected) in [
         ("Uid", "4242 4242 4242 4242"),
@@ -109,7 +110,8 @@ fn without_root_a_server_can_only_stay_its_own_user() {
     assert_eq!(owner_in_proc(plain.pid()), 4242, "a plain server is dumpable");
     assert_all(plain.pid(), "NoNewPrivs", "0", 1);
 
-    let own = Process::spawn(&mut script(start, &["--listen", "127.0.0.1:0", "--user", "4242:4243", "-v"]));
+    let own = Process::spawn(&mut script(start, &["--listen", "127.0.0.1:0", "--user", "4242:4243"]));
+    own.figure("open"); // the log line starts its thread
     for (name, expected) in [("Uid", "4242 4242 4242 4242"), ("Groups", "27"), ("CapPrm", NONE), ("NoNewPrivs", "1")] {
         assert_all(own.pid(), name, expected, 2);
     }
@@ -132,7 +134,8 @@ fn capabilities_that_listening_took_are_given_up_too() {
     let rights = "--inh-caps +net_bind_service --ambient-caps +net_bind_service";
     let start = format!("exec setpriv --reuid 4242 --regid 4243 --clear-groups {rights} \"$0\" \"$@\"");
     let address = port_7().replace(":7", ":8");
-    let process = Process::spawn(&mut script(&start, &["--listen", &address, "--user", "4242:4243", "-v"]));
+    let process = Process::spawn(&mut script(&start, &["--listen", &address, "--user", "4242:4243"]));
+    process.figure("open"); // the log line starts its thread
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_all(process.pid(), set, NONE, 2);
     }

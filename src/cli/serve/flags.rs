@@ -240,7 +240,7 @@ pub(super) struct TimeFlags {
     #[arg(long, value_name = "DURATION", env = "EDGECHO_DRAIN_TIMEOUT", value_parser = duration(Duration::ZERO..=Timeouts::MAX_DRAIN), default_value = "5s")]
     pub(super) drain_timeout: Duration,
 
-    /// Keep accepting for this long after the first signal, before the drain
+    /// Keep accepting for this long after the first signal
     ///
     /// From 0s to 1day. A load balancer has this time to see that the server is not ready (/readyz returns 503) and to send its clients
     /// elsewhere. All limits hold meanwhile. A second signal ends the server at once. If the process was stopped at the end of this time
@@ -282,7 +282,7 @@ pub(super) struct SocketFlags {
     #[arg(long, env = "EDGECHO_NO_NODELAY", value_parser = BoolishValueParser::new())]
     pub(super) no_nodelay: bool,
 
-    /// Let the kernel probe a silent peer, such as after 60s (SO_KEEPALIVE)
+    /// Let the kernel probe a silent peer (SO_KEEPALIVE)
     ///
     /// IDLE or IDLE,INTERVAL,COUNT, such as 60s,10s,6. The kernel probes after IDLE and then at each INTERVAL. It closes the connection
     /// after COUNT probes without an answer. Whole seconds from 1s to 32767s, and 1 to 127 probes. Off by default; INTERVAL and COUNT
@@ -313,19 +313,19 @@ pub(super) struct SocketFlags {
     #[arg(long, env = "EDGECHO_REUSE_PORT", value_parser = BoolishValueParser::new())]
     pub(super) reuse_port: bool,
 
-    /// Wait this long for the first bytes before accepting (TCP_DEFER_ACCEPT)
+    /// Accept on the first bytes or after this long (TCP_DEFER_ACCEPT)
     ///
     /// A connection is accepted when its first bytes arrive, or after this time. Whole seconds from 1s to 32767s; off by default.
     #[arg(long, value_name = "DURATION", env = "EDGECHO_DEFER_ACCEPT", value_parser = whole_seconds)]
     pub(super) defer_accept: Option<Duration>,
 
-    /// Let the kernel close a connection after this long (TCP_USER_TIMEOUT)
+    /// Time for sent bytes to be acknowledged (TCP_USER_TIMEOUT)
     ///
     /// The time that sent bytes may stay unacknowledged. From 1ms to 24days; the system's default if not given.
     #[arg(long, value_name = "DURATION", env = "EDGECHO_USER_TIMEOUT", value_parser = duration(MILLISECOND..=USER_TIMEOUT_MAX))]
     pub(super) user_timeout: Option<Duration>,
 
-    /// Copy each byte instead of returning the sender's pages (no zero-copy echo)
+    /// Copy each byte instead of returning the sender's pages
     ///
     /// Needed only for clients on this host that send pages of a file, such as with sendfile(2), and change the file before they have read
     /// the echo.
@@ -336,7 +336,7 @@ pub(super) struct SocketFlags {
     #[arg(long, env = "EDGECHO_IPV6_ONLY", value_parser = BoolishValueParser::new())]
     pub(super) ipv6_only: bool,
 
-    /// Accept clients from one network interface, such as eth0 (SO_BINDTODEVICE)
+    /// Accept from one network interface, such as eth0 (SO_BINDTODEVICE)
     #[arg(long, value_name = "INTERFACE", env = "EDGECHO_BIND_DEVICE", value_parser = interface)]
     pub(super) bind_device: Option<String>,
 }
