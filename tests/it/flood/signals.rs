@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::count;
 use crate::faulty::{Wrong, serve};
 use crate::support::client::free_address;
-use crate::support::proc::work_of_all_threads;
+use crate::support::proc::{self, work_of_all_threads};
 use crate::support::{PROGRAM, Process, Program, edgecho, eventually, wait_until};
 
 #[test]
@@ -49,6 +49,8 @@ fn sigusr1_and_sigquit_print_interim_figures_and_go_on() {
     let process = Process::rust(&[]);
     let mut child = endless_flood(&process, &["--json", "-"]);
     let mut stderr = child.take_stderr();
+    // The CPU time may be that of the handshakes alone.
+    wait_until("messages come back", || process.figure("received_bytes") > 100_000);
     for asked in [Signal::SIGUSR1, Signal::SIGQUIT] {
         child.signal(asked);
         let mut figures = String::new();
@@ -98,6 +100,7 @@ fn a_signal_before_the_first_connection_ends_the_attempts() {
     // With --churn one connection is tried before all others.
     for load in [&["--churn"] as &[_], &[]] {
         let mut child = Program::piped(edgecho(&["flood", &address, "--retry", "1000"]).args(load));
+        wait_until("it catches the signal", || proc::catches(child.pid(), Signal::SIGHUP));
         wait_until("it tries", || work_of_all_threads(child.pid()).is_some_and(|(_, sleeps)| sleeps > 4));
         child.signal(Signal::SIGHUP);
         let (status, _, stderr) = child.finish();

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 fn read(pid: u32, name: &str) -> String {
     fs::read_to_string(format!("/proc/{pid}/{name}")).expect("the process is running")
 }
@@ -74,6 +76,12 @@ pub fn only_child(pid: u32) -> Option<u32> {
 pub fn has_ended(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat"))
         .map_or(true, |stat| stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z')))
+}
+
+/// Returns whether a process has a handler for a signal.
+pub fn catches(pid: u32, signal: Signal) -> bool {
+    let set = status_field(pid, "SigCgt").and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    set.is_some_and(|set| set >> (signal as u32 - 1) & 1 == 1)
 }
 
 /// Returns the folders of a process's threads.
