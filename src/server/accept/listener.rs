@@ -78,6 +78,8 @@ pub(in crate::server) enum Accepted<S> {
     Failed(io::Error),
     /// Descriptors or memory have run out. The connection is still in the backlog.
     Exhausted(io::Error),
+    /// Another process has shut down the inherited socket, which can accept no more.
+    ShutDown(io::Error),
 }
 
 /// A listening socket, whose connections are streams of type `S`.
@@ -153,6 +155,10 @@ impl<L, S> Listener<L, S> {
     /// Returns the address, with the port that the kernel chose for port 0.
     pub(in crate::server) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    fn is_inherited(&self) -> bool {
+        matches!(self.origin, Origin::Inherited { .. })
     }
 
     /// Returns whether accepting is paused.
@@ -254,6 +260,9 @@ impl<L, S> Listener<L, S> {
                 }
                 Remedy::Retry => Ok(Accepted::Failed(error)),
                 Remedy::Pause => Ok(Accepted::Exhausted(error)),
+                Remedy::GiveUp if self.is_inherited() && error.raw_os_error() == Some(libc::EINVAL) => {
+                    Ok(Accepted::ShutDown(error))
+                }
                 Remedy::GiveUp => Err(error),
             },
         }
