@@ -11,25 +11,16 @@ use nix::sys::signal::Signal;
 use crate::scratch::Scratch;
 use crate::strace::has_strace;
 use crate::support::client::{assert_same, connect, echo, finish, pattern, read_to_fin};
-use crate::support::{PROGRAM, Process, edgecho, proc, run};
-
-/// Returns a field of each thread's `status`.
-fn fields(pid: u32, name: &str) -> Vec<String> {
-    let line = |status: String| {
-        let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("the field");
-        value.trim().to_owned()
-    };
-    let threads = proc::threads(pid).into_iter();
-    threads.filter_map(|thread| std::fs::read_to_string(thread.join("status")).ok()).map(line).collect()
-}
+use crate::support::proc::thread_fields;
+use crate::support::{PROGRAM, Process, edgecho, run};
 
 #[test]
 fn every_thread_is_in_the_sandbox_before_the_first_accept() {
     let scratch = Scratch::new();
     let output = scratch.file("output");
     let process = Process::rust(&["--sandbox", "kill", "--protocol", "collect", "--output", &output]);
-    assert_eq!(fields(process.pid(), "Seccomp"), ["2"; 3], "the loop, the log and the output");
-    assert_eq!(fields(process.pid(), "NoNewPrivs"), ["1"; 3]);
+    assert_eq!(thread_fields(process.pid(), "Seccomp"), ["2"; 3], "the loop, the log and the output");
+    assert_eq!(thread_fields(process.pid(), "NoNewPrivs"), ["1"; 3]);
     process.terminate();
 }
 
@@ -37,8 +28,8 @@ fn every_thread_is_in_the_sandbox_before_the_first_accept() {
 fn a_plain_server_has_no_filter_and_no_other_thread() {
     let mut command = edgecho(&["serve", "--listen", "127.0.0.1:0"]);
     let process = Process::spawn(command.env_remove("EDGECHO_SANDBOX"));
-    assert_eq!(fields(process.pid(), "Seccomp"), ["0"]);
-    assert_eq!(fields(process.pid(), "NoNewPrivs"), ["0"]);
+    assert_eq!(thread_fields(process.pid(), "Seccomp"), ["0"]);
+    assert_eq!(thread_fields(process.pid(), "NoNewPrivs"), ["0"]);
     process.terminate();
 }
 
