@@ -52,6 +52,9 @@ impl PrivilegeFlags {
             Sandbox::Log => Some(Mode::Log),
             Sandbox::Kill => Some(Mode::Kill),
         };
+        if sandbox.is_some() {
+            sandbox::prepare();
+        }
         let Some(user) = &self.user else { return Ok(Rights { privileges: None, sandbox }) };
         // A thread has capabilities of its own. One that does not exist has none.
         stderr::write_without_thread();

@@ -63,6 +63,9 @@ fn foreign_calls(server: &Process) -> Vec<(&'static str, Call)> {
         ("ioctl(TIOCSTI)", (c::SYS_ioctl, [0, c::TIOCSTI, 0, 0])),
         ("setsockopt(SO_BINDTODEVICE)", (c::SYS_setsockopt, [0, int(c::SOL_SOCKET), int(c::SO_BINDTODEVICE), 0])),
         ("getsockopt(SO_PEERCRED)", (c::SYS_getsockopt, [0, int(c::SOL_SOCKET), int(c::SO_PEERCRED), 0])),
+        // It makes a listener a socket that sendto(2) with MSG_FASTOPEN could connect.
+        ("shutdown(SHUT_RDWR)", (c::SYS_shutdown, [0, int(c::SHUT_RDWR), 0, 0])),
+        ("shutdown(SHUT_RD)", (c::SYS_shutdown, [0, int(c::SHUT_RD), 0, 0])),
         ("fcntl(F_SETFD)", (c::SYS_fcntl, [0, int(c::F_SETFD), 0, 0])),
         ("splice of x32", (c::SYS_splice | X32, [0; 4])),
         ("alarm", (c::SYS_alarm, [0; 4])),

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use crate::scratch::Scratch;
 use crate::strace::has_strace;
 use crate::support::client::{assert_same, connect, echo, finish, pattern, read_to_fin};
+use crate::support::http::get;
 use crate::support::proc::thread_fields;
 use crate::support::{PROGRAM, Process, edgecho, run};
 
@@ -69,6 +70,21 @@ fn in_the_sandbox_a_server_serves_drains_and_ends_as_without() {
         let status = process.wait();
         assert_eq!(status.code(), Some(0), "signal {:?}, stderr {:?}", status.signal(), process.stderr());
     }
+}
+
+/// With a heap of its own for a thread, the GNU C library opens a file of /proc when it first returns memory of that heap.
+#[test]
+fn requests_that_take_memory_and_never_end_do_not_end_the_process() {
+    let (server, admin) = Process::with_admin(&["--sandbox", "kill"]);
+    let head = [b"GET / HTTP/1.1\r\nHost: x\r\nX-A: ".as_slice(), &[b'a'; 8000]].concat();
+    for clients in [8, 40, 16, 40, 24, 40, 40, 40] {
+        let clients: Vec<_> = (0..clients).map(|_| connect(admin)).collect();
+        clients.iter().for_each(|mut client| std::io::Write::write_all(&mut client, &head).expect("send"));
+        assert_eq!(get(admin, "/livez").status, 200); // the heads are read by now
+        drop(clients);
+        assert_eq!(get(admin, "/livez").status, 200);
+    }
+    server.terminate();
 }
 
 #[test]
