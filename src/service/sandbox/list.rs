@@ -193,7 +193,7 @@ const CALLS: &[Call] = &[
     call!(sched_getaffinity SYS_sched_getaffinity)
         .unseen("malloc(3) of a program that has not called `prepare` counts the CPUs"),
     call!(clock_gettime SYS_clock_gettime)
-        .unseen("the vDSO answers it, unless the clock of the machine is too slow or unsafe for that"),
+        .unseen("the vDSO answers it, unless the clock of the machine is too slow or unreliable for that"),
     call!(restart_syscall SYS_restart_syscall)
         .unseen("the kernel calls it after SIGSTOP and SIGCONT, for a poll(2) or futex(2) with a timeout"),
     call!(rt_sigreturn SYS_rt_sigreturn)
