@@ -21,6 +21,8 @@ mod error;
 mod identity;
 mod threads;
 
+use std::io;
+
 pub use error::Error;
 pub use identity::{Identity, IdentityError};
 
