@@ -157,10 +157,6 @@ impl<L, S> Listener<L, S> {
         self.address
     }
 
-    fn is_inherited(&self) -> bool {
-        matches!(self.origin, Origin::Inherited { .. })
-    }
-
     /// Returns whether accepting is paused.
     pub(super) fn is_paused(&self) -> bool {
         self.paused.is_some()
@@ -238,6 +234,7 @@ impl<L, S> Listener<L, S> {
         if matches!(self.origin, Origin::Inherited { is_left: true, .. }) {
             return Ok(Accepted::Nothing);
         }
+        let is_inherited = matches!(self.origin, Origin::Inherited { .. });
         match kernel.accept(&self.socket) {
             Ok((stream, peer)) => {
                 if let Origin::Inherited { options_of_queued: Some(options), .. } = &self.origin
@@ -260,7 +257,7 @@ impl<L, S> Listener<L, S> {
                 }
                 Remedy::Retry => Ok(Accepted::Failed(error)),
                 Remedy::Pause => Ok(Accepted::Exhausted(error)),
-                Remedy::GiveUp if self.is_inherited() && error.raw_os_error() == Some(libc::EINVAL) => {
+                Remedy::GiveUp if is_inherited && error.raw_os_error() == Some(libc::EINVAL) => {
                     Ok(Accepted::ShutDown(error))
                 }
                 Remedy::GiveUp => Err(error),

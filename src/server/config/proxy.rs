@@ -20,7 +20,7 @@ use ipnet::IpNet;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ProxyOptions {
-    /// The need for a header from a trusted peer.
+    /// What the server expects of a trusted peer.
     pub mode: ProxyMode,
     /// The networks of trusted peers, at least one: only they may send a header, for it can name any address as the client's. Peers of all
     /// networks are in `0.0.0.0/0` and `::/0`. An IPv4 client of an IPv6 listener is matched by its IPv4 address.
@@ -30,11 +30,11 @@ pub struct ProxyOptions {
     pub timeout: Duration,
 }
 
-/// The need for a header, in [`ProxyOptions`].
+/// The connections that must begin with a header, with [`ProxyOptions`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProxyMode {
-    /// Each connection begins with a header. Connections of other peers than the trusted ones are closed.
+    /// Each connection begins with a header. Connections of peers that are not trusted are closed.
     Require,
     /// A trusted peer may send a header. As soon as its first bytes cannot be a header, or if none comes in time, it is a client itself. Other
     /// peers are clients, and all their bytes are data.

@@ -3,7 +3,7 @@
 use libc::c_long;
 
 bitflags::bitflags! {
-    /// What a server does besides serving connections. Each adds calls to the list.
+    /// Optional work of a server. Each adds calls to the list.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Use: u32 {
         /// Returns streams without a copy: splice(2).
@@ -127,7 +127,8 @@ const CALLS: &[Call] = &[
     call!(recvfrom SYS_recvfrom),
     call!(sendto SYS_sendto),
     call!(splice SYS_splice).only_for(Use::ZERO_COPY),
-    call!(shutdown SYS_shutdown),
+    // The end of a stream. Other kinds turn a listener into a socket that sendto(2) with MSG_FASTOPEN can connect.
+    call!(shutdown SYS_shutdown [Alternative::new("SHUT_WR", &[equal(1, libc::SHUT_WR)])]),
     call!(close SYS_close),
     call!(ioctl SYS_ioctl [
         Alternative::new("FIONREAD", &[equal(1, libc::FIONREAD as i32)]),
@@ -172,7 +173,8 @@ const CALLS: &[Call] = &[
     // Memory.
     call!(brk SYS_brk),
     call!(mmap SYS_mmap [NOT_EXECUTABLE]),
-    call!(mprotect SYS_mprotect [NOT_EXECUTABLE]).unseen("malloc(3) enlarges the heap of a thread other than the first"),
+    call!(mprotect SYS_mprotect [NOT_EXECUTABLE])
+        .unseen("malloc(3) of musl, and of a program that has not called `prepare`"),
     call!(mremap SYS_mremap),
     call!(munmap SYS_munmap),
     call!(madvise SYS_madvise),
@@ -188,9 +190,10 @@ const CALLS: &[Call] = &[
     // The standard library and the C library.
     call!(getrandom SYS_getrandom).unseen("the seed of a hash map, and of malloc(3), where a thread has none yet"),
     call!(sched_yield SYS_sched_yield).unseen("a channel between threads calls it in the rare moment of a collision"),
-    call!(sched_getaffinity SYS_sched_getaffinity).unseen("malloc(3) counts the CPUs when threads compete for its heap"),
+    call!(sched_getaffinity SYS_sched_getaffinity)
+        .unseen("malloc(3) of a program that has not called `prepare` counts the CPUs"),
     call!(clock_gettime SYS_clock_gettime)
-        .unseen("the vDSO answers it, unless the clock of the machine is too slow or unsafe for that"),
+        .unseen("the vDSO answers it, unless the clock of the machine is too slow or unreliable for that"),
     call!(restart_syscall SYS_restart_syscall)
         .unseen("the kernel calls it after SIGSTOP and SIGCONT, for a poll(2) or futex(2) with a timeout"),
     call!(rt_sigreturn SYS_rt_sigreturn)
