@@ -96,10 +96,10 @@ impl World {
             assert!(!is_told || latest.is_none_or(|latest| until <= latest), "timer {number} of {owner:?} comes too late");
         }
         if let Some(drain) = self.drain {
-            // A pause counts neither for the delay nor against the peers: they are given their time once more.
+            // A pause counts neither for the delay nor against the peers: they are given their time once more, but no third time.
             let timeouts = &self.config.timeouts;
             let delay = nanos(timeouts.drain_delay);
-            let again = (delay + LINGER) * (self.stops - self.stops_before_drain);
+            let again = if self.stops > self.stops_before_drain { delay + LINGER } else { 0 };
             let latest = self.late(drain, delay + nanos(timeouts.drain) + LINGER + again);
             assert!(until <= latest, "the drain takes too long: {until} instead of {latest}");
         }
