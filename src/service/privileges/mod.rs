@@ -25,7 +25,7 @@ use std::io;
 pub use identity::{Identity, IdentityError};
 
 use crate::sys::credentials::{self, Capabilities, CapabilitySets};
-use threads::Expected;
+use threads::{Expected, Kept};
 
 /// The number of capabilities that capget(2) can represent.
 const CAPABILITIES: u32 = 64;
@@ -157,8 +157,12 @@ impl Privileges {
         let expected = Expected { uid: identity.uid(), gid: identity.gid(), has_groups: is_there, has_bounding_set };
         let kept = threads::find_kept(&expected)
             .map_err(Error::step("read back the rights of each thread (/proc/self/task/*/status); is /proc mounted?"))?;
-        if let Some(kept) = kept {
-            return Err(kept);
+        match kept {
+            Some(Kept::Capabilities { number, name, capabilities, set }) => {
+                return Err(Error::KeptCapabilities { number, name, capabilities, set });
+            }
+            Some(Kept::Other(text)) => return Err(Error::Kept(text)),
+            None => {}
         }
         if credentials::set_user(0).is_ok() { Err(Error::RootAgain) } else { Ok(()) }
     }
