@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 
+use super::error::Error;
+
 /// The rights that each thread should have left.
 pub(super) struct Expected {
     pub(super) uid: u32,
@@ -11,18 +13,6 @@ pub(super) struct Expected {
     pub(super) has_groups: bool,
     /// The bounding set could not be emptied.
     pub(super) has_bounding_set: bool,
-}
-
-/// A right that a thread keeps.
-pub(super) enum Kept {
-    Capabilities {
-        number: String,
-        name: String,
-        capabilities: String,
-        set: &'static str,
-    },
-    /// Described with its thread.
-    Other(String),
 }
 
 /// Names of capabilities, by number (capabilities(7), linux/capability.h).
@@ -77,11 +67,11 @@ fn names(set: &str) -> Option<String> {
     Some((0..64).filter(|number| set >> number & 1 == 1).map(name).collect::<Vec<_>>().join(", "))
 }
 
-/// Looks at each thread of this process, and returns the first right that should be gone.
+/// Looks at each thread of this process, and returns an error for the first right that should be gone.
 ///
 /// # Errors
 /// Returns the error of reading `/proc/self/task`.
-pub(super) fn find_kept(expected: &Expected) -> io::Result<Option<Kept>> {
+pub(super) fn find_kept(expected: &Expected) -> io::Result<Option<Error>> {
     for thread in fs::read_dir("/proc/self/task")? {
         let thread = thread?;
         let status = match fs::read_to_string(thread.path().join("status")) {
@@ -94,10 +84,10 @@ pub(super) fn find_kept(expected: &Expected) -> io::Result<Option<Kept>> {
             let number = thread.file_name().to_string_lossy().into_owned();
             let name = field_of(&status, "Name").unwrap_or_default();
             return Ok(Some(match value.as_deref().filter(|_| field.starts_with("Cap")).and_then(names) {
-                Some(capabilities) => Kept::Capabilities { number, name, capabilities, set: field },
+                Some(capabilities) => Error::KeptCapabilities { number, name, capabilities, set: field },
                 None => {
                     let value = value.as_deref().unwrap_or("(not shown)");
-                    Kept::Other(format!("thread {number} '{name}' has {field}: {value}"))
+                    Error::Kept(format!("thread {number} '{name}' has {field}: {value}"))
                 }
             }));
         }

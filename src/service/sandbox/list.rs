@@ -10,7 +10,8 @@ bitflags::bitflags! {
         const ZERO_COPY = 1 << 0;
         /// Writes collected frames to a file: fdatasync(2), and the end of the thread that writes.
         const COLLECT = 1 << 1;
-        /// Serves inherited sockets: setsockopt(2) for clients that were queued before the server had set its options.
+        /// Serves inherited sockets: setsockopt(2) for clients that were queued before the server had set its options, and ioctl(2) to keep the
+        /// sockets non-blocking.
         const INHERITED = 1 << 2;
         /// Serves the admin endpoint: pread64(2) and statx(2) of files in `/proc/self` that are open.
         const ADMIN = 1 << 3;
@@ -133,6 +134,9 @@ const CALLS: &[Call] = &[
         Alternative::new("FIONREAD", &[equal(1, libc::FIONREAD as i32)]),
         Alternative::new("TIOCOUTQ", &[equal(1, libc::TIOCOUTQ as i32)]),
     ]),
+    call!(ioctl SYS_ioctl [Alternative::new("FIONBIO", &[equal(1, libc::FIONBIO as i32)])])
+        .only_for(Use::INHERITED)
+        .unseen("only an inherited socket can become blocking again"),
     call!(getsockopt SYS_getsockopt [
         Alternative::new("TCP_INFO", &[equal(1, libc::IPPROTO_TCP), equal(2, libc::TCP_INFO)]),
         Alternative::new("SO_ERROR", &[equal(1, libc::SOL_SOCKET), equal(2, libc::SO_ERROR)]),
@@ -189,7 +193,7 @@ const CALLS: &[Call] = &[
     call!(sched_getaffinity SYS_sched_getaffinity)
         .unseen("malloc(3) of a program that has not called `prepare` counts the CPUs"),
     call!(clock_gettime SYS_clock_gettime)
-        .unseen("the vDSO answers it, unless the clock of the machine is too slow or unsafe for that"),
+        .unseen("the vDSO answers it, unless the clock of the machine is too slow or unreliable for that"),
     call!(restart_syscall SYS_restart_syscall)
         .unseen("the kernel calls it after SIGSTOP and SIGCONT, for a poll(2) or futex(2) with a timeout"),
     call!(rt_sigreturn SYS_rt_sigreturn)
