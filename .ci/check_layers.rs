@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 /// The layers from the bottom to the top. Entries of one row must not import each other, except for a folder and its own files.
 const LAYERS: &[&[&str]] = &[
-    &["sys", "name", "throttle"],
+    &["sys", "name", "signatures", "throttle"],
     &["event"],
     &["stream"],
     &["protocol"],

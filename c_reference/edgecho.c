@@ -86,7 +86,7 @@ enum { NOTHING = -1, FAILED = -2, EXHAUSTED = -3 };
  * drain timeout has passed, and all connections are being closed. OVER: what was left is cut off. */
 enum stage { STAGE_SERVING, STAGE_DRAINING, STAGE_CLOSING, STAGE_OVER };
 
-/* The actions at a drain deadline. WAIT: peers had no time to take their bytes while this process was stopped. */
+/* The actions at a drain deadline. WAIT: peers had no time to take their bytes while this process was stopped. At most once. */
 enum due { CLOSE_ALL, WAIT, CUT_OFF };
 
 /* A watched descriptor, with its place in the ready queue. It is the first member of everything that epoll's data.ptr points to. */
@@ -150,6 +150,7 @@ static struct listener {
 static struct drain {
     enum stage stage;
     int64_t deadline;
+    bool is_extended; /* the time for closing has begun again, after a pause */
 } drain;
 
 /* The pipe for zero-copy echo. It is empty between turns. */
@@ -1111,17 +1112,19 @@ static int64_t drain_on_signal(int64_t now) {
     return drain.deadline;
 }
 
-/* At the drain timeout all connections are closed in order; after the time for that, what is left is cut off. */
+/* At the drain timeout all connections are closed in order; after the time for that, what is left is cut off. After a pause that time
+ * begins again, but only once: a process that gets too little CPU time is late at every deadline. */
 static enum due drain_on_deadline(int64_t now) {
-    if (drain.stage == STAGE_CLOSING && now <= drain.deadline + PAUSE_MS) {
+    bool was_paused = !drain.is_extended && now > drain.deadline + PAUSE_MS;
+    if (drain.stage == STAGE_CLOSING && !was_paused) {
         drain.stage = STAGE_OVER;
         drain.deadline = 0;
         return CUT_OFF;
     }
-    enum due due = drain.stage == STAGE_CLOSING ? WAIT : CLOSE_ALL;
+    drain.is_extended = drain.stage == STAGE_CLOSING;
     drain.stage = STAGE_CLOSING;
     drain.deadline = now + LINGER_MS;
-    return due;
+    return drain.is_extended ? WAIT : CLOSE_ALL;
 }
 
 /* ---- stream/outbox.rs ---- */

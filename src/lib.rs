@@ -98,6 +98,8 @@ pub mod protocol;
 pub mod server;
 #[cfg(feature = "service")]
 pub mod service;
+#[cfg(any(feature = "client", feature = "proxy"))]
+mod signatures;
 pub mod stream;
 #[allow(unsafe_code, reason = "the only module with unsafe code")]
 pub mod sys;

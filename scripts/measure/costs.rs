@@ -1,5 +1,5 @@
-//! The cost of each option of a service: CPU and instructions per message, and memory per idle connection, beside a plain `serve`. Prints a
-//! table in Markdown. An option that cannot be measured has a row that says why, and the exit status is then 1.
+//! The cost of each option of a service: CPU and instructions per message, and memory per idle connection, compared with a plain `serve`.
+//! Prints a table in Markdown. An option that cannot be measured has a row that says why, and the exit status is then 1.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -23,9 +23,9 @@ use crate::{Result, counts, median};
 const CONNECTIONS: usize = 50;
 const IDLE_CONNECTIONS: u32 = 5_000;
 
-/// What happens to a server beside its load.
+/// The work that a server does besides its load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Beside {
+enum Extra {
     Nothing,
     /// `/metrics` is read once a second.
     Scrapes,
@@ -38,23 +38,23 @@ struct Variant {
     name: &'static str,
     /// `ADMIN` stands for a free address.
     flags: &'static [&'static str],
-    /// Whether instructions are counted without the flags, because valgrind cannot run with them.
+    /// Instructions are counted without the flags, because valgrind cannot run with them.
     hides_from_valgrind: bool,
     /// The PROXY header that each connection begins with.
     header: Option<ProxyVersion>,
-    beside: Beside,
+    extra: Extra,
     needs_root: bool,
 }
 
 const PLAIN: Variant =
-    Variant { name: "", flags: &[], hides_from_valgrind: false, header: None, beside: Beside::Nothing, needs_root: false };
+    Variant { name: "", flags: &[], hides_from_valgrind: false, header: None, extra: Extra::Nothing, needs_root: false };
 
-/// The rows of the table. The first is what the others are compared with; the second shows the noise.
+/// The rows of the table. The others are compared with the first; the second shows the noise.
 const VARIANTS: &[Variant] = &[
     Variant { name: "a plain `serve`", ..PLAIN },
     Variant { name: "a plain `serve`, once more", ..PLAIN },
     Variant { name: "`--admin`, idle", flags: &["--admin", "ADMIN"], ..PLAIN },
-    Variant { name: "`--admin`, scraped each second", flags: &["--admin", "ADMIN"], beside: Beside::Scrapes, ..PLAIN },
+    Variant { name: "`--admin`, scraped each second", flags: &["--admin", "ADMIN"], extra: Extra::Scrapes, ..PLAIN },
     Variant {
         name: "`--proxy-protocol require`",
         flags: &["--proxy-protocol", "require", "--proxy-from", "127.0.0.0/8"],
@@ -63,7 +63,7 @@ const VARIANTS: &[Variant] = &[
     },
     Variant { name: "`--sandbox kill`", flags: &["--sandbox", "kill"], hides_from_valgrind: true, ..PLAIN },
     Variant { name: "`--user nobody`", flags: &["--user", "nobody"], needs_root: true, ..PLAIN },
-    Variant { name: "the watchdog of systemd", beside: Beside::Watchdog, ..PLAIN },
+    Variant { name: "the watchdog of systemd", extra: Extra::Watchdog, ..PLAIN },
     Variant { name: "`--drain-delay 5s`", flags: &["--drain-delay", "5s"], ..PLAIN },
 ];
 
@@ -135,7 +135,7 @@ pub fn print_table(rounds: usize, window: Duration) -> Result<bool> {
 
 fn measured(problem: Option<&String>, measure: impl FnOnce() -> Result<f64>) -> Figure {
     problem.map_or(Ok(()), |problem| Err(problem.clone()))?;
-    // A server that does not start is one row less, and not the end.
+    // If a server does not start, the other rows are still measured.
     let result = catch_unwind(AssertUnwindSafe(measure)).unwrap_or_else(|_| Err("the server did not start".into()));
     result.map_err(|error| error.to_string())
 }
@@ -146,10 +146,10 @@ fn median_of(figures: &[Figure]) -> Figure {
     figures.map(median)
 }
 
-/// A server, and what happens beside its load.
+/// A server, and the thread that makes its extra work.
 struct Running {
     process: Process,
-    _beside: Option<Background>,
+    _background: Option<Background>,
 }
 
 impl Variant {
@@ -159,17 +159,17 @@ impl Variant {
         let mut command = Command::new(tool[0]);
         command.args(&tool[1..]).args([PROGRAM, "serve", "--listen", "127.0.0.1:0"]);
         command.args(flags.iter().map(|&flag| if flag == "ADMIN" { admin.to_string() } else { flag.to_owned() }));
-        let manager = if self.beside == Beside::Watchdog { Some(Manager::listen()?) } else { None };
+        let manager = if self.extra == Extra::Watchdog { Some(Manager::listen()?) } else { None };
         if let Some(manager) = &manager {
             command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "2000000");
         }
         let process = Process::spawn(&mut command);
-        let beside = match (self.beside, manager) {
-            (Beside::Scrapes, _) => Some(Background::start(move |is_over| scrape(admin, is_over))),
+        let background = match (self.extra, manager) {
+            (Extra::Scrapes, _) => Some(Background::start(move |is_over| scrape(admin, is_over))),
             (_, Some(manager)) => Some(Background::start(move |is_over| manager.receive(is_over))),
             _ => None,
         };
-        Ok(Running { process, _beside: beside })
+        Ok(Running { process, _background: background })
     }
 }
 

@@ -52,6 +52,8 @@ pub(super) struct Drain {
     stage: Stage,
     /// The last deadline that was returned.
     deadline: Option<Instant>,
+    /// The time of this stage has begun again, after a pause.
+    is_extended: bool,
 }
 
 /// The action that is due at a signal or at a deadline of the drain.
@@ -63,7 +65,7 @@ pub(super) enum Due {
     Drain(Instant),
     /// Close every connection in order, until this moment.
     CloseAll(Instant),
-    /// Wait until this moment: a load balancer or a peer had no time to act while the process did not run.
+    /// Wait until this moment: a load balancer or a peer had no time to act while the process did not run. At most once in a stage.
     Wait(Instant),
     /// Cut off the connections that are left.
     CutOff,
@@ -72,7 +74,7 @@ pub(super) enum Due {
 impl Drain {
     /// Returns a drain that begins `delay` after the signal, and then serves open connections for up to `timeout`.
     pub(super) fn new(delay: Duration, timeout: Duration) -> Self {
-        Self { delay, timeout, stage: Stage::Serving, deadline: None }
+        Self { delay, timeout, stage: Stage::Serving, deadline: None, is_extended: false }
     }
 
     /// Returns the time between the signal and the drain.
@@ -114,17 +116,24 @@ impl Drain {
         if self.delay.is_zero() {
             return Some(self.begin(now));
         }
-        let until = now + self.delay;
-        self.stage = Stage::Leaving;
-        self.deadline = Some(until);
-        Some(Due::Leave(until))
+        Some(Due::Leave(self.enter(Stage::Leaving, now + self.delay)))
     }
 
     fn begin(&mut self, now: Instant) -> Due {
-        let until = now + self.timeout;
-        self.stage = Stage::Draining;
+        Due::Drain(self.enter(Stage::Draining, now + self.timeout))
+    }
+
+    fn enter(&mut self, stage: Stage, until: Instant) -> Instant {
+        self.stage = stage;
         self.deadline = Some(until);
-        Due::Drain(until)
+        self.is_extended = false;
+        until
+    }
+
+    fn extend(&mut self, until: Instant) -> Due {
+        self.deadline = Some(until);
+        self.is_extended = true;
+        Due::Wait(until)
     }
 
     /// Ends all stages: the connections that are left are cut off.
@@ -133,30 +142,21 @@ impl Drain {
     }
 
     /// Returns the action that is due, because the last deadline has passed at `now`.
+    ///
+    /// After a pause a stage has its time again, but only once. A process that gets too little CPU time is late at every deadline, and a service
+    /// manager would kill it in the end.
     pub(super) fn on_deadline(&mut self, now: Instant) -> Due {
-        let is_late = self.deadline.is_some_and(|deadline| now > deadline + PAUSE);
-        let until = now + LINGER;
+        let was_paused = !self.is_extended && self.deadline.is_some_and(|deadline| now > deadline + PAUSE);
         match self.stage {
             // The process may have been stopped for the whole delay, so that no health check was answered.
-            Stage::Leaving if is_late => {
-                let until = now + self.delay;
-                self.deadline = Some(until);
-                Due::Wait(until)
-            }
+            Stage::Leaving if was_paused => self.extend(now + self.delay),
             Stage::Leaving => self.begin(now),
-            Stage::Closing if is_late => {
-                self.deadline = Some(until);
-                Due::Wait(until)
-            }
+            Stage::Closing if was_paused => self.extend(now + LINGER),
             Stage::Closing | Stage::Over => {
-                self.stage = Stage::Over;
+                self.end_at_once();
                 Due::CutOff
             }
-            Stage::Serving | Stage::Draining => {
-                self.stage = Stage::Closing;
-                self.deadline = Some(until);
-                Due::CloseAll(until)
-            }
+            Stage::Serving | Stage::Draining => Due::CloseAll(self.enter(Stage::Closing, now + LINGER)),
         }
     }
 }
@@ -208,6 +208,28 @@ mod tests {
         assert!(drain.is_signalled() && !drain.has_begun());
         assert_eq!(drain.on_deadline(begins), Due::Drain(begins + Duration::from_secs(5)));
         assert!(drain.has_begun());
+    }
+
+    /// Passes each deadline a minute late, up to the last one. Returns the stages after each of them.
+    fn stages_of_a_process_that_is_always_late(delay: Duration) -> Vec<Stage> {
+        let mut drain = Drain::new(delay, Duration::from_secs(5));
+        let mut now = Instant::now();
+        drain.on_signal(now);
+        let pass = |_| {
+            now = drain.deadline.expect("a deadline") + Duration::from_secs(60);
+            drain.on_deadline(now);
+            drain.stage()
+        };
+        (0..8).map(pass).collect()
+    }
+
+    #[test]
+    fn a_process_that_is_always_late_gives_each_stage_its_time_twice_at_most() {
+        use Stage::{Closing, Draining, Leaving, Over};
+        let stages = stages_of_a_process_that_is_always_late(Duration::ZERO);
+        assert_eq!(stages, [Closing, Closing, Over, Over, Over, Over, Over, Over]);
+        let stages = stages_of_a_process_that_is_always_late(Duration::from_secs(10));
+        assert_eq!(stages, [Leaving, Draining, Closing, Closing, Over, Over, Over, Over]);
     }
 
     #[test]

@@ -240,7 +240,12 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 // A listener that is still open had no descriptors for its backlog. Each connection that ends leaves one.
                 self.queue_listeners();
             }
-            Due::Leave(until) | Due::Wait(until) => self.time.set_deadline(until, Token::fixed(DRAIN)),
+            Due::Leave(until) => self.time.set_deadline(until, Token::fixed(DRAIN)),
+            Due::Wait(until) => {
+                let stage = if self.drain.has_begun() { "time to close connections" } else { "drain delay" };
+                info!("the process was paused at the end of the {stage}, which begins again, once");
+                self.time.set_deadline(until, Token::fixed(DRAIN));
+            }
             Due::CutOff => {
                 self.cut_off();
                 let aborted = self.acceptor.abort(&mut self.kernel);

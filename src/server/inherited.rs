@@ -8,6 +8,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use super::error::Error;
 use crate::sys::socket::{self, SocketOption};
 
+/// The time for which accept4(2) may block. `O_NONBLOCK` belongs to the socket, so that another process that has it open can clear the flag: systemd
+/// does when it starts another service with the socket. One client would then block the loop until the next one comes.
+const LONGEST_ACCEPT_US: u16 = 1;
+
 /// A listening TCP socket that another process has opened, for [`Server::bind_with`](super::Server::bind_with).
 ///
 /// The other process keeps the socket open, or opens it for the next server, as a service manager does. So this server never shuts the socket down
@@ -35,11 +39,10 @@ impl Inherited {
         let label = Label { number: fd.as_raw_fd(), name }.to_string();
         let refused = |reason: String| Error::Inherited { descriptor: label.clone(), reason };
         check_kind(fd.as_fd()).map_err(refused)?;
-        let listener = TcpListener::from(fd);
-        listener
-            .set_nonblocking(true)
+        socket::set_nonblocking(fd.as_fd())
             .map_err(|error| refused(format!("it cannot be made non-blocking (ioctl): {error}")))?;
-        let fd = OwnedFd::from(listener);
+        socket::set_receive_timeout(fd.as_fd(), LONGEST_ACCEPT_US)
+            .map_err(|error| refused(format!("accepting has no time limit (setsockopt): {error}")))?;
         let address = socket::getsockname(fd.as_fd());
         let address = address.map_err(|error| refused(format!("its address is unknown (getsockname): {error}")))?;
         Ok((fd, address))

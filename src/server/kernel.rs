@@ -69,6 +69,15 @@ pub trait Kernel {
         Ok(())
     }
 
+    /// Makes a listener non-blocking again, whose socket another process shares. A scripted kernel may do nothing.
+    ///
+    /// # Errors
+    /// Returns the errors of ioctl(2).
+    fn set_nonblocking(&mut self, listener: &Self::Listener) -> io::Result<()> {
+        let _ = listener;
+        Ok(())
+    }
+
     /// Sets the options of a connection that was queued before its listener had them. A scripted kernel may do nothing.
     ///
     /// # Errors
@@ -134,6 +143,10 @@ impl Kernel for Linux {
 
     fn unwatch(&mut self, listener: &OwnedFd) -> io::Result<()> {
         self.event_loop.unwatch(listener)
+    }
+
+    fn set_nonblocking(&mut self, listener: &OwnedFd) -> io::Result<()> {
+        socket::set_nonblocking(listener.as_fd())
     }
 
     fn set_options(&mut self, stream: &OwnedFd, peer: &SocketAddr, options: &SocketOptions) -> Result<(), Error> {

@@ -64,8 +64,8 @@ pub enum NotifyError {
 /// | message | sent |
 /// |---|---|
 /// | `READY=1` | when the loop begins, before the first connection is accepted |
-/// | `STATUS=` | with the number of open connections, when it has changed, and at most once a second |
-/// | `STOPPING=1` | when the drain begins, or the server ends at once |
+/// | `STATUS=` | with the stage and the number of open connections, when one of them has changed, and at most once a second |
+/// | `STOPPING=1` | when the drain delay or the drain begins, or the server ends at once |
 /// | `WATCHDOG=1` | at half of the interval in `WATCHDOG_USEC`, by the loop itself: a loop that hangs sends none |
 ///
 /// No message blocks the loop. If the receiver's queue is full, the message is tried again after 100 ms, or after 1 s if it is only a status, which
@@ -94,13 +94,23 @@ struct Status {
 /// The content of `STATUS=`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Text {
-    is_stopping: bool,
+    stage: Stage,
     open: usize,
+}
+
+impl Text {
+    fn is_stopping(self) -> bool {
+        self.stage != Stage::Serving
+    }
 }
 
 impl fmt::Display for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stage = if self.is_stopping { "draining" } else { "serving" };
+        let stage = match self.stage {
+            Stage::Leaving => "leaving, still serving",
+            Stage::Over => "cutting off",
+            stage => stage.name(),
+        };
         let noun = if self.open == 1 { "connection" } else { "connections" };
         write!(f, "STATUS={stage} {} {noun}", self.open)
     }
@@ -170,7 +180,7 @@ impl Notifier {
             self.is_ready = true;
             self.status = Status::sent(text, now);
         }
-        if text.is_stopping && !self.is_stopping {
+        if text.is_stopping() && !self.is_stopping {
             if !self.send("STOPPING=1") {
                 return false;
             }
@@ -195,7 +205,7 @@ impl Notifier {
 
 impl Observer for Notifier {
     fn observe(&mut self, view: &View) -> Option<Instant> {
-        let text = Text { is_stopping: view.stage != Stage::Serving, open: view.open };
+        let text = Text { stage: view.stage, open: view.open };
         if self.retry.is_some_and(|at| view.now < at) {
             return self.retry;
         }
@@ -297,6 +307,25 @@ mod tests {
         notifier.observe(&view(start + SECOND, Stage::Over, 3));
         let messages = received(&receiver);
         assert_eq!(messages, ["READY=1\nSTATUS=serving 3 connections", "STOPPING=1", "STATUS=draining 3 connections"]);
+    }
+
+    #[test]
+    fn the_status_tells_the_stages_apart() {
+        let (receiver, mut notifier) = pair("stages", None);
+        let start = Instant::now();
+        for (&stage, second) in Stage::ALL.iter().zip(0..) {
+            notifier.observe(&view(start + SECOND * second, stage, 1));
+        }
+        let messages = received(&receiver);
+        let expected = [
+            "READY=1\nSTATUS=serving 1 connection",
+            "STOPPING=1",
+            "STATUS=leaving, still serving 1 connection",
+            "STATUS=draining 1 connection",
+            "STATUS=closing 1 connection",
+            "STATUS=cutting off 1 connection",
+        ];
+        assert_eq!(messages, expected);
     }
 
     #[test]

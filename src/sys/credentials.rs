@@ -1,5 +1,5 @@
-//! Users, groups and capabilities of a process: credentials(7), capabilities(7). nix makes the calls for users, groups and prctl(2); the
-//! capability sets go through libc.
+//! Users, groups and capabilities of a process: credentials(7), capabilities(7). nix makes the calls for users, groups and core dumps; the
+//! others go through libc.
 //!
 //! The kernel keeps credentials per thread. [`set_groups`], [`set_group`] and [`set_user`] change all threads, because the C library sends
 //! them a signal (nptl(7)). All other functions here change the calling thread, and [`set_dumpable`] the whole process.
@@ -173,13 +173,20 @@ pub fn set_capabilities(sets: CapabilitySets) -> io::Result<()> {
     Ok(())
 }
 
+/// An argument of prctl(2) that must be 0. The C library takes it as an unsigned long, from a variable argument list: an int would leave its
+/// upper half undefined.
+const UNUSED: libc::c_ulong = 0;
+
+/// "Set", as an argument of prctl(2).
+const ON: libc::c_ulong = 1;
+
 /// Returns whether the capability `number` is in the bounding set of the calling thread: prctl(2), `PR_CAPBSET_READ`.
 ///
 /// # Errors
 /// `EINVAL`: the kernel has no capability with this number.
 pub fn is_in_bounding_set(number: u32) -> io::Result<bool> {
     // SAFETY: the call takes numbers only.
-    let result = check(unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(number), 0, 0, 0) })?;
+    let result = check(unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(number), UNUSED, UNUSED, UNUSED) })?;
     Ok(result == 1)
 }
 
@@ -190,7 +197,7 @@ pub fn is_in_bounding_set(number: u32) -> io::Result<bool> {
 /// `EPERM`: the thread lacks `CAP_SETPCAP`. `EINVAL`: the kernel has no capability with this number.
 pub fn drop_from_bounding_set(number: u32) -> io::Result<()> {
     // SAFETY: the call takes numbers only.
-    check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) })?;
+    check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), UNUSED, UNUSED, UNUSED) })?;
     Ok(())
 }
 
@@ -199,8 +206,9 @@ pub fn drop_from_bounding_set(number: u32) -> io::Result<()> {
 /// # Errors
 /// `EINVAL`: the kernel has no ambient set.
 pub fn clear_ambient_set() -> io::Result<()> {
+    let clear_all = libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong; // 4
     // SAFETY: the call takes numbers only.
-    check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0, 0, 0) })?;
+    check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, clear_all, UNUSED, UNUSED, UNUSED) })?;
     Ok(())
 }
 
@@ -210,7 +218,9 @@ pub fn clear_ambient_set() -> io::Result<()> {
 /// # Errors
 /// None are known.
 pub fn forbid_new_privileges() -> io::Result<()> {
-    Ok(prctl::set_no_new_privs()?)
+    // SAFETY: the call takes numbers only.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, ON, UNUSED, UNUSED, UNUSED) })?;
+    Ok(())
 }
 
 /// Sets whether the process leaves a core dump, and whether other processes of its user may trace it: prctl(2), `PR_SET_DUMPABLE`. A change

@@ -37,7 +37,8 @@ pub mod credentials;
 pub mod epoll;
 pub mod eventfd;
 pub mod file;
-pub mod inherited;
+#[cfg(feature = "service")]
+pub(crate) mod inherited;
 pub mod limits;
 pub mod memory;
 pub mod pipe;

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use crate::scratch::Scratch;
 use crate::support::{Program, eventually, wait_until};
 
-/// What each configuration begins with. A failed connection is neither repeated nor sent to another server, so that tests see it.
+/// The beginning of each configuration. A failed connection is neither repeated nor sent to another server, so that tests see it.
 const PREAMBLE: &str = "\
 defaults
     mode tcp
@@ -38,8 +38,10 @@ impl Haproxy {
     pub fn start(path: &Path, sections: &str) -> Self {
         let folder = Scratch::new();
         let (file, socket) = (folder.file("haproxy.cfg"), folder.file("api"));
-        let global =
-            format!("global\n    log stdout format raw daemon\n    stats socket {socket} level admin\n    maxconn 1000\n");
+        let global = format!(
+            "global\n    nbthread 1\n    log stdout format raw daemon\n    stats socket {socket} level admin\n    maxconn 1000\n"
+        );
+        // With one thread: HAProxy drops a line if two threads log to a pipe at the same time.
         std::fs::write(&file, format!("{global}\n{PREAMBLE}\n{sections}\n")).expect("the configuration is written");
         let mut command = Command::new(path);
         // In the foreground. With -q it would close stdout, where its log goes.

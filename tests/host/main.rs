@@ -5,6 +5,7 @@
 #![allow(unreachable_pub, reason = "a test program has no API")]
 #![allow(dead_code, unused_imports, reason = "support is shared with the other tests")]
 
+mod addresses;
 mod browser;
 mod container;
 mod haproxy;

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use crate::scratch::Scratch;
 use crate::support::{Program, wait_until};
 
-/// Where Debian puts the stream module, which nginx loads on request.
+/// The stream module in Debian, which nginx loads on request.
 const STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
 /// A running nginx. It is killed, by its process id, when it goes out of scope.

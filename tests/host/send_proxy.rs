@@ -8,18 +8,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::addresses::{free_address, free_ipv6_address};
 use crate::haproxy::Haproxy;
-use crate::support::client::free_address;
 use crate::support::{Process, edgecho, run, wait_until};
 use crate::tools::tool;
 
 const VERSIONS: [&str; 2] = ["v1", "v2"];
-
-/// Returns an address of ::1 that was free a moment ago.
-fn free_ipv6_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("[::1]:0").expect("a port of ::1");
-    listener.local_addr().expect("an address")
-}
 
 /// Starts HAProxy with both sections in front of an echo server.
 fn start(path: &Path, outside: SocketAddr, echo: SocketAddr) -> Haproxy {
@@ -51,9 +45,9 @@ fn addresses(haproxy: &Haproxy, section: &str) -> Vec<String> {
 
 /// Checks that the header of each of `count` connections held the real addresses.
 fn check(haproxy: &Haproxy, count: usize, source: &str) {
-    wait_until(&format!("{count} connections are logged"), || {
-        ["outside", "inside"].iter().all(|section| addresses(haproxy, section).len() == count)
-    });
+    for section in ["outside", "inside"] {
+        wait_until(&format!("{section} has logged {count} connections"), || addresses(haproxy, section).len() == count);
+    }
     let (outside, inside) = (addresses(haproxy, "outside"), addresses(haproxy, "inside"));
     assert_eq!(outside, inside, "the real addresses, and those of the headers");
     assert!(outside.iter().all(|line| line.starts_with(source)), "{outside:?}");

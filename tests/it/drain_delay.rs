@@ -66,6 +66,11 @@ fn a_server_that_was_stopped_when_the_drain_delay_ended_begins_it_again() {
     assert!(thawed.elapsed() >= Duration::from_millis(700), "it drained {:?} after the pause", thawed.elapsed());
     drop(stream);
     assert_eq!(process.wait().code(), Some(0), "{}", process.stderr());
+    assert!(
+        process.stderr().contains("paused at the end of the drain delay, which begins again, once"),
+        "{}",
+        process.stderr()
+    );
 }
 
 #[test]

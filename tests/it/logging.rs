@@ -87,6 +87,27 @@ fn a_second_signal_ends_the_server_at_once_though_nobody_reads_stderr() {
     assert!(start.elapsed() < SOON, "it took {:?} to end", start.elapsed());
 }
 
+/// Until the server has given up its rights it writes without a thread.
+#[test]
+fn a_line_that_finds_stderr_full_before_the_thread_may_start_is_written_later() {
+    let (stderr, mut far) = full_stderr();
+    let user = match nix::unistd::geteuid() {
+        root if root.is_root() => "4242:4243".to_owned(),
+        user => format!("{user}:{}", nix::unistd::getegid()),
+    };
+    let mut command = serve(&["--user", &user]);
+    let _server = Process::spawn_without_reader(command.env_remove("EDGECHO_SANDBOX").stderr(stderr));
+    far.set_read_timeout(Some(SOON)).expect("a timeout");
+    let mut text = Vec::new();
+    while !text.ends_with(b"\n") {
+        let mut buffer = [0; 64 * 1024];
+        let count = far.read(&mut buffer).expect("the line comes while the server runs, without another event");
+        text.extend_from_slice(&buffer[..count]);
+    }
+    let text = String::from_utf8(text).expect("text");
+    assert!(text.trim_start_matches('x').contains("rights of root"), "{:?}", text.trim_start_matches('x'));
+}
+
 #[test]
 fn what_could_not_be_logged_is_counted_and_the_count_adds_up() {
     const CONNECTIONS: usize = 2_500;

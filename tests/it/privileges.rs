@@ -36,21 +36,11 @@ fn script(script: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// Returns a field of each thread's `status`, with the name of the thread.
-fn fields(pid: u32, name: &str) -> Vec<(String, String)> {
-    let value = |status: &str, name: &str| {
-        let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("the field");
-        value.split_whitespace().collect::<Vec<_>>().join(" ")
-    };
-    let threads = proc::threads(pid).into_iter().filter_map(|thread| fs::read_to_string(thread.join("status")).ok());
-    threads.map(|status| (value(&status, "Name"), value(&status, name))).collect()
-}
-
 /// Asserts that a field of each of at least `threads` threads has a value.
 fn assert_all(pid: u32, name: &str, expected: &str, threads: usize) {
-    let fields = fields(pid, name);
+    let fields = proc::thread_fields(pid, name);
     assert!(fields.len() >= threads, "{fields:?}");
-    assert!(fields.iter().all(|(_, value)| value == expected), "{name} should be {expected:?}: {fields:?}");
+    assert!(fields.iter().all(|value| value == expected), "{name} should be {expected:?}: {fields:?}");
 }
 
 /// Returns the owner of the files under `/proc/PID`: root for a process that is not dumpable (proc(5)).
@@ -112,6 +102,8 @@ fn without_root_a_server_can_only_stay_its_own_user() {
 
     let own = Process::spawn(&mut script(start, &["--listen", "127.0.0.1:0", "--user", "4242:4243"]));
     own.figure("open"); // the log line starts its thread
+    let stderr = own.stderr();
+    assert!(stderr.contains("no rights of root to give up: the process was and is 4242:4243"), "{stderr}");
     for (name, expected) in [("Uid", "4242 4242 4242 4242"), ("Groups", "27"), ("CapPrm", NONE), ("NoNewPrivs", "1")] {
         assert_all(own.pid(), name, expected, 2);
     }
@@ -150,7 +142,32 @@ fn capabilities_that_listening_took_are_given_up_too() {
     let arguments = ["--listen", &address, "--user", "4242:4243", "--protocol", "collect", "--output", &output];
     let (status, _, stderr) = run(&mut script(&start, &arguments));
     assert_eq!(status.code(), Some(1));
-    assert!(stderr.contains("a thread keeps rights of root") && stderr.contains("CapPrm"), "{stderr}");
+    assert!(stderr.contains("keeps CAP_NET_BIND_SERVICE") && stderr.contains("--protocol collect"), "{stderr}");
+
+    // As does the thread of the endpoint.
+    let arguments = ["--listen", &address, "--user", "4242:4243", "--admin", "127.0.0.1:0"];
+    let (status, _, stderr) = run(&mut script(&start, &arguments));
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.contains("'admin' keeps CAP_NET_BIND_SERVICE"), "{stderr}");
+    assert!(stderr.contains("start it as root") && stderr.contains("leave out --admin"), "{stderr}");
+}
+
+/// As with the filter of the unit in `packaging/systemd`.
+#[test]
+fn a_server_that_has_nothing_to_give_up_needs_no_call_that_changes_rights() {
+    let test = "a_server_that_has_nothing_to_give_up_needs_no_call_that_changes_rights";
+    if !is_root(test) || !has_strace(test) {
+        return;
+    }
+    let refused = "capset,setuid,setgid,setreuid,setregid,setresuid,setresgid,setgroups,setfsuid,setfsgid";
+    let strace = format!("strace -D -f -qq -e 'trace={refused}' -o /dev/null '--inject={refused}:error=EPERM'");
+    let start = format!("exec setpriv --reuid 4242 --regid 4243 --clear-groups {strace} \"$0\" \"$@\"");
+    let arguments = ["--listen", "127.0.0.1:0", "--user", "4242:4243", "--admin", "127.0.0.1:0"];
+    let process = Process::spawn(script(&start, &arguments).env_remove("EDGECHO_SANDBOX"));
+    echo(&connect(process.address), b"hello");
+    assert_all(process.pid(), "CapPrm", NONE, 2);
+    assert_all(process.pid(), "NoNewPrivs", "1", 2);
+    process.terminate();
 }
 
 #[test]
@@ -160,9 +177,12 @@ fn a_step_that_fails_or_has_no_effect_ends_the_server_and_is_named() {
         return;
     }
     let scratch = Scratch::new();
+    // With these rights each set has something to give up: setresuid(2) leaves the permitted set as it is.
+    let rights = "--groups 27 --inh-caps +net_raw --securebits +no_setuid_fixup";
     for (fault, message) in [
         ("prctl:error=EINVAL", "forbid new privileges (PR_SET_NO_NEW_PRIVS)"),
         ("capget:error=EPERM", "read the capability sets (capget)"),
+        ("capget:error=EPERM:when=2", "read the capability sets (capget)"),
         ("capset:error=EPERM:when=1", "empty the inheritable capability set (capset)"),
         ("setgroups:error=EPERM", "leave the supplementary groups (setgroups)"),
         ("setresgid:error=EPERM", "change the group (setresgid)"),
@@ -170,12 +190,13 @@ fn a_step_that_fails_or_has_no_effect_ends_the_server_and_is_named() {
         ("capset:error=EPERM:when=2", "give up the capabilities (capset)"),
         // Calls that seem to succeed, and are not made.
         ("prctl:retval=0", "a thread keeps rights of root"),
+        ("capset:retval=0", "keeps CAP_NET_RAW"),
         ("setgroups:retval=0", "Groups: 27"),
         ("setresgid:retval=0", "Gid: 0 0 0 0"),
         ("setresuid:retval=0", "Uid: 0 0 0 0"),
     ] {
         let trace = scratch.file("trace");
-        let start = format!("exec setpriv --groups 27 strace -qq -o '{trace}' --inject='{fault}' \"$0\" \"$@\"");
+        let start = format!("exec setpriv {rights} strace -qq -o '{trace}' --inject='{fault}' \"$0\" \"$@\"");
         let (status, stdout, stderr) = run(&mut script(&start, &["--listen", "127.0.0.1:0", "--user", "4242:4243"]));
         assert_eq!((status.code(), stdout.as_str()), (Some(1), ""), "{fault}: {stderr}");
         assert!(stderr.starts_with("error: --user: ") && stderr.contains(message), "{fault}: {stderr}");

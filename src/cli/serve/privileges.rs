@@ -1,7 +1,7 @@
 //! Least privilege: its flags, and when they take effect.
 
 use clap::{Args, ValueEnum};
-use edgecho::service::privileges::{Identity, Privileges};
+use edgecho::service::privileges::{Error, Identity, Privileges};
 use edgecho::service::sandbox::{self, Mode, Use};
 use tracing::info;
 
@@ -52,6 +52,9 @@ impl PrivilegeFlags {
             Sandbox::Log => Some(Mode::Log),
             Sandbox::Kill => Some(Mode::Kill),
         };
+        if sandbox.is_some() {
+            sandbox::prepare();
+        }
         let Some(user) = &self.user else { return Ok(Rights { privileges: None, sandbox }) };
         // A thread has capabilities of its own. One that does not exist has none.
         stderr::write_without_thread();
@@ -65,10 +68,20 @@ impl Rights {
     /// for that of the log.
     pub(super) fn give_up(self, uses: Use) -> Result<(), Failure> {
         if let Some(privileges) = self.privileges {
-            let identity = privileges.identity().clone();
-            privileges.give_up().map_err(|error| Failure::new(format_args!("--user: {error}")))?;
+            let (identity, has_rights) = (privileges.identity().clone(), privileges.has_rights());
+            privileges.give_up().map_err(|error| match error {
+                Error::KeptCapabilities { .. } => Failure::new(format_args!(
+                    "--user: {error}; start it as root or without these capabilities, or leave out --admin and --protocol collect, \
+                     whose threads start before they are given up"
+                )),
+                error => Failure::new(format_args!("--user: {error}")),
+            })?;
             // Before the thread of the log may start: with one thread, the calls of the C library are cheaper.
-            info!("gave up all rights of root: the process is {identity}");
+            if has_rights {
+                info!("gave up all rights of root: the process is {identity}");
+            } else {
+                info!("there were no rights of root to give up: the process was and is {identity}");
+            }
             stderr::write_with_thread();
         }
         if let Some(mode) = self.sandbox {

@@ -35,9 +35,9 @@ pub(super) struct ProxyFlags {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
-    /// Close connections without a valid header, and those of other peers than --proxy-from
+    /// Close connections without a valid header, and connections of peers that are not in --proxy-from
     Require,
-    /// Serve connections without a header, too; bytes of other peers than --proxy-from are never a header
+    /// Serve connections without a header, too; bytes of peers that are not in --proxy-from are never a header
     Optional,
 }
 

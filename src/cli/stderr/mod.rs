@@ -77,11 +77,12 @@ pub(super) fn write_without_thread() {
     }
 }
 
-/// Lets the next message start a thread, after [`write_without_thread`].
+/// Lets the next message start a thread, after [`write_without_thread`]. Messages for which stderr had no room start it now.
 pub(super) fn write_with_thread() {
+    let has_more = output().has_more();
     let mut queue = queue::lock();
     if matches!(queue.writer, Writer::None) {
-        queue.writer = Writer::NotStarted;
+        queue.writer = if has_more || !queue.is_empty() { writer() } else { Writer::NotStarted };
     }
 }
 
@@ -89,7 +90,7 @@ pub(super) fn write_with_thread() {
 pub(super) fn start() {
     let mut queue = queue::lock();
     if matches!(queue.writer, Writer::NotStarted) {
-        queue.writer = start_writer().map_or(Writer::None, Writer::Started);
+        queue.writer = writer();
     }
     if matches!(queue.writer, Writer::Started(_)) {
         drop(queue);
@@ -102,7 +103,7 @@ fn push(message: &str, room: Room) {
     let mut queue = queue::lock();
     queue.add(message, room);
     if matches!(queue.writer, Writer::NotStarted) {
-        queue.writer = start_writer().map_or(Writer::None, Writer::Started);
+        queue.writer = writer();
     }
     if let Writer::Started(writer) = &queue.writer {
         writer.unpark();
@@ -110,6 +111,11 @@ fn push(message: &str, room: Room) {
         drop(queue);
         write_while_there_is_room(Duration::ZERO);
     }
+}
+
+/// Starts the thread that writes, if there can be one.
+fn writer() -> Writer {
+    start_writer().map_or(Writer::None, Writer::Started)
 }
 
 /// Starts the thread that writes. It blocks every signal, because other threads wait for signals.

@@ -8,6 +8,7 @@ use proxy_header::{ProxiedAddress, ProxyHeader as Header};
 
 use super::error::ConnectError;
 use super::state::State;
+use crate::signatures;
 use crate::sys::socket;
 
 /// The version of the PROXY protocol.
@@ -33,8 +34,8 @@ impl ProxyVersion {
     /// Returns the bytes that each header of this version begins with.
     pub(crate) fn signature(self) -> &'static [u8] {
         match self {
-            Self::V1 => b"PROXY ",
-            Self::V2 => b"\r\n\r\n\0\r\nQUIT\n",
+            Self::V1 => signatures::PROXY_V1,
+            Self::V2 => signatures::PROXY_V2,
         }
     }
 }

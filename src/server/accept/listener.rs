@@ -245,6 +245,10 @@ impl<L, S> Listener<L, S> {
                 Remedy::Wait => {
                     if let Origin::Inherited { options_of_queued, .. } = &mut self.origin {
                         *options_of_queued = None;
+                        // The call may have blocked for a moment, because another process has made the socket blocking. The next one does not.
+                        if let Err(error) = kernel.set_nonblocking(&self.socket) {
+                            debug!("accepting may block for a moment (ioctl): {error}");
+                        }
                     }
                     Ok(Accepted::Nothing)
                 }

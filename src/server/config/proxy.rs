@@ -30,11 +30,11 @@ pub struct ProxyOptions {
     pub timeout: Duration,
 }
 
-/// What a server expects of its peers, with [`ProxyOptions`].
+/// The connections that must begin with a header, with [`ProxyOptions`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProxyMode {
-    /// Each connection begins with a header. Connections of other peers than the trusted ones are closed.
+    /// Each connection begins with a header. Connections of peers that are not trusted are closed.
     Require,
     /// A trusted peer may send a header. As soon as its first bytes cannot be a header, or if none comes in time, it is a client itself. Other
     /// peers are clients, and all their bytes are data.

@@ -6,9 +6,6 @@ use crc::{CRC_32_ISCSI, Crc};
 
 use super::header::{Header, HeaderError, MAX_HEADER_BYTES, Parsed, Version};
 
-/// The first bytes of a header.
-pub(super) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-
 /// The signature, version and command, family and transport, and the length of the rest.
 const FIXED_BYTES: usize = 16;
 
@@ -22,7 +19,7 @@ const CHECKSUM: u8 = 0x03;
 /// CRC32C, by RFC 4960, appendix B.
 static CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
-/// Reads a header that begins with the [signature](SIGNATURE).
+/// Reads a header that begins with the [signature](crate::signatures::PROXY_V2).
 pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
     let Some(&command) = bytes.get(COMMAND) else { return Ok(Parsed::PartOfHeader) };
     let is_local = match command {

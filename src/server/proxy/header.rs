@@ -33,6 +33,7 @@ pub struct Header {
 
 /// The result of [`parse`](super::parse()), unless the bytes are no header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Parsed {
     /// A header, with or without bytes of the client behind it.
     Whole(Header),

@@ -2,6 +2,7 @@
 
 use super::header::{HeaderError, Parsed};
 use super::{binary, text};
+use crate::signatures::{PROXY_V1, PROXY_V2};
 
 /// Reads a header of either version from the first bytes of a connection, by section 2 of the
 /// [specification](https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt). Allocates nothing.
@@ -25,11 +26,11 @@ use super::{binary, text};
 /// # Errors
 /// Returns the reason why no further bytes can make these a valid header.
 pub fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
-    if is_part(bytes, text::SIGNATURE) || is_part(bytes, binary::SIGNATURE) {
+    if is_part(bytes, PROXY_V1) || is_part(bytes, PROXY_V2) {
         Ok(Parsed::PartOfSignature)
-    } else if bytes.starts_with(text::SIGNATURE) {
+    } else if bytes.starts_with(PROXY_V1) {
         text::parse(bytes)
-    } else if bytes.starts_with(binary::SIGNATURE) {
+    } else if bytes.starts_with(PROXY_V2) {
         binary::parse(bytes)
     } else {
         Err(HeaderError::NoSignature)
@@ -90,8 +91,8 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
             check_parts(&bytes);
-            check_parts(&[text::SIGNATURE, &bytes].concat());
-            check_parts(&[binary::SIGNATURE, &bytes].concat());
+            check_parts(&[PROXY_V1, &bytes].concat());
+            check_parts(&[PROXY_V2, &bytes].concat());
         }
 
         #[test]

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 
 use super::header::HeaderError;
+use crate::signatures::PROXY_V2;
 
 /// Returns a binary header with a correct length.
 fn v2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     let length = u16::try_from(rest.len()).expect("a length");
-    [b"\r\n\r\n\0\r\nQUIT\n", &[command, family][..], &length.to_be_bytes(), rest].concat()
+    [PROXY_V2, &[command, family][..], &length.to_be_bytes(), rest].concat()
 }
 
 /// Returns a vector (TLV).
@@ -24,19 +25,13 @@ const TCP6: [u8; 36] = [
     0x40, 0x1e, 0x61,
 ];
 
-/// Returns an IPv4 header with a checksum by another implementation (bit by bit), changed by `change`.
+/// The CRC32C of the header below with zeros in its place, by another implementation.
+const CHECKSUM: u32 = 0x37bd_6793;
+
+/// Returns an IPv4 header with a checksum, changed by `change`.
 fn with_checksum(change: u32) -> Vec<u8> {
-    let mut bytes = v2(0x21, 0x11, &[&TCP4[..], &vector(4, b"pad"), &vector(3, &[0; 4])].concat());
-    let mut sum = u32::MAX;
-    for byte in &bytes {
-        sum ^= u32::from(*byte);
-        for _ in 0..8 {
-            sum = (sum >> 1) ^ if sum & 1 == 1 { 0x82f6_3b78 } else { 0 };
-        }
-    }
-    let place = bytes.len() - 4;
-    bytes[place..].copy_from_slice(&(!sum ^ change).to_be_bytes());
-    bytes
+    let checksum = (CHECKSUM ^ change).to_be_bytes();
+    v2(0x21, 0x11, &[&TCP4[..], &vector(4, b"pad"), &vector(3, &checksum)].concat())
 }
 
 /// Returns valid headers, each with the source that it names.

@@ -4,9 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use super::header::{Header, HeaderError, Parsed, Version};
-
-/// The first bytes of a header, with the space that the specification asks for.
-pub(super) const SIGNATURE: &[u8] = b"PROXY ";
+use crate::signatures::PROXY_V1;
 
 /// The longest line with its CR LF (specification, section 2.1).
 const MAX_LINE_BYTES: usize = 107;
@@ -15,10 +13,10 @@ const TCP4: &[u8] = b"TCP4 ";
 const TCP6: &[u8] = b"TCP6 ";
 const UNKNOWN: &[u8] = b"UNKNOWN";
 
-/// Reads a header that begins with the [signature](SIGNATURE).
+/// Reads a header that begins with the [signature](PROXY_V1).
 pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
     let line = &bytes[..bytes.len().min(MAX_LINE_BYTES)];
-    let rest = &line[SIGNATURE.len()..];
+    let rest = &line[PROXY_V1.len()..];
     // "It is recommended to abort the connection as soon as possible so that the sender gets a chance to notice the anomaly."
     let begins = |protocol: &&[u8]| rest.starts_with(protocol) || protocol.starts_with(rest);
     if ![TCP4, TCP6, UNKNOWN].iter().any(begins) {
@@ -33,7 +31,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
         [b'\r'] => return Err(HeaderError::LineTooLong),
         _ => return Err(HeaderError::LineEnd),
     }
-    let source = source(&line[SIGNATURE.len()..end])?;
+    let source = source(&line[PROXY_V1.len()..end])?;
     Ok(Parsed::Whole(Header { version: Version::V1, is_local: false, source, length: end + 2 }))
 }
 

@@ -27,6 +27,18 @@ struct Newcomer<S> {
     deadline: Instant,
     /// A whole signature has come: the peer speaks the PROXY protocol.
     is_announced: bool,
+    /// The start of the header, if it had to be read to see the rest. Nearly always empty.
+    begun: Vec<u8>,
+}
+
+/// Repeats a call that a signal interrupts.
+fn repeat(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 /// The connections that wait for their header, and what the decisions about them depend on.
@@ -104,7 +116,7 @@ impl<S: Stream> Waiting<S> {
 
     /// Lets a connection wait that was accepted at `now`, under the [next name](Self::next_name).
     pub(in crate::server) fn wait(&mut self, stream: S, via: SocketAddr, now: Instant) {
-        let newcomer = Newcomer { stream, via, deadline: now + self.timeout, is_announced: false };
+        let newcomer = Newcomer { stream, via, deadline: now + self.timeout, is_announced: false, begun: Vec::new() };
         self.newcomers.insert(self.next_serial, newcomer);
         self.next_serial += 1;
     }
@@ -122,33 +134,43 @@ impl<S: Stream> Waiting<S> {
     pub(in crate::server) fn look(&mut self, name: u32, flags: EpollFlags) -> Option<Decision<S>> {
         let serial = self.serial(name);
         let newcomer = self.newcomers.get_mut(&serial)?;
+        let is_optional = self.mode == ProxyMode::Optional;
         let is_broken = flags.contains(EpollFlags::ERR);
         let is_finished = is_broken || flags.intersects(EpollFlags::RDHUP | EpollFlags::HUP);
-        let peeked = loop {
-            match newcomer.stream.peek(&mut self.buffer[..]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => break result,
-            }
-        };
-        let count = match peeked {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
-            Err(_) => return self.take(serial, |stream, via| Decision::Close(stream, via, Reason::Reset, None)),
-            Ok(count) => count,
-        };
-        let fault = match parse(&self.buffer[..count]) {
-            Ok(Parsed::Whole(header)) => return self.take_header(serial, header),
-            Ok(part) => {
-                newcomer.is_announced = part == Parsed::PartOfHeader;
-                let is_over = count == 0 || is_finished; // nothing follows a FIN
-                match is_over {
-                    false => return None,
-                    true if newcomer.is_announced => HeaderError::CutShort,
-                    true => HeaderError::NoSignature,
+        let mut may_stop_early = flags.contains(EpollFlags::PRI);
+        let (count, fault) = loop {
+            let start = newcomer.begun.len();
+            self.buffer[..start].copy_from_slice(&newcomer.begun);
+            let end = match repeat(|| newcomer.stream.peek(&mut self.buffer[start..])) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                Err(_) => return self.take(serial, |stream, via| Decision::Close(stream, via, Reason::Reset, None)),
+                Ok(count) => start + count,
+            };
+            let part = match parse(&self.buffer[..end]) {
+                Ok(Parsed::Whole(header)) => return self.take_header(serial, header),
+                Ok(part) => part,
+                Err(error) => break (end, error),
+            };
+            newcomer.is_announced = part == Parsed::PartOfHeader;
+            if end > start && std::mem::take(&mut may_stop_early) {
+                // A peek stops in front of an urgent byte (tcp(7)). Once what is in front of it was read, a peek begins with the urgent byte,
+                // and passes it.
+                if is_optional && !newcomer.is_announced {
+                    return self.take(serial, Decision::Direct); // data is not read here, and load balancers send nothing urgent
                 }
+                match repeat(|| newcomer.stream.recv(&mut self.buffer[start..end])) {
+                    Ok(count) => newcomer.begun.extend_from_slice(&self.buffer[start..start + count]),
+                    Err(_) => return self.take(serial, |stream, via| Decision::Close(stream, via, Reason::Reset, None)),
+                }
+                continue;
             }
-            Err(error) => error,
+            let is_over = end == start || is_finished; // nothing follows a FIN
+            match is_over {
+                false => return None,
+                true if newcomer.is_announced => break (end, HeaderError::CutShort),
+                true => break (end, HeaderError::NoSignature),
+            }
         };
-        let is_optional = self.mode == ProxyMode::Optional;
         self.take(serial, |stream, via| match fault {
             HeaderError::NoSignature if is_optional => Decision::Direct(stream, via),
             _ if is_broken => Decision::Close(stream, via, Reason::Reset, None),
@@ -165,15 +187,13 @@ impl<S: Stream> Waiting<S> {
 
     /// Takes a connection out of the table, and its header out of the socket.
     fn take_header(&mut self, serial: u64, header: Header) -> Option<Decision<S>> {
-        let Newcomer { mut stream, via, .. } = self.newcomers.remove(&serial)?;
-        // All of it is there. Still, a read may stop early: in front of an urgent byte (tcp(7)), or by a signal.
-        let mut left = header.length;
+        let Newcomer { mut stream, via, begun, .. } = self.newcomers.remove(&serial)?;
+        // All of it is there. Still, a read may stop early: in front of an urgent byte (tcp(7)).
+        let mut left = header.length - begun.len();
         while left > 0 {
-            match stream.recv(&mut self.buffer[..left]) {
-                Ok(0) => return Some(Decision::Close(stream, via, Reason::Reset, None)),
+            match repeat(|| stream.recv(&mut self.buffer[..left])) {
+                Ok(0) | Err(_) => return Some(Decision::Close(stream, via, Reason::Reset, None)),
                 Ok(count) => left -= count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Some(Decision::Close(stream, via, Reason::Reset, None)),
             }
         }
         Some(Decision::Proxied(stream, via, header))

@@ -58,6 +58,18 @@ pub enum Error {
     /// All steps succeeded, but a thread has not given up everything.
     #[error("a thread keeps rights of root: {0}")]
     Kept(String),
+    /// A thread has capabilities. Without root, a thread that started before [`Privileges::give_up`] keeps its own.
+    #[error("a thread keeps rights of root: thread {number} '{name}' keeps {capabilities} ({set})")]
+    KeptCapabilities {
+        /// The thread's ID.
+        number: String,
+        /// The thread's name.
+        name: String,
+        /// The capabilities, such as `CAP_NET_RAW, CAP_CHOWN`.
+        capabilities: String,
+        /// The set as proc(5) calls it, such as `CapPrm`.
+        set: &'static str,
+    },
     /// All steps succeeded, but setresuid(2) makes the process root again.
     #[error(
         "the process can become root again (setresuid): something between it and the kernel pretends that it is not root"
@@ -79,6 +91,7 @@ pub struct Privileges {
     identity: Identity,
     /// The process is this user and group already.
     is_there: bool,
+    has_rights: bool,
     has_bounding_set: bool,
 }
 
@@ -105,10 +118,14 @@ impl Privileges {
         if !has_bounding_set {
             empty_bounding_set().map_err(Error::step("empty the bounding capability set (PR_CAPBSET_DROP)"))?;
         }
-        let inheritable = Capabilities::empty();
-        credentials::set_capabilities(CapabilitySets { inheritable, ..sets })
-            .map_err(Error::step("empty the inheritable capability set (capset)"))?;
-        Ok(Self { identity: identity.clone(), is_there, has_bounding_set })
+        // A filter of system calls may forbid capset(2) where there is nothing to give up, as that of the unit in packaging/systemd does.
+        if !sets.inheritable.is_empty() {
+            let inheritable = Capabilities::empty();
+            credentials::set_capabilities(CapabilitySets { inheritable, ..sets })
+                .map_err(Error::step("empty the inheritable capability set (capset)"))?;
+        }
+        let has_rights = !is_there || sets != CapabilitySets::EMPTY;
+        Ok(Self { identity: identity.clone(), is_there, has_rights, has_bounding_set })
     }
 
     /// Gives up all privileges of all threads, for good: supplementary groups, group, user, and all capabilities. The process is not
@@ -118,15 +135,19 @@ impl Privileges {
     /// Then checks each thread in `/proc/self/task`, and that the process cannot become root again.
     ///
     /// # Errors
-    /// [`Error::Step`] if a call fails, [`Error::Kept`] if a thread keeps a right, and [`Error::RootAgain`].
+    /// [`Error::Step`] if a call fails, [`Error::Kept`] or [`Error::KeptCapabilities`] if a thread keeps a right, and [`Error::RootAgain`].
     pub fn give_up(self) -> Result<(), Error> {
-        let Self { identity, is_there, has_bounding_set } = self;
+        let Self { identity, is_there, has_rights: _, has_bounding_set } = self;
         if !is_there {
             credentials::set_groups(&[]).map_err(Error::step("leave the supplementary groups (setgroups)"))?;
             credentials::set_group(identity.gid()).map_err(Error::step("change the group (setresgid)"))?;
             credentials::set_user(identity.uid()).map_err(Error::step("change the user (setresuid)"))?;
         }
-        credentials::set_capabilities(CapabilitySets::EMPTY).map_err(Error::step("give up the capabilities (capset)"))?;
+        let sets = credentials::capabilities().map_err(Error::step("read the capability sets (capget)"))?;
+        if sets != CapabilitySets::EMPTY {
+            credentials::set_capabilities(CapabilitySets::EMPTY)
+                .map_err(Error::step("give up the capabilities (capset)"))?;
+        }
         credentials::set_dumpable(false).map_err(Error::step("forbid core dumps (PR_SET_DUMPABLE)"))?;
 
         let is_dumpable = credentials::is_dumpable().map_err(Error::step("read back whether a core is dumped"))?;
@@ -137,9 +158,15 @@ impl Privileges {
         let kept = threads::find_kept(&expected)
             .map_err(Error::step("read back the rights of each thread (/proc/self/task/*/status); is /proc mounted?"))?;
         if let Some(kept) = kept {
-            return Err(Error::Kept(kept));
+            return Err(kept);
         }
         if credentials::set_user(0).is_ok() { Err(Error::RootAgain) } else { Ok(()) }
+    }
+
+    /// Returns whether the process had something to give up: it was another user or group, or had capabilities.
+    #[must_use]
+    pub fn has_rights(&self) -> bool {
+        self.has_rights
     }
 
     /// Returns the user and group to become.

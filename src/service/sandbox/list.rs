@@ -3,14 +3,15 @@
 use libc::c_long;
 
 bitflags::bitflags! {
-    /// What a server does besides serving connections. Each adds calls to the list.
+    /// Optional work of a server. Each adds calls to the list.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Use: u32 {
         /// Returns streams without a copy: splice(2).
         const ZERO_COPY = 1 << 0;
         /// Writes collected frames to a file: fdatasync(2), and the end of the thread that writes.
         const COLLECT = 1 << 1;
-        /// Serves inherited sockets: setsockopt(2) for clients that were queued before the server had set its options.
+        /// Serves inherited sockets: setsockopt(2) for clients that were queued before the server had set its options, and ioctl(2) to keep the
+        /// sockets non-blocking.
         const INHERITED = 1 << 2;
         /// Serves the admin endpoint: pread64(2) and statx(2) of files in `/proc/self` that are open.
         const ADMIN = 1 << 3;
@@ -126,12 +127,16 @@ const CALLS: &[Call] = &[
     call!(recvfrom SYS_recvfrom),
     call!(sendto SYS_sendto),
     call!(splice SYS_splice).only_for(Use::ZERO_COPY),
-    call!(shutdown SYS_shutdown),
+    // The end of a stream. Other kinds turn a listener into a socket that sendto(2) with MSG_FASTOPEN can connect.
+    call!(shutdown SYS_shutdown [Alternative::new("SHUT_WR", &[equal(1, libc::SHUT_WR)])]),
     call!(close SYS_close),
     call!(ioctl SYS_ioctl [
         Alternative::new("FIONREAD", &[equal(1, libc::FIONREAD as i32)]),
         Alternative::new("TIOCOUTQ", &[equal(1, libc::TIOCOUTQ as i32)]),
     ]),
+    call!(ioctl SYS_ioctl [Alternative::new("FIONBIO", &[equal(1, libc::FIONBIO as i32)])])
+        .only_for(Use::INHERITED)
+        .unseen("only an inherited socket can become blocking again"),
     call!(getsockopt SYS_getsockopt [
         Alternative::new("TCP_INFO", &[equal(1, libc::IPPROTO_TCP), equal(2, libc::TCP_INFO)]),
         Alternative::new("SO_ERROR", &[equal(1, libc::SOL_SOCKET), equal(2, libc::SO_ERROR)]),
@@ -168,7 +173,8 @@ const CALLS: &[Call] = &[
     // Memory.
     call!(brk SYS_brk),
     call!(mmap SYS_mmap [NOT_EXECUTABLE]),
-    call!(mprotect SYS_mprotect [NOT_EXECUTABLE]).unseen("malloc(3) enlarges the heap of a thread other than the first"),
+    call!(mprotect SYS_mprotect [NOT_EXECUTABLE])
+        .unseen("malloc(3) of musl, and of a program that has not called `prepare`"),
     call!(mremap SYS_mremap),
     call!(munmap SYS_munmap),
     call!(madvise SYS_madvise),
@@ -184,9 +190,10 @@ const CALLS: &[Call] = &[
     // The standard library and the C library.
     call!(getrandom SYS_getrandom).unseen("the seed of a hash map, and of malloc(3), where a thread has none yet"),
     call!(sched_yield SYS_sched_yield).unseen("a channel between threads calls it in the rare moment of a collision"),
-    call!(sched_getaffinity SYS_sched_getaffinity).unseen("malloc(3) counts the CPUs when threads compete for its heap"),
+    call!(sched_getaffinity SYS_sched_getaffinity)
+        .unseen("malloc(3) of a program that has not called `prepare` counts the CPUs"),
     call!(clock_gettime SYS_clock_gettime)
-        .unseen("the vDSO answers it, unless the clock of the machine is too slow or unsafe for that"),
+        .unseen("the vDSO answers it, unless the clock of the machine is too slow or unreliable for that"),
     call!(restart_syscall SYS_restart_syscall)
         .unseen("the kernel calls it after SIGSTOP and SIGCONT, for a poll(2) or futex(2) with a timeout"),
     call!(rt_sigreturn SYS_rt_sigreturn)

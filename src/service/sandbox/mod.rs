@@ -2,7 +2,7 @@
 //!
 //! A filter in the kernel (seccomp(2)) looks at each system call of the process. A call that is not on the [list](calls) is logged, or ends
 //! the process. The list has what a server calls while it serves: nothing on it opens a file, makes a socket, starts a thread or a program,
-//! or makes memory executable. So everything is opened and every thread is started before [`install`].
+//! or makes memory executable. So everything is opened and every thread is started before [`install`]. [`prepare`] comes before all of that.
 //!
 //! The kernel remembers for each call number whether the filter allows it with any arguments (since Linux 5.11), and does not run the filter
 //! for it. The calls of an echoed message have no conditions on their arguments for this reason.
@@ -15,6 +15,7 @@ use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
+use crate::sys::memory;
 pub use list::{Alternative, Call, Use, calls};
 use list::{Condition, Is};
 
@@ -43,7 +44,15 @@ pub enum Error {
     Install(seccompiler::Error),
 }
 
-/// Installs the sandbox in all threads of the process, for good. The list has the calls that each server needs, and those of `uses`.
+/// Prepares the C library for the sandbox. Call it before the program starts a second thread.
+///
+/// Keeps all threads on one heap (mallopt(3), `M_ARENA_MAX`): otherwise the GNU C library opens a file of proc(5) when a thread returns
+/// memory, at any time, and that ends the process.
+pub fn prepare() {
+    memory::use_one_heap();
+}
+
+/// Installs the sandbox in all threads of the process, for good. The list has the calls that each server needs, and the calls for `uses`.
 ///
 /// Forbids new privileges first (`no_new_privs`), as seccomp(2) requires of a process without `CAP_SYS_ADMIN`. A filter that is in force
 /// already, such as systemd's, stays in force: a call must pass both. A call of another architecture ends the process in each mode.
@@ -102,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_without_conditions_is_on_the_list_once_and_those_of_a_message_have_no_conditions() {
+    fn each_call_is_on_the_list_once_and_the_calls_of_a_message_have_no_conditions() {
         let calls: Vec<_> = calls(Use::all()).collect();
         for (index, call) in calls.iter().enumerate() {
             // Further alternatives may follow, for a use.

@@ -10,7 +10,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use address::{AddressBuffer, RawAddress};
 pub use delivery::{Acknowledged, acknowledged, unacknowledged_bytes, unread_bytes};
-pub use option::{SocketOption, bind_to_device, get_option, set_linger, set_option, take_error};
+pub use option::{
+    SocketOption, bind_to_device, get_option, set_linger, set_nonblocking, set_option, set_receive_timeout, take_error,
+};
 
 use super::{check, check_count};
 

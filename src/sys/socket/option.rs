@@ -72,6 +72,27 @@ pub fn set_linger(fd: BorrowedFd<'_>, seconds: Option<u16>) -> io::Result<()> {
     set(fd, libc::SOL_SOCKET, libc::SO_LINGER, &value)
 }
 
+/// Makes the socket non-blocking, for all processes that have it open: ioctl(2), `FIONBIO` (open(2), `O_NONBLOCK`).
+///
+/// # Errors
+/// None are known for a socket.
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut is_on: libc::c_int = 1;
+    // SAFETY: FIONBIO reads an int, and `is_on` outlives the call.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &raw mut is_on) })?;
+    Ok(())
+}
+
+/// Limits the time for which a call that receives or accepts blocks: setsockopt(2), `SO_RCVTIMEO`. The kernel rounds it up to a step of its clock, at
+/// most 10 ms (socket(7), time(7)). A non-blocking call does not wait at all.
+///
+/// # Errors
+/// `EDOM`: the time is too long.
+pub fn set_receive_timeout(fd: BorrowedFd<'_>, microseconds: u16) -> io::Result<()> {
+    let value = libc::timeval { tv_sec: 0, tv_usec: microseconds.into() };
+    set(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &value)
+}
+
 /// Restricts the socket to packets of one network interface: setsockopt(2), `SO_BINDTODEVICE`.
 ///
 /// # Errors

@@ -8,8 +8,9 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 
 use super::{clean, serve_on};
+use crate::addresses::{free_address, free_ipv6_address};
 use crate::scratch::Scratch;
-use crate::support::client::{connect, echo, free_address};
+use crate::support::client::{connect, echo};
 use crate::support::{PROGRAM, Program, announced, eventually};
 use crate::tools::tool;
 
@@ -26,10 +27,6 @@ fn activate(test: &str, options: &[&str], arguments: &[&str]) -> Option<Program>
 fn connect_when_ready(address: SocketAddr) -> TcpStream {
     eventually("systemd-socket-activate listens", || TcpStream::connect(address).ok());
     connect(address)
-}
-
-fn free_ipv6_address() -> SocketAddr {
-    TcpListener::bind("[::1]:0").expect("a socket").local_addr().expect("its address")
 }
 
 #[test]

@@ -14,6 +14,7 @@ use socket2::{Domain, Protocol as Transport, Socket, Type};
 use super::Running;
 use crate::scratch::Scratch;
 use crate::support::client::{assert_same, connect, echo, finish, pattern, read_to_fin};
+use crate::support::eventually;
 
 const ANY_PORT: &str = "127.0.0.1:0";
 
@@ -173,4 +174,25 @@ fn clients_of_a_shared_socket_do_not_wake_a_server_that_has_left_it() {
     assert!(events < 30, "{events} events for 20 echoes: the {} new clients woke the loop", queued.len());
     drop(open);
     server.end();
+}
+
+/// `O_NONBLOCK` belongs to the socket, not to the descriptor: another process that has the socket open can clear it (open(2)).
+#[test]
+fn a_socket_that_another_process_makes_blocking_does_not_block_the_server() {
+    let (socket, address) = listener(ANY_PORT);
+    let server = start_on(&socket, Server::builder());
+    let first = connect(address);
+    for _ in 0..5 {
+        echo(&first, b"before");
+        socket.set_nonblocking(false).expect("blocking");
+        let newcomer = connect(address);
+        echo(&newcomer, b"the server had accepted all, and tried once more");
+        echo(&first, b"after");
+    }
+    eventually("the server makes the socket non-blocking again", || {
+        socket2::SockRef::from(&socket).nonblocking().expect("O_NONBLOCK").then_some(())
+    });
+    socket.set_nonblocking(false).expect("blocking");
+    drop(first);
+    assert_eq!(server.end().aborted, 0);
 }

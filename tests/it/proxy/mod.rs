@@ -1,13 +1,15 @@
 //! The PROXY protocol: headers on real sockets, whole and in pieces, valid and not, from trusted peers and from others.
 
 pub mod headers;
+mod limits;
+mod optional;
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use socket2::SockRef;
 
 use crate::strace::{Tracer, has_strace};
 use crate::support::client::{assert_same, connect, connect_from, echo, finish, pattern, read_to_fin, receive, reset};
@@ -34,6 +36,11 @@ fn client_v6(number: u16) -> SocketAddr {
 
 fn send(mut stream: &TcpStream, bytes: &[u8]) {
     stream.write_all(bytes).expect("send");
+}
+
+/// Sends bytes of which the last is urgent.
+fn send_urgent(stream: &TcpStream, bytes: &[u8]) {
+    assert_eq!(SockRef::from(stream).send_out_of_band(bytes).expect("send"), bytes.len());
 }
 
 /// Waits until the server has closed a connection without a byte, in order or with a reset.
@@ -126,6 +133,33 @@ fn a_header_that_comes_byte_by_byte_is_a_header() {
     }
     assert_eq!(process.figure("proxy_waiting"), 0);
     drop(streams);
+    process.terminate();
+}
+
+#[test]
+fn a_header_with_an_urgent_byte_is_a_header() {
+    let process = require(&["--proxy-timeout", "1h"]);
+    for (header, _) in kinds(1) {
+        for place in 1..header.len() + 2 {
+            let stream = connect(process.address);
+            let bytes = [&header[..], b"data behind it"].concat();
+            send_urgent(&stream, &bytes[..place]);
+            send(&stream, &bytes[place..]);
+            finish(&stream);
+            assert_eq!(read_to_fin(&stream), b"data behind it", "urgent byte at {place} of {header:?}");
+        }
+    }
+    let stream = connect(process.address);
+    let header = headers::v2_with_vectors(client(1));
+    for piece in header.chunks(5) {
+        send_urgent(&stream, piece);
+        process.settle();
+    }
+    echo(&stream, b"after several urgent bytes");
+    send_urgent(&connect(process.address), b"PROXY TCP9");
+    drop(stream);
+    wait_until("all have ended", || process.figure("closed_peer") + 1 == process.figure("accepted"));
+    assert_eq!(process.figure("closed_proxy_invalid"), 1);
     process.terminate();
 }
 
@@ -273,126 +307,6 @@ fn a_peer_that_is_not_trusted_is_closed_or_a_client_itself() {
     assert_eq!((process.figure("closed_limit"), process.figure("proxy_v1")), (1, 0));
     drop(other);
     process.terminate();
-}
-
-#[test]
-fn where_a_header_is_optional_a_client_without_one_is_served() {
-    let process = start("optional", &["--proxy-timeout", "20s"]);
-    // As soon as the bytes cannot be a header, they are data.
-    for bytes in [&b"GET / HTTP/1.1\r\n"[..], b"X", b"PROXYTCP4", b"\r\nhello", b"\r\n\r\n\0\r\nQUIT!"] {
-        echo(&connect(process.address), bytes);
-    }
-    // Bytes that are no header at the end are data, too.
-    for bytes in [&b""[..], b"P", b"PROXY", b"\r\n\r\n\0\r\nQUIT"] {
-        let stream = connect(process.address);
-        send(&stream, bytes);
-        finish(&stream);
-        assert_same(&read_to_fin(&stream), bytes);
-    }
-    let stream = connect(process.address);
-    send(&stream, &headers::v2(client(1)));
-    echo(&stream, b"behind a header");
-    assert_eq!((process.figure("proxy_v2"), process.figure("closed_proxy_invalid")), (1, 0));
-    // A whole signature is the beginning of a header. The rest must be valid.
-    for bytes in [&b"PROXY hello\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x12"] {
-        refused(&process, bytes);
-    }
-    assert_eq!(process.figure("closed_proxy_invalid"), 2);
-    drop(stream);
-    process.terminate();
-}
-
-#[test]
-fn where_a_header_is_optional_a_client_that_waits_is_served_after_the_timeout() {
-    let process = start("optional", &["--proxy-timeout", "300ms"]);
-    let start = Instant::now();
-    let (silent, part, announced) = (connect(process.address), connect(process.address), connect(process.address));
-    send(&part, b"PROXY");
-    send(&announced, b"PROXY TCP4 192.0.2.7");
-    assert_eq!(receive(&part, 5), b"PROXY", "it was no header");
-    assert!(start.elapsed() >= Duration::from_millis(300), "served early, after {:?}", start.elapsed());
-    echo(&silent, b"PROXY TCP4 192.0.2.7 192.0.2.1 1 1\r\n");
-    closed(&announced);
-    assert_eq!((process.figure("closed_proxy_timeout"), process.figure("proxy_v1")), (1, 0));
-    drop((silent, part));
-    process.terminate();
-}
-
-#[test]
-fn the_limit_per_address_goes_by_the_client_in_the_header() {
-    let process = require(&["--max-per-ip", "2"]);
-    let open = |header: &[u8]| {
-        let stream = connect(process.address);
-        send(&stream, header);
-        stream
-    };
-    let (one, two) = (open(&headers::v1(client(1))), open(&headers::v2(client(2))));
-    echo(&one, b"first");
-    echo(&two, b"second");
-    closed(&open(&headers::v2(client(3))));
-    assert_eq!(process.figure("closed_limit"), 1);
-    let others: Vec<_> = (0..2).map(|number| open(&headers::v1(client_v6(number)))).collect();
-    let checks: Vec<_> = (0..2).map(|_| open(&headers::local())).collect();
-    for stream in others.iter().chain(&checks) {
-        echo(stream, b"another address");
-    }
-    closed(&open(&headers::local()));
-    drop(one);
-    wait_until("the place is free", || process.figure("open") == 5);
-    echo(&open(&headers::v1(client(4))), b"in its place");
-    drop((two, others, checks));
-    process.terminate();
-}
-
-#[test]
-fn connections_that_wait_for_a_header_count_towards_the_connection_limit() {
-    let process = require(&["--max-connections", "2"]);
-    let waiting: Vec<_> = (0..2).map(|_| connect(process.address)).collect();
-    wait_until("both wait", || process.figure("proxy_waiting") == 2);
-    let third = connect(process.address);
-    send(&third, &headers::v1(client(3)));
-    process.settle();
-    assert_eq!((process.figure("proxy_waiting"), process.figure("accepted")), (2, 0));
-    send(&waiting[0], &headers::v1(client(1)));
-    echo(&waiting[0], b"open");
-    assert_eq!((process.figure("proxy_waiting"), process.figure("open")), (1, 1));
-    send(&waiting[1], b"not a header");
-    closed(&waiting[1]);
-    echo(&third, b"the place is free");
-    drop((waiting, third));
-    process.terminate();
-}
-
-#[test]
-fn a_drain_waits_for_headers_until_its_deadline() {
-    let mut process = require(&["--drain-timeout", "20s", "--proxy-timeout", "1h"]);
-    let (late, queued) = (connect(process.address), connect(process.address));
-    send(&late, b"PROXY TC");
-    wait_until("they wait", || process.figure("proxy_waiting") == 2);
-    process.signal(Signal::SIGTERM);
-    wait_until("the drain has begun", || process.stderr().contains("SIGTERM: draining"));
-    send(&late, &headers::v1(client(1))[8..]);
-    echo(&late, b"served in the drain");
-    send(&queued, &[&headers::v2(client(2))[..], b"served in the drain"].concat());
-    finish(&queued);
-    assert_eq!(read_to_fin(&queued), b"served in the drain");
-    drop(late);
-    assert_eq!(process.wait().code(), Some(0), "{}", process.stderr());
-
-    for mode in ["require", "optional"] {
-        let mut process = start(mode, &["--drain-timeout", "300ms", "--proxy-timeout", "1h"]);
-        let (silent, part) = (connect(process.address), connect(process.address));
-        send(&part, b"PROXY");
-        wait_until("they wait", || process.figure("proxy_waiting") == 2);
-        process.settle();
-        process.signal(Signal::SIGTERM);
-        assert_eq!(read_to_fin(&silent), b"", "a FIN, and no reset");
-        let answer: &[u8] = if mode == "optional" { b"PROXY" } else { b"" };
-        assert_eq!(read_to_fin(&part), answer, "a FIN, and no reset");
-        drop((silent, part));
-        assert_eq!(process.wait().code(), Some(0), "{}", process.stderr());
-        assert!(process.stderr().contains("closed: the drain timeout was over"), "{}", process.stderr());
-    }
 }
 
 #[test]

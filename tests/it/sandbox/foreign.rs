@@ -7,8 +7,8 @@ use nix::sys::ptrace::{self, Options};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::support::Process;
 use crate::support::client::{connect, echo};
+use crate::support::{Process, proc, skip};
 
 /// A system call: its number, and its first arguments.
 type Call = (i64, [u64; 4]);
@@ -63,6 +63,9 @@ fn foreign_calls(server: &Process) -> Vec<(&'static str, Call)> {
         ("ioctl(TIOCSTI)", (c::SYS_ioctl, [0, c::TIOCSTI, 0, 0])),
         ("setsockopt(SO_BINDTODEVICE)", (c::SYS_setsockopt, [0, int(c::SOL_SOCKET), int(c::SO_BINDTODEVICE), 0])),
         ("getsockopt(SO_PEERCRED)", (c::SYS_getsockopt, [0, int(c::SOL_SOCKET), int(c::SO_PEERCRED), 0])),
+        // It makes a listener a socket that sendto(2) with MSG_FASTOPEN could connect.
+        ("shutdown(SHUT_RDWR)", (c::SYS_shutdown, [0, int(c::SHUT_RDWR), 0, 0])),
+        ("shutdown(SHUT_RD)", (c::SYS_shutdown, [0, int(c::SHUT_RD), 0, 0])),
         ("fcntl(F_SETFD)", (c::SYS_fcntl, [0, int(c::F_SETFD), 0, 0])),
         ("splice of x32", (c::SYS_splice | X32, [0; 4])),
         ("alarm", (c::SYS_alarm, [0; 4])),
@@ -94,6 +97,42 @@ fn a_foreign_call_ends_the_process_with_sigsys() {
     }
 }
 
+/// The instruction `int $0x80`, which makes a call of the i386 architecture (syscall(2)).
+const INT_80: [u8; 2] = [0xcd, 0x80];
+
+/// Lets the server make a call of i386, exit_group(42), where it waits in epoll_wait(2), and returns how the process ends.
+fn exit_by_i386(mut process: Process) -> std::process::ExitStatus {
+    process.settle();
+    let pid = Pid::from_raw(process.pid() as i32);
+    ptrace::seize(pid, Options::empty()).expect("a parent may trace its child");
+    ptrace::interrupt(pid).expect("PTRACE_INTERRUPT");
+    let stop = waitpid(pid, Some(WaitPidFlag::__WALL)).expect("the tracer waits for its tracee");
+    assert!(matches!(stop, WaitStatus::PtraceEvent(..)));
+    let mut registers = ptrace::getregs(pid).expect("PTRACE_GETREGS");
+    let code = registers.rip as ptrace::AddressType;
+    let mut word = ptrace::read(pid, code).expect("PTRACE_PEEKTEXT").to_ne_bytes();
+    word[..INT_80.len()].copy_from_slice(&INT_80);
+    ptrace::write(pid, code, i64::from_ne_bytes(word)).expect("PTRACE_POKETEXT");
+    registers.orig_rax = u64::MAX; // no call that the kernel would start again
+    (registers.rax, registers.rbx) = (252, 42); // __NR_exit_group of asm/unistd_32.h
+    ptrace::setregs(pid, registers).expect("PTRACE_SETREGS");
+    ptrace::detach(pid, None).expect("PTRACE_DETACH");
+    process.wait()
+}
+
+#[test]
+fn a_call_of_i386_ends_the_process_in_each_mode() {
+    let plain = exit_by_i386(Process::rust(&["--sandbox", "off"]));
+    if plain.signal() == Some(libc::SIGSEGV) {
+        return skip("a_call_of_i386_ends_the_process_in_each_mode", "the kernel has no calls of i386");
+    }
+    assert_eq!(plain.code(), Some(42), "without a sandbox the call is made: {plain:?}");
+    for mode in ["log", "kill"] {
+        let status = exit_by_i386(Process::rust(&["--sandbox", mode]));
+        assert_eq!(status.signal(), Some(libc::SIGSYS), "{mode}: {status:?}");
+    }
+}
+
 #[test]
 fn a_call_on_the_list_with_good_arguments_does_not_end_the_process() {
     let process = Process::rust(&["--sandbox", "kill"]);
@@ -108,6 +147,9 @@ fn a_call_on_the_list_with_good_arguments_does_not_end_the_process() {
 fn with_log_and_without_a_sandbox_a_foreign_call_is_made() {
     for mode in ["log", "off"] {
         let process = Process::rust(&["--sandbox", mode]);
+        // proc(5): 0 without a filter, 2 with one. The kernel's log is for root, and not everywhere on.
+        let filter = if mode == "log" { "2" } else { "0" };
+        assert_eq!(proc::status_field(process.pid(), "Seccomp").as_deref(), Some(filter), "{mode}");
         inject(&process, (libc::SYS_alarm, [0; 4])); // returns 0
         echo(&connect(process.address), b"hello");
         process.terminate();

@@ -11,25 +11,17 @@ use nix::sys::signal::Signal;
 use crate::scratch::Scratch;
 use crate::strace::has_strace;
 use crate::support::client::{assert_same, connect, echo, finish, pattern, read_to_fin};
-use crate::support::{PROGRAM, Process, edgecho, proc, run};
-
-/// Returns a field of each thread's `status`.
-fn fields(pid: u32, name: &str) -> Vec<String> {
-    let line = |status: String| {
-        let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("the field");
-        value.trim().to_owned()
-    };
-    let threads = proc::threads(pid).into_iter();
-    threads.filter_map(|thread| std::fs::read_to_string(thread.join("status")).ok()).map(line).collect()
-}
+use crate::support::http::get;
+use crate::support::proc::thread_fields;
+use crate::support::{PROGRAM, Process, edgecho, run};
 
 #[test]
 fn every_thread_is_in_the_sandbox_before_the_first_accept() {
     let scratch = Scratch::new();
     let output = scratch.file("output");
     let process = Process::rust(&["--sandbox", "kill", "--protocol", "collect", "--output", &output]);
-    assert_eq!(fields(process.pid(), "Seccomp"), ["2"; 3], "the loop, the log and the output");
-    assert_eq!(fields(process.pid(), "NoNewPrivs"), ["1"; 3]);
+    assert_eq!(thread_fields(process.pid(), "Seccomp"), ["2"; 3], "the loop, the log and the output");
+    assert_eq!(thread_fields(process.pid(), "NoNewPrivs"), ["1"; 3]);
     process.terminate();
 }
 
@@ -37,8 +29,8 @@ fn every_thread_is_in_the_sandbox_before_the_first_accept() {
 fn a_plain_server_has_no_filter_and_no_other_thread() {
     let mut command = edgecho(&["serve", "--listen", "127.0.0.1:0"]);
     let process = Process::spawn(command.env_remove("EDGECHO_SANDBOX"));
-    assert_eq!(fields(process.pid(), "Seccomp"), ["0"]);
-    assert_eq!(fields(process.pid(), "NoNewPrivs"), ["0"]);
+    assert_eq!(thread_fields(process.pid(), "Seccomp"), ["0"]);
+    assert_eq!(thread_fields(process.pid(), "NoNewPrivs"), ["0"]);
     process.terminate();
 }
 
@@ -78,6 +70,21 @@ fn in_the_sandbox_a_server_serves_drains_and_ends_as_without() {
         let status = process.wait();
         assert_eq!(status.code(), Some(0), "signal {:?}, stderr {:?}", status.signal(), process.stderr());
     }
+}
+
+/// With a heap of its own for a thread, the GNU C library opens a file of /proc when it first returns memory of that heap.
+#[test]
+fn requests_that_take_memory_and_never_end_do_not_end_the_process() {
+    let (server, admin) = Process::with_admin(&["--sandbox", "kill"]);
+    let head = [b"GET / HTTP/1.1\r\nHost: x\r\nX-A: ".as_slice(), &[b'a'; 8000]].concat();
+    for clients in [8, 40, 16, 40, 24, 40, 40, 40] {
+        let clients: Vec<_> = (0..clients).map(|_| connect(admin)).collect();
+        clients.iter().for_each(|mut client| std::io::Write::write_all(&mut client, &head).expect("send"));
+        assert_eq!(get(admin, "/livez").status, 200); // the heads are read by now
+        drop(clients);
+        assert_eq!(get(admin, "/livez").status, 200);
+    }
+    server.terminate();
 }
 
 #[test]

@@ -9,9 +9,9 @@ use edgecho::protocol::Timer;
 use edgecho::stream::{Acknowledged, Pipe};
 use edgecho::sys::epoll::EpollFlags;
 
+use super::moments::Look;
 use super::plan::MS;
 use super::rules::Armed;
-use super::socket::Look;
 use super::world::World;
 
 impl World {

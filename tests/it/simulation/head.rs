@@ -1,4 +1,4 @@
-//! What a peer sends in front of its bytes when the server reads the PROXY protocol: a header, valid or not, or nothing.
+//! The head of a connection when the server reads the PROXY protocol: a header, valid or not, or nothing.
 
 use std::net::SocketAddr;
 

@@ -5,6 +5,8 @@ mod calls;
 mod head;
 mod kernel;
 mod maker;
+mod moments;
+mod newcomers;
 mod plan;
 mod protocols;
 mod rules;

@@ -7,16 +7,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use edgecho::protocol::Timer;
-use edgecho::server::{ProxyMode, Reason};
+use edgecho::server::Reason;
 
-use super::head::Head;
 use super::kernel::own_address;
+use super::moments::At;
 use super::plan::MS;
-use super::socket::{At, Socket};
+use super::socket::Socket;
 use super::world::World;
 
 /// The time that a closing connection may make no progress.
-const LINGER: u64 = 2_000 * MS;
+pub(super) const LINGER: u64 = 2_000 * MS;
 
 /// Rounding: of both ends of a time and of the wait, to milliseconds.
 const ROUNDING: u64 = 4 * MS;
@@ -28,7 +28,7 @@ const RATE_PAUSE: u64 = 160 * MS;
 /// A time beyond any clock.
 const FOR_EVER: Duration = Duration::from_secs(200 * 365 * 24 * 60 * 60);
 
-fn nanos(time: Duration) -> u64 {
+pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -60,7 +60,7 @@ impl World {
     }
 
     /// The time that has passed since `then`, as far as the server could use it.
-    fn late(&self, then: At, time: u64) -> u64 {
+    pub(super) fn late(&self, then: At, time: u64) -> u64 {
         then.time.saturating_add(time).saturating_add(self.at.stopped - then.stopped).saturating_add(ROUNDING)
     }
 
@@ -96,72 +96,13 @@ impl World {
             assert!(!is_told || latest.is_none_or(|latest| until <= latest), "timer {number} of {owner:?} comes too late");
         }
         if let Some(drain) = self.drain {
-            // A pause counts neither for the delay nor against the peers: they are given their time once more.
+            // A pause counts neither for the delay nor against the peers: they are given their time once more, but no third time.
             let timeouts = &self.config.timeouts;
             let delay = nanos(timeouts.drain_delay);
-            let again = (delay + LINGER) * (self.stops - self.stops_before_drain);
+            let again = if self.stops > self.stops_before_drain { delay + LINGER } else { 0 };
             let latest = self.late(drain, delay + nanos(timeouts.drain) + LINGER + again);
             assert!(until <= latest, "the drain takes too long: {until} instead of {latest}");
         }
-    }
-
-    /// A connection that waits for its header: nothing decides about it yet, and its time is not over.
-    fn check_waiting(&self, number: usize, until: u64) {
-        let socket = &self.sockets[number];
-        let proxy = self.config.proxy.as_ref().expect("only a header is waited for");
-        let is_decided = socket.head.has_ended()
-            || socket.unread() > 0
-            || socket.is_finished
-            || socket.is_reset
-            || (!socket.head.is_valid() && proxy.mode == ProxyMode::Require && socket.head.unread().first() == Some(&0x80));
-        assert!(!is_decided, "{number} waits, though nothing is missing: {socket:?}");
-        let latest = self.late(socket.opened, nanos(proxy.timeout));
-        assert!(until <= latest, "{number} waits for its header for too long");
-    }
-
-    /// The server has opened a connection: it goes by the address of the header, or by its own.
-    pub fn opened(&mut self, number: usize, peer: SocketAddr, via: Option<SocketAddr>) {
-        self.note(|| format!("{number} opened"));
-        let socket = &mut self.sockets[number];
-        assert!(!socket.is_open && !socket.is_closed, "{number} was opened twice");
-        socket.is_open = true;
-        let is_read = socket.head.is_whole() && socket.head.read == socket.head.len();
-        let own = own_address(number);
-        let source = socket.head.source.filter(|_| is_read);
-        assert_eq!((peer, via), (source.unwrap_or(own), source.map(|_| own)), "the address of {number}");
-        if let Some(proxy) = self.config.proxy.as_ref().filter(|_| socket.head.is_awaited) {
-            assert!(is_read || proxy.mode == ProxyMode::Optional, "{number} was opened without a header");
-            socket.begun = self.at;
-            // The server read the clock after its last call, or when the time for the header was over. It may have been stopped since.
-            let is_late = self.at.time - socket.opened.time >= nanos(proxy.timeout);
-            let due = socket.opened.time + if is_late && !is_read { nanos(proxy.timeout) } else { 0 };
-            socket.opened = At { time: due.max(socket.touched.time), ..socket.touched };
-            if !is_read {
-                socket.head = Head::default(); // from now on it would be data: this peer sends none
-            }
-        }
-    }
-
-    /// The server has closed a connection before it was open, for a reason.
-    fn closed_waiting(&mut self, number: usize, reason: Reason) {
-        let proxy = self.config.proxy.as_ref().expect("only a header is waited for");
-        let socket = &self.sockets[number];
-        let head = &socket.head;
-        let drained = |time: u64| {
-            self.drain.is_some_and(|since| self.at.time - since.time >= nanos(self.config.timeouts.drain) + time)
-        };
-        let is_right = match reason {
-            Reason::ProxyUntrusted => proxy.mode == ProxyMode::Require && head.is_empty(),
-            Reason::ProxyInvalid => !head.is_whole() && (!head.is_valid() || socket.is_finished),
-            Reason::ProxyTimeout => self.at.time - socket.opened.time >= nanos(proxy.timeout),
-            Reason::Peer => socket.is_finished && head.sent == 0,
-            Reason::Reset => socket.is_reset,
-            Reason::Drained => self.signals > 1 || drained(0),
-            Reason::Aborted => self.signals > 1 || drained(LINGER),
-            _ => false,
-        };
-        assert!(is_right, "{number} was closed before it was open: {reason}, {socket:?}");
-        self.sockets[number].is_closed = true;
     }
 
     /// Nothing was left undone for a connection of which the server knows everything.
@@ -311,7 +252,7 @@ impl World {
         if bytes != b"HEARTBEAT\n" {
             return;
         }
-        let every = self.config.heartbeat.map(nanos).expect("a heartbeat, though none are to be sent");
+        let every = self.config.heartbeat.map(nanos).expect("a heartbeat, though none is configured");
         let turn = self.turn();
         let (at, epoch) = (self.at, self.epoch);
         let socket = &mut self.sockets[number];

@@ -8,6 +8,7 @@ use edgecho::event::Token;
 use edgecho::sys::epoll::EpollFlags;
 
 use super::head::Head;
+use super::moments::{At, Latest, Look};
 
 /// The number of different bytes in a row that a peer sends. It is a prime, so that no buffer is a multiple of it.
 const PERIOD: usize = 65_521;
@@ -17,49 +18,6 @@ static CONTENT: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let bytes: Vec<u8> = crate::support::client::pattern(11, PERIOD).iter().map(|byte| byte | 0x80).collect();
     bytes.iter().copied().cycle().take(PERIOD * 2).collect()
 });
-
-/// A moment: the simulated time in nanoseconds, and how much of that the process did not choose to let pass (it was stopped, or busy).
-#[derive(Debug, Clone, Copy, Default)]
-pub struct At {
-    pub time: u64,
-    pub stopped: u64,
-}
-
-/// The latest time of something, and the latest one before the last wait collected its events. A batch is numbered by its `epoch`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Latest {
-    at: At,
-    epoch: u64,
-    before: At,
-}
-
-impl Latest {
-    pub fn note(&mut self, at: At, epoch: u64) {
-        if self.epoch < epoch {
-            self.before = self.at;
-            self.epoch = epoch;
-        }
-        self.at = at;
-    }
-
-    pub fn at(&self) -> At {
-        self.at
-    }
-
-    /// The latest one that had happened when the current batch was collected.
-    pub fn known(&self, epoch: u64) -> At {
-        if self.epoch < epoch { self.at } else { self.before }
-    }
-}
-
-/// What the server saw when it last asked for acknowledgements, or what is the case at its FIN: the time, and whether closing the
-/// connection as idle is justified.
-#[derive(Debug, Clone, Copy)]
-pub struct Look {
-    pub epoch: u64,
-    pub acknowledged: At,
-    pub is_pending: bool,
-}
 
 #[derive(Debug)]
 pub struct Socket {

@@ -90,6 +90,16 @@ pub fn threads(pid: u32) -> Vec<PathBuf> {
     tasks.filter_map(|task| Some(task.ok()?.path())).collect()
 }
 
+/// Returns a field of each thread's `status`, with one space between its words.
+pub fn thread_fields(pid: u32, name: &str) -> Vec<String> {
+    let value = |status: String| {
+        let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("the field");
+        value.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let threads = threads(pid).into_iter().filter_map(|thread| fs::read_to_string(thread.join("status")).ok());
+    threads.map(value).collect()
+}
+
 /// Returns whether each thread has a tracer.
 pub fn are_all_traced(pid: u32) -> bool {
     threads(pid).iter().all(|thread| {

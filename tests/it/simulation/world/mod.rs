@@ -12,9 +12,10 @@ use edgecho::server::Config;
 
 use super::head::Head;
 use super::kernel::{MOST_CONNECTIONS, own_address};
+use super::moments::At;
 use super::plan::{Act, LISTENERS, Plan, Step};
 use super::rules::Armed;
-use super::socket::{At, Backlog, Socket};
+use super::socket::{Backlog, Socket};
 
 /// A turn of 64 KiB in reads of 32 KiB, each with a write, and at either end a flush, a FIN, and an empty read; and as much again for a
 /// connection that was queued in the turn before.
