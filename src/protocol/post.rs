@@ -123,6 +123,8 @@ pub(crate) enum Request {
     Resume(SessionId),
     /// Closes the connection in order.
     Close(SessionId),
+    /// Closes the connection as it is.
+    Cut(SessionId),
     /// Ends the server with an error.
     Fail(String),
 }
@@ -175,6 +177,12 @@ impl Post {
     /// Closes a connection in order: the peer is sent all pending bytes, then our FIN.
     pub fn close(&mut self, id: SessionId) {
         self.requests.push(Request::Close(id));
+    }
+
+    /// Cuts a connection off: it is closed at once, with close(2), and its pending bytes are lost. A peer that takes nothing, or ignores our
+    /// FIN, keeps its place until the write timeout with [`close`](Self::close), and not with this.
+    pub fn cut(&mut self, id: SessionId) {
+        self.requests.push(Request::Cut(id));
     }
 
     /// Sets a timer of the server. It replaces the timer with the same number.

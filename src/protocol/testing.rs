@@ -71,6 +71,8 @@ pub enum Posted {
     Resumed(SessionId),
     /// [`Post::close`].
     Closed(SessionId),
+    /// [`Post::cut`].
+    Cut(SessionId),
     /// [`Post::fail`].
     Failed(String),
 }
@@ -170,6 +172,7 @@ impl TestReply {
                 Request::Deliver(mail) => Posted::Mail(mail),
                 Request::Resume(id) => Posted::Resumed(id),
                 Request::Close(id) => Posted::Closed(id),
+                Request::Cut(id) => Posted::Cut(id),
                 Request::Fail(reason) => Posted::Failed(reason),
             });
         }

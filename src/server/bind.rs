@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use tracing::warn;
 
 use super::accept::{Acceptor, Listener};
-use super::config::{Builder, Config, ConfigError, ListenAddress, SocketOptions};
+use super::config::{Builder, Config, ConfigError, Limits, ListenAddress, SocketOptions};
 use super::connection::Host;
 use super::connections::Connections;
 use super::drain::Drain;
@@ -108,7 +108,7 @@ impl<P: Protocol> Server<P, Linux> {
         // The server's own descriptors, and the inherited ones, have the lowest numbers.
         let own = pipe.iter().flat_map(Pipe::ends).chain([event_loop.as_fd()]);
         let highest = own.chain(listeners.iter().map(AsFd::as_fd)).map(|fd| fd.as_raw_fd()).max().unwrap_or_default();
-        let max_connections = max_connections(config.limits.max_connections, limit, highest)?;
+        let max_connections = max_connections(&config.limits, limit, highest)?;
         Ok(Self::assemble(protocol, config, Linux { event_loop, signals }, pipe, listeners, max_connections))
     }
 
@@ -258,11 +258,11 @@ fn pipe_for<P: Protocol>(config: &Config) -> Result<Option<Pipe>, Error> {
 }
 
 /// Returns the connection limit: the configured one, or the number that the limit on descriptors leaves room for above the highest descriptor
-/// of the server itself.
-fn max_connections(wanted: Option<usize>, limit: u64, highest: RawFd) -> Result<usize, ConfigError> {
-    let own = usize::try_from(highest + 1).unwrap_or_default();
+/// of the server itself and for the reserved ones.
+fn max_connections(limits: &Limits, limit: u64, highest: RawFd) -> Result<usize, ConfigError> {
+    let own = usize::try_from(highest + 1).unwrap_or_default().saturating_add(limits.reserved_descriptors);
     let possible = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(own);
-    match wanted {
+    match limits.max_connections {
         Some(wanted) if wanted > possible => Err(ConfigError::TooManyConnections { wanted, possible, limit }),
         None if possible == 0 => Err(ConfigError::TooManyConnections { wanted: 1, possible, limit }),
         Some(wanted) => Ok(wanted),

@@ -10,6 +10,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::drain::Stage;
 use super::statistics::Statistics;
 use crate::protocol::Post;
 use crate::sys::eventfd::{self, EventFdFlags};
@@ -22,10 +23,11 @@ pub(super) enum Ask {
     Drain,
     Stop,
     Statistics(Box<dyn FnOnce(Statistics) + Send>),
+    Stage(Box<dyn FnOnce(Stage) + Send>),
     Post(Box<dyn FnOnce(&mut Post) + Send>),
 }
 
-/// The reason why a [`Handle::post`] or [`Handle::request_statistics`] was refused.
+/// The reason why a [`Handle::post`], [`Handle::request_statistics`] or [`Handle::request_stage`] was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PostError {
@@ -145,7 +147,7 @@ impl Handle {
         })
     }
 
-    /// Requests the current statistics, and returns at once. The server's thread calls `answer` within one turn of its loop, so `answer`
+    /// Requests the current statistics, and returns at once. They cost the loop a look at each open connection. The server's thread calls `answer` within one turn of its loop, so `answer`
     /// must not block. Any thread may call this.
     ///
     /// If the server ends first, `answer` is dropped. If `answer` panics, the server ends as after a panic of its protocol.
@@ -169,6 +171,30 @@ impl Handle {
     /// [`PostError::Ended`] if the server has ended, and [`PostError::Full`] if 1024 requests wait for it.
     pub fn request_statistics(&self, answer: impl FnOnce(Statistics) + Send + 'static) -> Result<(), PostError> {
         self.ask(Ask::Statistics(Box::new(answer)), true)
+    }
+
+    /// Requests the current stage of the server, and returns at once. The server's thread calls `answer` as for
+    /// [`request_statistics`](Self::request_statistics), but looks at no connection: the cost does not depend on their number.
+    ///
+    /// ```
+    /// use edgecho::protocol::Echo;
+    /// use edgecho::server::{Server, Stage};
+    ///
+    /// let mut server = Server::builder().listen("127.0.0.1:0".parse()?).signals(false).bind(Echo)?;
+    /// let handle = server.handle()?;
+    /// let thread = std::thread::spawn(move || server.run());
+    /// let (sender, receiver) = std::sync::mpsc::channel();
+    /// handle.request_stage(move |stage| sender.send(stage).expect("it is received"))?;
+    /// assert_eq!(receiver.recv()?, Stage::Serving);
+    /// handle.drain();
+    /// thread.join().expect("no panic")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`PostError::Ended`] if the server has ended, and [`PostError::Full`] if 1024 requests wait for it.
+    pub fn request_stage(&self, answer: impl FnOnce(Stage) + Send + 'static) -> Result<(), PostError> {
+        self.ask(Ask::Stage(Box::new(answer)), true)
     }
 
     /// Lets the server's thread make requests: send bytes to connections, close them, set timers of the server. Returns at once; `make`

@@ -71,4 +71,6 @@ pub use inherited::Inherited;
 pub use kernel::{Kernel, Linux};
 pub use observer::{Observer, View};
 pub use run::{Server, Summary};
+#[cfg(feature = "service")]
+pub(crate) use statistics::ErrnoName;
 pub use statistics::{Reason, Statistics, TurnTimes};

@@ -34,6 +34,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                     Request::CancelTimer(owner, number) => self.time.cancel_protocol_timer(owner, number),
                     Request::Resume(id) => self.connections.queue(id),
                     Request::Fail(reason) => self.end_with(End::Failed(reason)),
+                    Request::Cut(id) => self.cut(id, Reason::Protocol),
                     Request::Close(id) => {
                         self.begin_close(id, Reason::Protocol);
                         self.schedule_check(id);
@@ -52,6 +53,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 Ask::Drain => self.begin_drain("asked by a handle"),
                 Ask::Stop => self.end_with(End::Stopped),
                 Ask::Statistics(answer) => answer(self.statistics()),
+                Ask::Stage(answer) => answer(self.drain.stage()),
                 Ask::Post(make) => {
                     make(&mut self.post);
                     self.do_all_requests(); // of a protocol that only answers, too

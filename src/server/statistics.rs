@@ -254,6 +254,18 @@ impl Statistics {
     }
 }
 
+/// The name of an errno, such as `EMFILE`, or its number if it has no name.
+pub(crate) struct ErrnoName(pub(crate) i32);
+
+impl fmt::Display for ErrnoName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match nix::errno::Errno::from_raw(self.0) {
+            nix::errno::Errno::UnknownErrno => self.0.fmt(f),
+            name => fmt::Debug::fmt(&name, f),
+        }
+    }
+}
+
 /// One line per figure: `name value`.
 impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -272,8 +284,7 @@ impl fmt::Display for Statistics {
         writeln!(f, "proxy_local {}", self.proxy_local)?;
         writeln!(f, "proxy_waiting {}", self.proxy_waiting)?;
         for (&errno, count) in &self.accept_errors {
-            let name = nix::errno::Errno::from_raw(errno);
-            writeln!(f, "accept_errors_{name:?} {count}")?;
+            writeln!(f, "accept_errors_{} {count}", ErrnoName(errno))?;
         }
         writeln!(f, "turns {}", self.turns)?;
         writeln!(f, "events {}", self.events)?;
@@ -292,7 +303,7 @@ mod tests {
         statistics.count_closed(Reason::Idle);
         statistics.count_pending(0, 700);
         statistics.count_pending(700, 0);
-        statistics.accept_errors.insert(libc::EMFILE, 2);
+        statistics.accept_errors.extend([(libc::EMFILE, 2), (524, 1), (525, 1)]); // the last two have no names
         let text = statistics.to_string();
         for line in [
             "accepted 3",
@@ -301,6 +312,8 @@ mod tests {
             "pending_bytes 0",
             "most_pending_bytes 700",
             "accept_errors_EMFILE 2",
+            "accept_errors_524 1",
+            "accept_errors_525 1",
         ] {
             assert!(text.lines().any(|there| there == line), "{line} is missing:\n{text}");
         }

@@ -22,6 +22,8 @@ struct Browser {
     messages: Receiver<Value>,
     session: String,
     number: u64,
+    /// The documents that have been loaded.
+    loaded: Vec<Value>,
     /// Errors on the console, and exceptions.
     errors: Vec<String>,
     _folder: Scratch,
@@ -56,6 +58,7 @@ impl Browser {
             messages: Self::read(answers),
             session: String::new(),
             number: 0,
+            loaded: Vec::new(),
             errors: Vec::new(),
             _folder: folder,
         };
@@ -65,6 +68,7 @@ impl Browser {
         for domain in ["Page.enable", "Runtime.enable", "Log.enable"] {
             browser.call(domain, json!({}));
         }
+        browser.call("Page.setLifecycleEventsEnabled", json!({"enabled": true}));
         browser
     }
 
@@ -99,9 +103,12 @@ impl Browser {
         }
     }
 
-    /// Notes an event that tells of an error.
+    /// Notes an event that tells of an error, or that a document is loaded.
     fn note(&mut self, message: &Value) {
         let parameters = &message["params"];
+        if message["method"] == "Page.lifecycleEvent" && parameters["name"] == "load" {
+            self.loaded.push(parameters["loaderId"].clone());
+        }
         let is_error = match message["method"].as_str() {
             Some("Runtime.exceptionThrown") => true,
             Some("Log.entryAdded") => parameters["entry"]["level"] != "info" && parameters["entry"]["level"] != "verbose",
@@ -125,10 +132,14 @@ impl Browser {
         self.value(&format!("document.getElementById('total-{name}').value")).as_str()?.parse().ok()
     }
 
-    /// Opens a page, in a window of this size.
+    /// Opens a page, and waits until it is loaded: before that the document is the one before.
     fn open(&mut self, address: SocketAddr) {
         self.resize(1280, 900);
-        self.call("Page.navigate", json!({"url": format!("http://{address}/")}));
+        let document = self.call("Page.navigate", json!({"url": format!("http://{address}/")}))["loaderId"].clone();
+        while !self.loaded.contains(&document) {
+            let message = self.messages.recv_timeout(PATIENCE).expect("the page is loaded");
+            self.note(&message);
+        }
     }
 
     fn resize(&mut self, width: u32, height: u32) {

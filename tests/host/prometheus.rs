@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use crate::scratch::Scratch;
 use crate::support::client::free_address;
-use crate::support::http::get;
-use crate::support::{Process, Program, edgecho, eventually, run, wait_until};
+use crate::support::http::{Answer, exchange, get};
+use crate::support::{Process, Program, edgecho, eventually, run, skip, wait_until};
 use crate::tools::tool;
 
 /// The page of the documentation.
@@ -23,7 +23,7 @@ fn yaml(first: &str) -> String {
     blocks.filter(|block| block.starts_with(first)).collect()
 }
 
-/// Runs promtool with an input. Returns its status and all that it prints.
+/// Runs a checker, such as promtool, with an input. Returns its status and all that it prints.
 fn promtool(path: &Path, arguments: &[&str], input: &str) -> (bool, String) {
     let mut command = Command::new(path);
     let mut child = command
@@ -32,7 +32,7 @@ fn promtool(path: &Path, arguments: &[&str], input: &str) -> (bool, String) {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("promtool starts");
+        .expect("the checker starts");
     child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("it reads its input");
     let output = child.wait_with_output().expect("it ends");
     (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
@@ -58,6 +58,40 @@ fn promtool_has_nothing_to_say_about_the_metrics_and_accepts_the_rules_of_the_do
         assert!(is_good && said.contains("SUCCESS"), "{said}");
     }
     assert!(std::fs::read_to_string(&rules).expect("a file").matches("alert:").count() >= 5);
+}
+
+#[test]
+fn another_parser_reads_the_same_samples_from_both_formats() {
+    const TEST: &str = "another_parser_reads_the_same_samples_from_both_formats";
+    let Some(path) = tool(TEST, "python3") else { return };
+    // The parsers of Prometheus's client library for Python: a page in one format from stdin, its samples to stdout.
+    let script = "import sys\n\
+        from prometheus_client.parser import text_string_to_metric_families as text\n\
+        from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics\n\
+        for family in {'text': text, 'openmetrics': openmetrics}[sys.argv[1]](sys.stdin.read()):\n\
+        \x20for sample in family.samples: print(sample.name, sorted(sample.labels.items()), sample.value)\n";
+    let parse = |format: &str, page: &str| promtool(&path, &["-c", script, format], page);
+    if !parse("text", "").0 {
+        return skip(TEST, "python3-prometheus-client is not installed");
+    }
+    let (server, admin) = Process::with_admin(&[]);
+    let text = get(admin, "/metrics").body;
+    let request = "GET /metrics HTTP/1.0\r\nAccept: application/openmetrics-text; version=1.0.0\r\n\r\n";
+    let answer = Answer::read(&exchange(admin, request.as_bytes())[..], false);
+    assert!(answer.head.contains("application/openmetrics-text; version=1.0.0"), "{answer:?}");
+    let names = |format: &str, page: &str| {
+        let (is_good, said) = parse(format, page);
+        assert!(is_good, "{said}");
+        // Without the value, which the requests themselves change.
+        said.lines().filter_map(|line| line.rsplit_once(' ')).map(|(name, _)| name.to_owned()).collect::<Vec<_>>()
+    };
+    let (first, second) = (names("text", &text), names("openmetrics", &answer.body));
+    assert!(first == second && first.len() > 60, "{first:?} {second:?}");
+    // It does find faults.
+    for fault in [answer.body.replace("# EOF\n", ""), answer.body.replace("le=\"1.0\"", "le=\"0.0\"")] {
+        assert!(!parse("openmetrics", &fault).0, "{fault}");
+    }
+    server.terminate();
 }
 
 /// A running Prometheus that scrapes one target each second. It is killed, by its process id, when it goes out of scope.

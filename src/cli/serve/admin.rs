@@ -10,7 +10,7 @@ use edgecho::service::admin::Admin;
 use super::failure::Failure;
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Service")]
+#[command(next_help_heading = "Monitoring")]
 pub(super) struct AdminFlags {
     /// Serve metrics, health checks and a live page over HTTP on this address
     ///
@@ -27,13 +27,18 @@ impl AdminFlags {
         self.admin.is_some()
     }
 
+    /// Returns the number of descriptors that the endpoint takes from the connections of the server.
+    pub(super) fn descriptors(&self) -> usize {
+        if self.is_given() { Admin::DESCRIPTORS } else { 0 }
+    }
+
     /// Starts the endpoint of a server, if it is wanted. Returns its addresses. It answers until the process ends.
     pub(super) fn start(&self, server: &mut Server<impl Protocol>) -> Result<Vec<SocketAddr>, Failure> {
         let Some(address) = &self.admin else { return Ok(Vec::new()) };
         let handle = server.handle();
         let handle =
             handle.map_err(|error| Failure::new(format_args!("cannot make a handle (eventfd2, epoll_ctl): {error}")))?;
-        let admin = Admin::start(address, handle).map_err(|error| Failure::new(describe(error)))?;
+        let admin = Admin::start_with_log(address, handle).map_err(|error| Failure::new(describe(error)))?;
         let addresses = admin.local_addresses().to_vec();
         std::mem::forget(admin); // dropping it would end it
         Ok(addresses)

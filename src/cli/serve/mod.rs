@@ -64,6 +64,7 @@ impl Serve {
         config.copy = sockets.copy;
         config.proxy = proxy.options();
         config.time_turns = service.admin.is_given();
+        config.limits.reserved_descriptors = service.admin.descriptors();
         (config, service)
     }
 }

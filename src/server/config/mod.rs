@@ -96,6 +96,9 @@ pub struct Limits {
     /// Open connections, at least 1; at the limit new clients wait in the backlog. By default as many as `RLIMIT_NOFILE` leaves descriptors
     /// for.
     pub max_connections: Option<usize>,
+    /// Descriptors that the program opens after the server listens, and that `max_connections` must leave room for, 0 by default. A
+    /// [`Handle`](super::Handle) takes one. Without this, the server runs out of descriptors before it reaches its limit.
+    pub reserved_descriptors: usize,
     /// Open connections per source address, at least 1: an IPv4 address, or the /64 network of an IPv6 address. A connection over the limit is
     /// closed at once. No limit by default.
     pub max_per_ip: Option<u32>,
@@ -114,7 +117,14 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_connections: None, max_per_ip: None, rate_limit: None, memory_limit: None, outbox_limit: 256 * 1024 }
+        Self {
+            max_connections: None,
+            reserved_descriptors: 0,
+            max_per_ip: None,
+            rate_limit: None,
+            memory_limit: None,
+            outbox_limit: 256 * 1024,
+        }
     }
 }
 
@@ -308,7 +318,8 @@ impl Config {
     }
 
     fn check_limits(&self) -> Result<(), ConfigError> {
-        let Limits { max_connections, max_per_ip, rate_limit, memory_limit, outbox_limit } = self.limits;
+        let Limits { max_connections, max_per_ip, rate_limit, memory_limit, outbox_limit, reserved_descriptors: _ } =
+            self.limits;
         bounds(max_connections != Some(0), "limits.max_connections", "at least 1")?;
         bounds(max_per_ip != Some(0), "limits.max_per_ip", "at least 1")?;
         let is_rate = |rate: u64| (100..=1 << 40).contains(&rate);

@@ -5,11 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
-use crate::server::Statistics;
+use crate::server::{Stage, Statistics};
 use crate::sys::eventfd::{self, EventFdFlags};
 
 /// A message to the endpoint.
 pub(super) enum Letter {
+    /// The stage that was asked for under this number.
+    Stage(u64, Stage),
     /// The statistics that were asked for under this number.
     Statistics(u64, Box<Statistics>),
     /// The service has ended.

@@ -1,11 +1,12 @@
 //! Metrics as text: the format of Prometheus, version 0.0.4, or OpenMetrics 1.0.0. `docs/monitoring.md` lists them all.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
 use super::process::Facts;
 use super::request::Format;
 use super::response::Status;
-use crate::server::{Reason, Stage, Statistics, TurnTimes};
+use crate::server::{ErrnoName, Reason, Stage, Statistics, TurnTimes};
 
 /// The source of the metrics.
 pub(super) struct Sources<'a> {
@@ -48,8 +49,18 @@ fn service(page: &mut Page, statistics: &Statistics) {
     for stage in Stage::ALL {
         page.sample("", &[("stage", &stage.name())], u8::from(*stage == statistics.stage));
     }
-    page.gauge("edgecho_connections_open", "", "Open connections.", statistics.open);
-    page.counter("edgecho_connections_accepted", "", "Accepted connections.", statistics.accepted);
+    page.gauge(
+        "edgecho_connections_open",
+        "",
+        "Open connections, without connections that wait for a PROXY header.",
+        statistics.open,
+    );
+    page.counter(
+        "edgecho_connections_accepted",
+        "",
+        "Accepted connections, without connections that wait for a PROXY header.",
+        statistics.accepted,
+    );
     page.family("edgecho_connections_closed", Kind::Counter, "", "Closed connections, by reason.");
     for &reason in Reason::ALL {
         page.sample("_total", &[("reason", &reason.name())], statistics.closed_for(reason));
@@ -60,9 +71,12 @@ fn service(page: &mut Page, statistics: &Statistics) {
     }
     page.gauge("edgecho_proxy_waiting", "", "Connections that wait for a PROXY header.", statistics.proxy_waiting);
     page.family("edgecho_accept_errors", Kind::Counter, "", "Errors of accept4(2), by errno.");
-    for (&errno, &count) in &statistics.accept_errors {
-        let name = format!("{:?}", nix::errno::Errno::from_raw(errno));
-        page.sample("_total", &[("errno", &name)], count);
+    // An alert on an increase sees the first error only if there was a 0 before.
+    let usual = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM].map(|errno| (errno, 0));
+    let mut accept_errors = BTreeMap::from(usual);
+    accept_errors.extend(&statistics.accept_errors);
+    for (errno, count) in accept_errors {
+        page.sample("_total", &[("errno", &ErrnoName(errno))], count);
     }
     page.counter("edgecho_received_bytes", "bytes", "Bytes read from peers.", statistics.received_bytes);
     page.counter("edgecho_sent_bytes", "bytes", "Bytes that the kernel has taken for peers.", statistics.sent_bytes);
@@ -76,7 +90,7 @@ fn service(page: &mut Page, statistics: &Statistics) {
     page.counter(
         "edgecho_skipped_messages",
         "",
-        "Statuses, heartbeats and messages of other connections that were not sent because of --outbox-limit.",
+        "Statuses, heartbeats and messages of other connections that were not sent because the outbox limit was reached.",
         statistics.skipped,
     );
     page.counter("edgecho_events", "", "Events that epoll has reported.", statistics.events);
@@ -113,7 +127,12 @@ fn process(page: &mut Page, facts: Facts) {
     page.gauge("process_resident_memory_bytes", "bytes", "Resident memory of the process.", facts.resident_bytes);
     page.gauge("process_virtual_memory_bytes", "bytes", "Address space of the process.", facts.virtual_bytes);
     if let Some(count) = facts.open_fds {
-        page.gauge("process_open_fds", "", "Open descriptors of the process.", count);
+        page.gauge(
+            "process_open_fds",
+            "",
+            "Open descriptors of the process, without the descriptors of this endpoint.",
+            count,
+        );
     }
     if let Some(limit) = facts.max_fds {
         page.gauge("process_max_fds", "", "The limit on open descriptors.", limit);
@@ -185,7 +204,7 @@ mod tests {
     fn all(format: Format) -> String {
         let mut statistics = Statistics::default();
         (statistics.received_bytes, statistics.turn_times) = (7, Some(Box::default()));
-        statistics.accept_errors.insert(libc::EMFILE, 2);
+        statistics.accept_errors.extend([(libc::EMFILE, 2), (524, 1), (525, 1)]); // the last two have no names
         let process = Some(Facts { open_fds: Some(9), max_fds: Some(1024), ..Facts::default() });
         render(format, &Sources { statistics: &statistics, responses: &[0; Status::ALL.len()], process })
     }
@@ -200,8 +219,21 @@ mod tests {
         assert!(open.contains("# TYPE edgecho_received_bytes counter\n# UNIT edgecho_received_bytes bytes\n"), "{open}");
         assert!(open.ends_with("# EOF\n") && !text.contains("# EOF"));
         assert!(text.contains("edgecho_accept_errors_total{errno=\"EMFILE\"} 2\n"), "{text}");
+        assert!(text.contains("edgecho_accept_errors_total{errno=\"ENFILE\"} 0\n"), "{text}");
         assert!(text.contains("edgecho_stage{stage=\"serving\"} 1\nedgecho_stage{stage=\"leaving\"} 0\n"), "{text}");
         assert!(text.contains("_bucket{le=\"0.00001\"} 0\n") && text.contains("_bucket{le=\"1.0\"} 0\n"), "{text}");
+    }
+
+    #[test]
+    fn no_sample_comes_twice() {
+        let text = all(Format::Text);
+        let mut names: Vec<_> = text.lines().filter_map(|line| line.rsplit_once(' ')).map(|(name, _)| name).collect();
+        names.retain(|name| !name.starts_with('#'));
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "{text}");
+        assert!(text.contains("{errno=\"524\"} 1\n"), "{text}");
     }
 
     #[test]

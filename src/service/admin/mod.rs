@@ -15,7 +15,7 @@
 //!
 //! | limit | value |
 //! |---|---|
-//! | connections | 64; from 16 on a new one closes the one that has asked for nothing for the longest time |
+//! | connections | 512; from 64 on a new one cuts off the one that has asked for nothing for the longest time, if that is more than 1 s; from 384 on always |
 //! | head of a request | 8 KiB, 64 fields, a target of 2 KiB, 10 s |
 //! | connection that asks for nothing | 90 s |
 //! | peer that takes nothing of an answer | 10 s |
@@ -39,7 +39,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tracing::error;
+use tracing::{Dispatch, error};
 
 use crate::server::{Error, Handle, ListenAddress, Server};
 use crate::sys::{limits, signal, thread};
@@ -51,11 +51,14 @@ pub use request::{Format, Heads, MAX_HEAD_BYTES, Request, Resource, Wanted};
 #[doc(hidden)]
 pub use response::Status;
 
-/// Descriptors of the thread besides those of connections, at most.
+/// Connections, if the thread shares the descriptor table of the process.
+const MAX_CONNECTIONS_SHARED: usize = 64;
+
+/// Descriptors of the thread besides its connections, at most.
 const OWN_DESCRIPTORS: u64 = 16;
 
 /// Clients that wait to be accepted.
-const BACKLOG: i32 = 128;
+const BACKLOG: i32 = 1024;
 
 /// The time in which a peer must take some of its answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -101,24 +104,54 @@ pub struct Admin {
 }
 
 impl Admin {
+    /// Descriptors that an endpoint takes from the connections of the service: one is of the handle, and one brings its answers. Set
+    /// [`Limits::reserved_descriptors`](crate::server::Limits::reserved_descriptors) to this, and the service reaches its connection limit
+    /// instead of the limit on descriptors.
+    pub const DESCRIPTORS: usize = 2;
+
     /// Listens on `address`, and serves the service with the handle `service` from a thread of its own. The service need not run yet: requests
     /// are answered with 503 until it does.
     ///
-    /// The thread has its own descriptor table (unshare(2)) since Linux 5.9, with none of the descriptors that are open in the calling
-    /// thread but 0, 1 and 2. All signals are blocked in it.
+    /// The thread has its own descriptor table (close_range(2)) since Linux 5.9, with none of the descriptors that are open in the calling
+    /// thread but 0, 1 and 2. So it runs no code that could use another one: all signals are blocked in it, and it calls no `tracing`
+    /// subscriber. A panic hook must use no other descriptors.
     ///
-    /// A failure after the start is logged and ends the endpoint; the service goes on.
+    /// A failure after the start ends the endpoint; the service goes on, and logs it on its own thread.
     ///
     /// # Errors
     /// Returns [`Error::Listen`] for an address that cannot be listened on, and [`Error::System`] for any other failed call.
     pub fn start(address: &ListenAddress, service: Handle) -> Result<Self, Error> {
+        Self::spawn(address, service, false)
+    }
+
+    /// Starts as [`start`](Self::start) does, with a log of the endpoint: its thread calls the `tracing` subscriber, in a span with the name
+    /// `admin`. The subscriber must use no descriptors but 0, 1 and 2: any other number names another file on this thread, or none.
+    ///
+    /// # Errors
+    /// Returns the errors of [`start`](Self::start).
+    pub fn start_with_log(address: &ListenAddress, service: Handle) -> Result<Self, Error> {
+        Self::spawn(address, service, true)
+    }
+
+    fn spawn(address: &ListenAddress, service: Handle, has_log: bool) -> Result<Self, Error> {
         let (outlet, inbox) = Inbox::new().map_err(Error::system("make a counter (eventfd2)"))?;
         let (started, has_started) = mpsc::sync_channel(1);
         let (lives, has_ended) = mpsc::sync_channel(0);
         let (address, its_service, its_outlet) = (address.clone(), service.clone(), outlet.clone());
         let body = move || {
             let _lives = lives; // dropped at the end
-            serve(&address, its_service, its_outlet, inbox, &started);
+            // A subscriber may use descriptors that this thread has not.
+            let quiet = (!has_log).then(|| tracing::dispatcher::set_default(&Dispatch::none()));
+            let result = serve(&address, its_service.clone(), its_outlet, inbox, &started);
+            drop(quiet);
+            if let Err(error) = result {
+                let log = move || error!("the admin endpoint has ended, and the service goes on: {error}");
+                if has_log {
+                    log();
+                } else {
+                    let _ = its_service.post(move |_| log()); // fails when the service has ended, too
+                }
+            }
         };
         let spawn = std::thread::Builder::new().name("admin".to_owned()).spawn(body);
         let thread = spawn.map_err(Error::system("start a thread for the admin endpoint (clone3)"))?;
@@ -159,20 +192,27 @@ fn died() -> Error {
     Error::Protocol { reason: "the thread of the admin endpoint has died".to_owned() }
 }
 
-/// Serves on this thread, until the service has ended.
+/// Serves on this thread, until the endpoint is stopped.
+///
+/// # Errors
+/// Returns an error that ends the endpoint after its start. One of the start is sent to `started`.
 fn serve(
     address: &ListenAddress,
     service: Handle,
     outlet: Outlet,
     inbox: Inbox,
     started: &SyncSender<Result<Vec<SocketAddr>, Error>>,
-) {
+) -> Result<(), Error> {
     // Lines of this server must not be taken for lines of the service.
     let _span = tracing::error_span!("admin").entered();
     let _ = signal::block_all(); // the loop of the service handles signals
-    keep_only([service.descriptor(), outlet.descriptor()]);
+    let has_own_table = keep_only([service.descriptor(), outlet.descriptor()]);
+    let wanted = if has_own_table { MAX_CONNECTIONS } else { MAX_CONNECTIONS_SHARED };
+    let room = limits::descriptors().map_or(u64::MAX, |limit| limit.soft.saturating_sub(OWN_DESCRIPTORS).max(1));
+    let max_connections = wanted.min(usize::try_from(room).unwrap_or(usize::MAX));
     let own = Rc::new(OnceCell::new());
-    let result = bind(address, Endpoint::new(service, outlet, inbox, Rc::clone(&own))).and_then(|mut server| {
+    let endpoint = Endpoint::new(service, outlet, inbox, Rc::clone(&own), max_connections);
+    let result = bind(address, endpoint, max_connections).and_then(|mut server| {
         let handle = server.handle().map_err(Error::system("make a handle (eventfd2, epoll_ctl)"))?;
         let _ = own.set(handle);
         Ok(server)
@@ -181,20 +221,18 @@ fn serve(
         Err(error) => drop(started.send(Err(error))),
         Ok(server) => {
             let _ = started.send(Ok(server.local_addresses().collect()));
-            if let Err(error) = server.run() {
-                error!("the admin endpoint has ended, and the service goes on: {error}");
-            }
+            server.run()?;
         }
     }
+    Ok(())
 }
 
-fn bind(address: &ListenAddress, endpoint: Endpoint) -> Result<Server<Endpoint>, Error> {
-    let room = limits::descriptors().map_or(u64::MAX, |limit| limit.soft.saturating_sub(OWN_DESCRIPTORS).max(1));
+fn bind(address: &ListenAddress, endpoint: Endpoint, max_connections: usize) -> Result<Server<Endpoint>, Error> {
     Server::builder()
         .listen(address.clone())
         .configure(|config| {
             config.signals = false;
-            config.limits.max_connections = Some(MAX_CONNECTIONS.min(usize::try_from(room).unwrap_or(usize::MAX)));
+            config.limits.max_connections = Some(max_connections);
             config.timeouts.write = Some(WRITE_TIMEOUT);
             config.timeouts.lifetime = Some(LIFETIME);
             config.sockets.backlog = BACKLOG;
@@ -203,10 +241,11 @@ fn bind(address: &ListenAddress, endpoint: Endpoint) -> Result<Server<Endpoint>,
 }
 
 /// Gives this thread its own descriptor table with these descriptors, and 0, 1 and 2, under their numbers, if the kernel can (since Linux
-/// 5.9). The loop of the service then keeps the kernel's cheap path for its lookups, and a listener that it closes is really closed.
-fn keep_only(kept: [BorrowedFd<'_>; 2]) {
+/// 5.9), and returns whether it can. The loop of the service then keeps the kernel's cheap path for its lookups, and a listener that it
+/// closes is really closed.
+fn keep_only(kept: [BorrowedFd<'_>; 2]) -> bool {
     if thread::unshare_and_close(u32::MAX, u32::MAX).is_err() {
-        return;
+        return false;
     }
     let mut kept = kept.map(|descriptor| descriptor.as_raw_fd() as u32);
     kept.sort_unstable();
@@ -216,5 +255,72 @@ fn keep_only(kept: [BorrowedFd<'_>; 2]) {
             let _: io::Result<()> = thread::unshare_and_close(next, number - 1);
         }
         next = next.max(number.saturating_add(1));
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::subscriber::{Interest, Subscriber};
+    use tracing::{Event, Metadata};
+
+    use super::*;
+    use crate::protocol::Echo;
+
+    static CALLS_BY_THE_ENDPOINT: AtomicUsize = AtomicUsize::new(0);
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+    /// A subscriber that could write to a file. It counts its calls.
+    struct Log;
+
+    impl Subscriber for Log {
+        fn register_callsite(&self, _metadata: &'static Metadata<'static>) -> Interest {
+            Interest::sometimes()
+        }
+
+        fn enabled(&self, _metadata: &Metadata<'_>) -> bool {
+            let is_endpoint = std::thread::current().name() == Some("admin");
+            if is_endpoint { &CALLS_BY_THE_ENDPOINT } else { &CALLS }.fetch_add(1, Ordering::Relaxed);
+            false
+        }
+
+        fn new_span(&self, _attributes: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _span: &Id, _values: &Record<'_>) {}
+
+        fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
+
+        fn event(&self, _event: &Event<'_>) {}
+
+        fn enter(&self, _span: &Id) {}
+
+        fn exit(&self, _span: &Id) {}
+    }
+
+    #[test]
+    fn no_subscriber_of_the_program_runs_on_the_thread_that_has_other_descriptors() {
+        tracing::subscriber::set_global_default(Log).expect("no other test sets one");
+        let builder = Server::builder().listen("127.0.0.1:0".parse().expect("an address")).signals(false);
+        let mut server = builder.bind(Echo).expect("it listens");
+        let handle = server.handle().expect("a handle");
+        let thread = std::thread::spawn(move || server.run());
+        let admin = Admin::start(&"127.0.0.1:0".parse().expect("an address"), handle.clone()).expect("it listens");
+        for address in [admin.local_addresses()[0], handle.local_addresses()[0]] {
+            let mut client = TcpStream::connect(address).expect("it listens");
+            client.write_all(b"GET /livez HTTP/1.0\r\n\r\n").expect("send");
+            client.read_exact(&mut [0; 4]).expect("an answer");
+        }
+        drop(admin);
+        handle.drain();
+        thread.join().expect("no panic").expect("no error");
+        assert_eq!(CALLS_BY_THE_ENDPOINT.load(Ordering::Relaxed), 0);
+        assert!(CALLS.load(Ordering::Relaxed) > 0, "the service itself logs");
     }
 }

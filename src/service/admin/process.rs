@@ -1,12 +1,13 @@
 //! Facts about the own process from proc(5), for metrics.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::time::SystemTime;
 
 use crate::sys::{limits, system};
 
-/// Facts about the process. The names are those of the metrics that all clients of Prometheus have.
+/// Facts about the process. The names are the standard names of Prometheus.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Facts {
     pub(super) cpu_seconds: f64,
@@ -33,17 +34,18 @@ impl Process {
     /// Opens the files.
     ///
     /// # Errors
-    /// Returns the errors of open(2) and read(2): without proc(5) there are no facts.
+    /// Returns the errors of open(2): without proc(5) there are no facts.
     pub(super) fn open() -> io::Result<Self> {
-        let boot = fs::read_to_string("/proc/stat")?;
-        let boot_seconds = boot.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());
+        // Not from /proc/stat: with ProcSubset=pid (systemd.exec(5)) there is none.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(io::Error::other)?;
+        let boot_seconds = now.as_secs_f64() - system::time_since_boot()?.as_secs_f64();
         Ok(Self {
             stat: File::open("/proc/self/stat")?,
             descriptors: File::open("/proc/self/fd")?,
             ticks: system::ticks_per_second()? as f64,
             max_fds: limits::descriptors().ok().map(|limit| limit.soft),
             page_bytes: system::page_bytes()?,
-            boot_seconds: boot_seconds.ok_or(io::ErrorKind::InvalidData)?,
+            boot_seconds,
         })
     }
 
@@ -78,7 +80,7 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
+    use std::fs;
 
     use super::*;
 
@@ -90,6 +92,14 @@ mod tests {
         assert!((facts.start_time_seconds - now).abs() < 3_600.0, "{facts:?}");
         assert!(facts.resident_bytes > 100_000 && facts.virtual_bytes > facts.resident_bytes, "{facts:?}");
         assert!(facts.open_fds.is_none_or(|count| count >= 3 && Some(count) < facts.max_fds), "{facts:?}");
+    }
+
+    #[test]
+    fn the_clocks_tell_the_time_of_the_boot_that_proc_tells() {
+        let stat = fs::read_to_string("/proc/stat").expect("proc(5)");
+        let boot: f64 = stat.lines().find_map(|line| line.strip_prefix("btime ")?.parse().ok()).expect("a number");
+        let process = Process::open().expect("proc(5)");
+        assert!((process.boot_seconds - boot).abs() < 10.0, "{} {boot}", process.boot_seconds);
     }
 
     #[test]

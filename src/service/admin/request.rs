@@ -13,6 +13,7 @@ const MAX_TARGET_BYTES: usize = 2 * 1024;
 
 /// A resource of the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Resource {
     /// `/`: the live page.
     Page,
@@ -26,6 +27,7 @@ pub enum Resource {
 
 /// A format of the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Format {
     /// The text format of Prometheus, version 0.0.4.
     Text,
@@ -35,6 +37,7 @@ pub enum Format {
 
 /// The part of a request that decides the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Wanted {
     /// GET or HEAD.
     Resource(Resource),
@@ -46,8 +49,9 @@ pub enum Wanted {
 
 /// A request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Request {
-    /// What is asked for.
+    /// The resource, or the error.
     pub wanted: Wanted,
     /// Only the head of the answer is sent.
     pub is_head: bool,
@@ -58,9 +62,11 @@ pub struct Request {
 }
 
 impl Request {
-    /// Returns the request that stands for bytes that are none. It is not clear where the next request begins: the connection closes.
-    pub(super) fn malformed(status: Status) -> Self {
-        Self { wanted: Wanted::Error(status), is_head: false, is_kept_alive: false, is_last: true }
+    /// Returns the request that stands for bytes that are none, and that begin with `head`. It is not clear where the next request begins:
+    /// the connection closes.
+    fn malformed(status: Status, head: &[u8]) -> Self {
+        // No answer to HEAD has a body (RFC 9110, section 9.3.2).
+        Self { wanted: Wanted::Error(status), is_head: head.starts_with(b"HEAD "), is_kept_alive: false, is_last: true }
     }
 
     /// Reads a whole head.
@@ -154,7 +160,7 @@ struct Fields {
 
 impl Fields {
     /// # Errors
-    /// The status for fields that contradict each other or that nobody understands.
+    /// The status for fields that contradict each other or have no meaning here.
     fn read(fields: &[httparse::Header<'_>], is_1_0: bool) -> Result<Self, Status> {
         let (mut length, mut has_coding, mut accept) = (None, false, Accept::default());
         let mut read = Self {
@@ -294,7 +300,7 @@ impl Heads {
                 has_new_line = true;
                 // A line may end with LF alone (RFC 9112, section 2.2).
                 if matches!(&self.head[self.line..], b"\n" | b"\r\n") {
-                    let request = Request::parse(&self.head).unwrap_or_else(Request::malformed);
+                    let request = Request::parse(&self.head).unwrap_or_else(|status| Request::malformed(status, &self.head));
                     *self = Self::default();
                     return (index + 1, Some(request));
                 }
@@ -302,15 +308,19 @@ impl Heads {
             }
             if self.head.len() == MAX_HEAD_BYTES {
                 let status = if self.line == 0 { Status::UriTooLong } else { Status::FieldsTooLarge };
-                *self = Self::default();
-                return (index + 1, Some(Request::malformed(status)));
+                return (index + 1, Some(self.refuse(status)));
             }
         }
         if has_new_line && let Some(status) = self.early_error() {
-            *self = Self::default();
-            return (input.len(), Some(Request::malformed(status)));
+            return (input.len(), Some(self.refuse(status)));
         }
         (input.len(), None)
+    }
+
+    /// Drops an incomplete head. Returns the request that stands for it, and that is answered with this error.
+    pub(super) fn refuse(&mut self, status: Status) -> Request {
+        let head = std::mem::take(self).head;
+        Request::malformed(status, &head)
     }
 
     /// Returns the error of an incomplete head that cannot become a good one.

@@ -9,6 +9,7 @@ const METHODS: &str = "GET, HEAD, OPTIONS";
 /// A status of RFC 9110, section 15, or RFC 6585.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum Status {
     /// 200.
     Ok,
@@ -77,7 +78,7 @@ impl Status {
     }
 }
 
-/// What becomes of the connection after an answer.
+/// The state of the connection after an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
     /// It stays open, as HTTP/1.1 has it.

@@ -4,6 +4,8 @@ mod malformed;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +16,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::client::{connect, connect_with_receive_buffer, echo, finish};
 use crate::support::http::{Answer, exchange, get, sample};
-use crate::support::{Process, edgecho, pause, proc, run, wait_until};
+use crate::support::{Process, edgecho, eventually, pause, proc, program, run, skip, wait_until};
 
 #[test]
 fn each_path_has_its_answer_and_counts_what_clients_did() {
@@ -104,13 +106,122 @@ fn a_slow_client_gets_408_and_a_silent_one_a_fin() {
 }
 
 #[test]
-fn silent_connections_do_not_keep_a_probe_waiting() {
+fn a_probe_is_answered_within_a_second_however_many_clients_are_slow_or_silent() {
+    for count in [130, 600] {
+        let (server, admin) = Process::with_admin(&[]);
+        let (is_over, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            // Each sends a byte at a time, reads nothing, keeps its end open after a FIN, and comes back after a reset.
+            scope.spawn(|| {
+                let mut clients: Vec<TcpStream> = Vec::new();
+                while !is_over.load(Ordering::Relaxed) {
+                    clients.retain(|mut client| client.write(b"G").is_ok());
+                    clients.extend((clients.len()..count).map(|_| connect(admin)));
+                    rounds.fetch_add(1, Ordering::Relaxed);
+                    pause(Duration::from_millis(100));
+                }
+            });
+            wait_until("all have come", || rounds.load(Ordering::Relaxed) > 0);
+            let answers: Vec<_> = (0..15)
+                .map(|_| {
+                    let start = Instant::now();
+                    pause(Duration::from_millis(50));
+                    (exchange(admin, b"GET /livez HTTP/1.0\r\n\r\n").starts_with(b"HTTP/1.1 200 "), start.elapsed())
+                })
+                .collect();
+            is_over.store(true, Ordering::Relaxed);
+            assert!(answers.iter().all(|&(is_good, took)| is_good && took < Duration::from_secs(1)), "{count}: {answers:?}");
+        });
+        server.terminate();
+    }
+}
+
+#[test]
+fn many_honest_probes_at_once_are_all_answered() {
     let (server, admin) = Process::with_admin(&[]);
-    let silent: Vec<TcpStream> = (0..100).map(|_| connect(admin)).collect();
-    let start = Instant::now();
+    let clients: Vec<TcpStream> = (0..300).map(|_| connect(admin)).collect();
+    for _ in 0..2 {
+        for mut client in &clients {
+            client.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").expect("send");
+        }
+        assert!(clients.iter().all(|client| Answer::read(client, false).status == 200));
+    }
+    server.terminate();
+}
+
+#[test]
+fn an_error_has_no_body_after_head() {
+    let (server, admin) = Process::with_admin(&[]);
+    for (request, status) in [
+        ("HEAD / HTTP/1.1\r\nHost: a\r\nExpect: more\r\n\r\n".to_owned(), 417),
+        (format!("HEAD /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(3_000)), 414),
+        (format!("HEAD /{}", "x".repeat(10_000)), 414),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: more\r\n\r\n".to_owned(), 501),
+        (format!("HEAD / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(65)), 431),
+        ("\r\nHEAD / HTTP/1.1\r\nHost: a\r\n".to_owned(), 400), // and then a FIN
+    ] {
+        let answer = exchange(admin, request.as_bytes());
+        let head = Answer::read(&answer[..], true);
+        assert_eq!((head.status, head.head.len()), (status, answer.len()), "{:?}", &request[..request.len().min(80)]);
+    }
+    server.terminate();
+}
+
+#[test]
+fn with_an_endpoint_the_connection_limit_is_reached_before_the_descriptors_run_out() {
+    let start = |more: &[&str]| {
+        // What the tests have inherited does not count: bash(1) can close descriptors above 9.
+        let mut command = Command::new("bash");
+        command.args([
+            "-c",
+            "for n in {3..39}; do eval \"exec $n>&-\"; done; ulimit -n 40; exec \"$0\" \"$@\"",
+            program(),
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+        ]);
+        command.args(["--admin", "127.0.0.1:0"]).args(more);
+        command
+    };
+    let (server, admin) = Process::spawn_with_admin(&mut start(&[]));
+    let clients: Vec<TcpStream> = (0..60).map(|_| connect(server.address)).collect();
+    let limit = eventually("the limit is reached", || {
+        let said = server.stderr();
+        assert!(!said.contains("Too many open files"), "{said}");
+        let (_, rest) = said.split_once("connection limit reached (")?;
+        rest.split(' ').next()?.parse::<usize>().ok()
+    });
     assert_eq!(get(admin, "/livez").status, 200);
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
-    drop(silent);
+    assert_eq!(sample(&get(admin, "/metrics").body, "edgecho_connections_open"), limit as u64);
+    drop(clients);
+    server.terminate();
+    let (server, _) = Process::spawn_with_admin(&mut start(&["--max-connections", &limit.to_string()]));
+    server.terminate();
+    let (status, _, stderr) = run(&mut start(&["--max-connections", &(limit + 1).to_string()]));
+    assert!(status.code() == Some(1) && stderr.contains(&format!("more than the {limit} that")), "{status:?} {stderr}");
+}
+
+#[test]
+fn the_metrics_of_the_process_need_only_its_own_folder_of_proc() {
+    let prepare = "mount -t proc -o subset=pid proc /proc && test ! -e /proc/stat";
+    let mut unshare = Command::new("unshare");
+    let is_allowed =
+        unshare.args(["-m", "sh", "-c", prepare]).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    if !is_allowed {
+        return skip("the_metrics_of_the_process_need_only_its_own_folder_of_proc", "unshare(1) and mount(8) take root");
+    }
+    let script = format!("{prepare} && exec \"$0\" serve --listen 127.0.0.1:0 --admin 127.0.0.1:0");
+    let mut command = Command::new("unshare");
+    let (server, admin) = Process::spawn_with_admin(command.args(["-m", "sh", "-c", &script, program()]));
+    let metrics = get(admin, "/metrics").body;
+    assert_eq!(metrics.matches("# TYPE process_").count(), 6, "{metrics}");
+    server.terminate();
+
+    let hide = "mount -t tmpfs none /proc && exec \"$0\" serve --listen 127.0.0.1:0 --admin 127.0.0.1:0";
+    let mut command = Command::new("unshare");
+    let (server, admin) = Process::spawn_with_admin(command.args(["-m", "sh", "-c", hide, program()]));
+    assert!(!get(admin, "/metrics").body.contains("process_"));
+    assert!(server.stderr().contains("the metrics process_* are missing"), "{}", server.stderr());
     server.terminate();
 }
 

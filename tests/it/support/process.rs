@@ -74,7 +74,11 @@ impl Process {
     pub fn with_admin(arguments: &[&str]) -> (Self, SocketAddr) {
         let (program, first) = Server::Rust.program().expect("cargo compiles it before the tests");
         let mut command = Command::new(program);
-        command.args(first).args(["--admin", "127.0.0.1:0"]).args(arguments);
+        Self::spawn_with_admin(command.args(first).args(["--admin", "127.0.0.1:0"]).args(arguments))
+    }
+
+    /// Runs a command that is, or becomes, a server with an admin endpoint, and returns its address, too.
+    pub fn spawn_with_admin(command: &mut Command) -> (Self, SocketAddr) {
         let mut process = Self::launch(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
         process.read_stderr();
         let mut lines = process.program.take_lines();
