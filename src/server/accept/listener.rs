@@ -32,9 +32,9 @@ enum Remedy {
 
 /// The errors that accept4(2) names, and the remedy for each.
 ///
-/// The network's errors are those that were pending on the new socket: "for reliable operation the application should detect
-/// the network errors defined for the protocol after accept() and treat them like EAGAIN by retrying" (accept(2), Error
-/// handling). An error that is not in the table asks for a pause: it is not known to pass at once, so it must not spin.
+/// The network's errors were pending on the new socket: "for reliable operation the application should detect the network errors defined for
+/// the protocol after accept() and treat them like EAGAIN by retrying" (accept(2), Error handling). An error that is not in the table asks for a
+/// pause: it is not known to pass at once, so it must not spin.
 const REMEDIES: &[(i32, Remedy)] = &[
     (libc::EAGAIN, Remedy::Wait),
     (libc::ECONNABORTED, Remedy::Retry),
@@ -209,8 +209,7 @@ impl<L, S> Listener<L, S> {
     /// Leaves the queue of an inherited socket to the next process. Returns whether the listener can be closed: a connection that could not be
     /// watched was accepted before, and is ours to serve.
     ///
-    /// The event loop stops watching the socket: another process has it open, so that each new client would still wake this loop after it
-    /// is closed (epoll(7)).
+    /// The event loop stops watching the socket: another process has it open, and each new client would still wake this loop (epoll(7)).
     pub(super) fn leave_queue<K: Kernel<Listener = L>>(&mut self, kernel: &mut K) -> bool {
         let Origin::Inherited { is_left, .. } = &mut self.origin else { return false };
         *is_left = true;
