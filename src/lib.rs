@@ -42,7 +42,7 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | `service` | what a host expects of a daemon: socket activation, notification, the admin endpoint, privileges, the sandbox; needs the feature `service` |
+//! | `service` | features that a host expects of a daemon: socket activation, notification, the admin endpoint, privileges, the sandbox; needs the feature `service` |
 //! | [`server`] | the server: listeners, connections, limits, timeouts, the drain |
 //! | `client` | the load generator and probes behind `ping`, `flood` and `send`; needs the feature `client` |
 //! | [`protocol`] | interpretation of a connection's bytes: echo, lines, frames, and the trait for other protocols |

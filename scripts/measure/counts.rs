@@ -51,7 +51,7 @@ impl Traced {
     }
 }
 
-/// Counts all system calls of a run, including those that open and close connections, per message.
+/// Counts all system calls of a run, including the calls that open and close connections, per message.
 pub fn system_calls_per_message(server: Server) -> Result<f64> {
     const MESSAGES: u64 = 20_000;
     let report = Traced::start(server)?.run(MESSAGES)?;

@@ -1,4 +1,4 @@
-//! Load from one thread, on the crate's own event loop: round trips, or streams with a ping beside them.
+//! Load from one thread, on the crate's own event loop: round trips, or streams with a ping at the same time.
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -12,7 +12,7 @@ const AFTER_HELP: &str = "\
 The Debian package installs the files of all three shells.
 
 Exit status:
-  0  The file was written, or the reader of a pipe has closed it.
+  0  The file was written, the reader of a pipe has closed it, or stdout is closed.
   1  The file cannot be written to stdout.
   2  The name of the shell is missing or wrong.
 
@@ -76,6 +76,8 @@ fn fish_arguments(command: &Command) -> String {
             values.join(" ")
         );
     }
+    let names: Vec<&str> = command.get_subcommands().map(Command::get_name).filter(|&name| name != "help").collect();
+    let _ = writeln!(lines, "complete -c edgecho -n \"__fish_edgecho_using_subcommand help\" -f -a \"{}\"", names.join(" "));
     lines
 }
 

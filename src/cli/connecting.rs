@@ -98,6 +98,9 @@ pub(super) fn advice(error: &ConnectError) -> &'static str {
             " (--no-handshake skips this check)"
         }
         ConnectError::ProxyEchoed => " (leave out --send-proxy)",
+        ConnectError::Reset { state: State::SentHandshake | State::AwaitingAck } => {
+            " (see --send-proxy, if the far end requires the PROXY protocol)"
+        }
         _ => "",
     }
 }

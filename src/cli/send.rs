@@ -104,7 +104,11 @@ pub(super) fn send(flags: Send) -> ExitCode {
         // The reader of a pipe has seen enough: `edgecho send | head`.
         Err(Error::Local { error, .. }) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            let advice = if matches!(error, Error::TooLong { .. }) { "; raise --max-frame to receive it" } else { "" };
+            let advice = match error {
+                Error::TooLong { .. } => "; raise --max-frame to receive it",
+                Error::ProxyEchoed => " (leave out --send-proxy)",
+                _ => "",
+            };
             stderr::say(format_args!("error: {error}{advice}"));
             ExitCode::from(if matches!(error, Error::Lost(_)) { FAILURE } else { TROUBLE })
         }

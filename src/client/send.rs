@@ -86,6 +86,9 @@ pub enum Error {
     /// The far end sent bytes that are no frame, or ended within a frame.
     #[error("{0}")]
     Malformed(String),
+    /// The far end returned the header of [`Options::send_proxy`].
+    #[error("the far end echoed the PROXY header: it does not accept the PROXY protocol")]
+    ProxyEchoed,
     /// The input or the output failed.
     #[error("cannot {what}: {error}")]
     Local {
@@ -102,7 +105,7 @@ pub enum Error {
 /// # Errors
 /// [`Error`]; the bytes that came before it have been written.
 pub fn run(options: &Options, input: impl Read + Send + 'static, output: impl Write) -> Result<(), Error> {
-    let stream = connect(options)?;
+    let (stream, header) = connect(options)?;
     let writer = stream.try_clone().map_err(Error::Lost)?;
     let (sender, sent) = mpsc::channel();
     let sending = options.clone();
@@ -113,22 +116,22 @@ pub fn run(options: &Options, input: impl Read + Send + 'static, output: impl Wr
         // The echo of what was sent still comes back, even after a failure.
         let _ = writer.shutdown(Shutdown::Write);
     });
-    receive(options, stream, output)?;
+    receive(options, stream, header.as_ref().map_or(&[], ProxyHeader::bytes), output)?;
     sent.try_recv().unwrap_or(Ok(()))
 }
 
-fn connect(options: &Options) -> Result<TcpStream, Error> {
+/// Connects, and sends the header if there is one.
+fn connect(options: &Options) -> Result<(TcpStream, Option<ProxyHeader>), Error> {
     let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in options.target.addresses() {
         match TcpStream::connect_timeout(address, options.connect_timeout) {
             Ok(stream) => {
                 // Otherwise a small message waits for the acknowledgement of the one before (tcp(7), TCP_NODELAY).
                 stream.set_nodelay(true).map_err(Error::Lost)?;
-                if let Some(version) = options.send_proxy {
-                    let source = stream.local_addr().map_err(Error::Lost)?;
-                    (&stream).write_all(ProxyHeader::new(version, source, *address).bytes()).map_err(Error::Lost)?;
-                }
-                return Ok(stream);
+                let Some(version) = options.send_proxy else { return Ok((stream, None)) };
+                let header = ProxyHeader::new(version, stream.local_addr().map_err(Error::Lost)?, *address);
+                (&stream).write_all(header.bytes()).map_err(Error::Lost)?;
+                return Ok((stream, Some(header)));
             }
             Err(error) => failure = error,
         }
@@ -172,7 +175,8 @@ fn send(options: &Options, stream: &TcpStream, input: impl Read) -> Result<(), E
     output.flush().map_err(Error::Lost)
 }
 
-fn receive(options: &Options, mut stream: TcpStream, mut output: impl Write) -> Result<(), Error> {
+/// Writes what comes back to `output`. If that begins with the `header` that was sent, the far end took it for data.
+fn receive(options: &Options, mut stream: TcpStream, mut header: &[u8], mut output: impl Write) -> Result<(), Error> {
     let local = |error| Error::Local { what: "write to stdout", error };
     let mut frames = Frames::new(options.max_frame);
     let mut buffer = vec![0; 64 * 1024];
@@ -184,6 +188,13 @@ fn receive(options: &Options, mut stream: TcpStream, mut output: impl Write) -> 
         };
         if count == 0 {
             break;
+        }
+        let most = count.min(header.len());
+        if most > 0 {
+            match header.strip_prefix(&buffer[..most]) {
+                Some([]) => return Err(Error::ProxyEchoed),
+                rest => header = rest.unwrap_or_default(),
+            }
         }
         if !options.is_framed || options.form == Form::Frames {
             output.write_all(&buffer[..count]).map_err(local)?;

@@ -1,4 +1,4 @@
-//! From an accepted connection to an open one: the server lets it wait for its header, and does what is decided.
+//! The way from an accepted connection to an open one: it waits for its header, and then the server opens or closes it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -84,7 +84,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         self.set_alarm();
     }
 
-    /// Closes all connections that wait for their header in order. Those that may be clients themselves are opened for that.
+    /// Closes all connections that wait for their header in order. A connection that may be a client itself is opened first.
     pub(super) fn close_waiting(&mut self) {
         while let Some(decision) = self.proxy.as_mut().and_then(|waiting| waiting.take_last()) {
             self.decide(decision);
@@ -98,7 +98,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
         }
     }
 
-    /// Does what was decided about a connection that waited until now.
+    /// Carries out the decision about a connection that waited until now.
     fn decide(&mut self, decision: Decision<K::Stream>) {
         self.others -= 1;
         match decision {

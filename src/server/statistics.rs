@@ -115,7 +115,7 @@ impl fmt::Display for Reason {
 pub struct Statistics {
     /// The stage of the server.
     pub stage: Stage,
-    /// Connections accepted, without those that wait for a PROXY header.
+    /// Connections accepted. A connection that waits for a PROXY header is not counted yet.
     pub accepted: u64,
     /// Connections open.
     pub open: u64,

@@ -1,4 +1,4 @@
-//! The fixed tokens: what an event or a deadline is for when it is not for a connection.
+//! The fixed tokens: names for events and deadlines that concern no connection.
 
 use crate::event::Token;
 
@@ -16,8 +16,8 @@ pub(super) const OBSERVER: u32 = PROXY - 1;
 const FIRST_LISTENER: u32 = 8;
 /// The deadline of the connections that wait for their header.
 pub(super) const PROXY: u32 = FIRST_WAITING - 1;
-/// The first of the names for connections that wait for their header. Half of the fixed names are theirs: the keys of a second slot map could not be
-/// told from those of connections.
+/// The first of the names for connections that wait for their header. Half of the fixed names are theirs: the keys of a second slot map would look
+/// like the keys of open connections.
 pub(super) const FIRST_WAITING: u32 = 1 << 31;
 
 /// Returns the token of a listener: for its events, its pauses, and its place in the ready queue.

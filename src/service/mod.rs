@@ -1,4 +1,4 @@
-//! What a host expects of a daemon. Nothing here is used unless an option or the environment asks for it.
+//! Features that a host expects of a daemon. Each is off unless an option or the environment asks for it.
 //!
 //! The modules talk to the event loop through [`Handle`](crate::server::Handle).
 //!

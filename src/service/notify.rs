@@ -70,7 +70,8 @@ pub enum NotifyError {
 ///
 /// No message blocks the loop. If the receiver's queue is full, the message is tried again after 100 ms, or after 1 s if it is only a status, which
 /// a later one replaces.
-/// Any other error ends the notification, with a warning.
+/// Any other error ends the notification, with a warning. `ECONNREFUSED` is one: the receiver has closed its socket, and a new one at the same
+/// address would need connect(2), which the sandbox forbids.
 #[derive(Debug)]
 pub struct Notifier {
     /// None after an error.

@@ -32,7 +32,7 @@ fn check_client(process: &Process, stream: &TcpStream) {
     wait_until(&line, || process.stderr().contains(&line));
 }
 
-/// Checks that a server with `--max-per-ip 1` serves one client of an address at a time, and others beside it.
+/// Checks that a server with `--max-per-ip 1` serves one client of an address at a time, and clients of other addresses.
 fn check_limit(process: &Process, front: SocketAddr) {
     let one = connect_from("127.0.0.3", front);
     echo(&one, b"the only one");

@@ -1,4 +1,4 @@
-//! Servers behind HAProxy are replaced one at a time, while clients come and go. The configurations are those of docs/load-balancers.md.
+//! Servers behind HAProxy are replaced one at a time, while clients come and go. The configurations are in docs/load-balancers.md.
 
 use std::fmt;
 use std::io::{self, Read, Write};

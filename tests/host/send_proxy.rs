@@ -49,7 +49,7 @@ fn check(haproxy: &Haproxy, count: usize, source: &str) {
         wait_until(&format!("{section} has logged {count} connections"), || addresses(haproxy, section).len() == count);
     }
     let (outside, inside) = (addresses(haproxy, "outside"), addresses(haproxy, "inside"));
-    assert_eq!(outside, inside, "the real addresses, and those of the headers");
+    assert_eq!(outside, inside, "the real addresses, and the addresses in the headers");
     assert!(outside.iter().all(|line| line.starts_with(source)), "{outside:?}");
 }
 

@@ -101,6 +101,8 @@ fn offers_commands_options_and_values(mut complete: impl FnMut(&str, &[&str]) ->
     complete("edgecho flood --verify ", &["full", "sample", "off"]);
     complete("edgecho completions ", &["bash", "zsh", "fish"]);
     complete("edgecho man ", &["serve", "flood"]);
+    let commands = complete("edgecho help ", &["serve", "flood"]);
+    assert!(!commands.contains("report-of-a-test"), "{commands}");
     complete("edgecho flood --json report-", &["report-of-a-test"]);
 }
 

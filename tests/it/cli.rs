@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::for_both_servers;
 use crate::process_1::{child_of, unshare_pids};
+use crate::scratch::Scratch;
 use crate::support::client::{connect, echo, finish, free_address, read_to_fin, reset};
 use crate::support::{
     PROGRAM, Process, Program, Server, announced, edgecho, eventually, proc, run, signal, skip, wait_until,
@@ -245,6 +246,23 @@ fn a_stdout_that_takes_nothing_is_a_warning_not_the_end() {
 }
 
 #[test]
+fn manual_pages_replace_files_and_nothing_is_written_through_them() {
+    let scratch = Scratch::new();
+    let [target, link, fifo] = ["target", "edgecho.1", "edgecho-man.1"].map(|name| scratch.file(name));
+    std::fs::write(&target, "kept").expect("a file");
+    std::os::unix::fs::symlink(&target, &link).expect("a link");
+    nix::unistd::mkfifo(fifo.as_str(), nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+    let (status, _, stderr) = run(&mut edgecho(&["man", "--output", &scratch.file("")]));
+    assert!(status.success(), "{stderr}");
+    assert_eq!(std::fs::read_to_string(&target).expect("the file"), "kept");
+    for path in [&link, &fifo] {
+        assert!(std::fs::symlink_metadata(path).expect("a page").is_file(), "{path}");
+        assert!(std::fs::read_to_string(path).expect("a page").contains(".TH"), "{path}");
+    }
+    assert_eq!(std::fs::read_dir(scratch.folder()).expect("the folder").count(), 8, "a temporary file is left");
+}
+
+#[test]
 fn a_document_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_none() {
     for arguments in [&["completions", "bash"] as &[_], &["man", "serve"]] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
@@ -260,7 +278,10 @@ fn a_document_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_none() {
         assert_eq!((status.code(), stderr.as_str()), (Some(0), ""), "{arguments:?}");
     }
     let stderr = refused(&mut edgecho(&["man", "--output", "/no/such/folder"]), 1);
-    assert_eq!(stderr, "error: cannot write /no/such/folder/edgecho.1: No such file or directory (os error 2)\n");
+    assert_eq!(
+        stderr,
+        "error: cannot write /no/such/folder/edgecho.1: No such file or directory (os error 2); create the directory first\n"
+    );
     let stderr = refused(&mut edgecho(&["man", "no-such-command"]), 2);
     assert!(stderr.contains("serve") && stderr.contains("flood"), "{stderr}");
     refused(&mut edgecho(&["completions", "tcsh"]), 2);

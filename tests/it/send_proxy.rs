@@ -9,11 +9,15 @@ fn a_plain_echo_service_that_is_sent_a_proxy_header_is_diagnosed() {
     let server = Process::rust(&[]);
     let target = server.address.to_string();
     for version in ["v1", "v2"] {
-        for arguments in
-            [&["ping", "-c", "1"] as &[&str], &["flood", "--messages", "10"], &["flood", "--messages", "10", "--churn"]]
-        {
+        for arguments in [
+            &["ping", "-c", "1"] as &[&str],
+            &["flood", "--messages", "10"],
+            &["flood", "--messages", "10", "--churn"],
+            &["send"],
+        ] {
             let (status, stdout, stderr) = run(edgecho(arguments).args(["--send-proxy", version, &target]));
             assert_eq!(status.code(), Some(2), "{arguments:?}: {stdout}{stderr}");
+            assert!(!stdout.contains("PROXY TCP4") && !stdout.contains("QUIT"), "{arguments:?}: {stdout}");
             assert!(stderr.contains(DIAGNOSIS) && stderr.contains("leave out --send-proxy"), "{arguments:?}: {stderr}");
         }
     }
@@ -32,5 +36,19 @@ fn a_proxy_header_that_comes_back_without_a_handshake_is_no_mere_corruption() {
             assert_eq!(status.code(), Some(1), "{arguments:?}: {stdout}{stderr}");
             assert!(stdout.contains(DIAGNOSIS), "{arguments:?}: {stdout}{stderr}");
         }
+    }
+}
+
+#[test]
+fn a_far_end_that_requires_a_header_is_diagnosed() {
+    let server = Process::rust(&["--proxy-protocol", "require", "--proxy-from", "127.0.0.1"]);
+    let target = server.address.to_string();
+    for arguments in [&["ping", "-c", "1"] as &[&str], &["flood", "--messages", "10"]] {
+        let (status, stdout, stderr) = run(edgecho(arguments).arg(&target));
+        assert_eq!(status.code(), Some(2), "{arguments:?}: {stdout}{stderr}");
+        assert!(
+            stderr.contains("during the handshake (see --send-proxy, if the far end requires the PROXY protocol)"),
+            "{stderr}"
+        );
     }
 }

@@ -4,7 +4,7 @@ mod after_help;
 mod page;
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -17,7 +17,7 @@ const AFTER_HELP: &str = "\
 The pages are in the format of man(7). The Debian package installs all of them.
 
 Exit status:
-  0  The pages were written, or the reader of a pipe has closed it.
+  0  The pages were written, the reader of a pipe has closed it, or stdout is closed.
   1  A page cannot be written.
   2  A flag or the name of the command is wrong.
 
@@ -48,7 +48,9 @@ pub(super) fn man(flags: &Man, command: &Command) -> ExitCode {
         return match write_all(&pages, directory) {
             Ok(()) => ExitCode::SUCCESS,
             Err((path, failure)) => {
-                stderr::say(format_args!("error: cannot write {}: {failure}", path.display()));
+                let is_missing = failure.kind() == io::ErrorKind::NotFound;
+                let advice = if is_missing { "; create the directory first" } else { "" };
+                stderr::say(format_args!("error: cannot write {}: {failure}{advice}", path.display()));
                 ExitCode::from(FAILURE)
             }
         };
@@ -62,9 +64,21 @@ pub(super) fn man(flags: &Man, command: &Command) -> ExitCode {
 fn write_all(pages: &[page::Page], directory: &Path) -> Result<(), (PathBuf, io::Error)> {
     for page in pages {
         let path = directory.join(format!("{}.1", page.name));
-        fs::write(&path, &page.text).map_err(|failure| (path, failure))?;
+        replace(&path, &page.text).map_err(|failure| (path, failure))?;
     }
     Ok(())
+}
+
+/// Writes a file under a temporary name, and renames it (rename(2)): a reader never sees a part of it, and a link or a FIFO of that name is
+/// replaced instead of written to.
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let mut file = fs::File::create_new(&temporary)?;
+    let result = file.write_all(content).and_then(|()| fs::rename(&temporary, path));
+    if result.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    result
 }
 
 #[cfg(test)]

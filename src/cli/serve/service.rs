@@ -32,13 +32,13 @@ pub(super) struct Setup {
     pub(super) has_listen: bool,
     pub(super) flags: ServiceFlags,
     pub(super) rights: Rights,
-    /// What the protocol does besides serving connections.
+    /// The protocol's work besides serving connections.
     pub(super) uses: Use,
     pub(super) announcement: Announcement,
 }
 
-/// Starts a server: everything that happens before its loop. The order matters: what needs a right happens before the process gives up its
-/// rights, and no step is left when the parent process learns that the server is ready.
+/// Starts a server: everything that happens before its loop. The order matters: each step that needs a right comes before the process gives up
+/// its rights, and no step is left when the parent process learns that the server is ready.
 pub(super) fn start<P: Protocol>(protocol: P, setup: Setup) -> Result<Server<P>, Failure> {
     let Setup { mut config, has_listen, flags: ServiceFlags { admin }, rights, mut uses, announcement } = setup;
     // 1. Take the sockets that the environment names.
@@ -73,7 +73,7 @@ pub(super) enum Announcement {
     ToStderr,
 }
 
-/// Prints each address that the server listens on, and then those of the admin endpoint. The first line tells the parent process that the
+/// Prints each address that the server listens on, and then the addresses of the admin endpoint. The first line tells the parent process that the
 /// server is ready.
 fn announce(server: &Server<impl Protocol>, admin: Vec<SocketAddr>, announcement: Announcement) {
     let listeners = server.local_addresses().map(|address| format!("listening on {address}"));

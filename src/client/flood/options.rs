@@ -18,7 +18,7 @@ pub enum Load {
         /// The maximum number of messages in flight per connection, from 1 to [`Options::MAX_PIPELINE`].
         pipeline: usize,
     },
-    /// Sends on a schedule, whatever comes back. A message that is due waits only for the pipeline of its connection.
+    /// Sends on a schedule that does not depend on what comes back. A message that is due waits only for the pipeline of its connection.
     Open {
         /// Messages per second over all connections, from 0.001 to [`Options::MAX_RATE`].
         rate: f64,

@@ -120,6 +120,16 @@ impl<L, S> Acceptor<L, S> {
             }
             Accepted::Failed(error) => Arrival::Failed(error),
             Accepted::Exhausted(error) => Arrival::Exhausted(error),
+            Accepted::ShutDown(error) => {
+                let address = listener.address();
+                warn!("another process has shut down the inherited socket {address} (accept4): restart its socket unit");
+                listener.leave_queue(kernel);
+                self.listeners[index] = None;
+                if self.is_closed() && !is_draining {
+                    return Err(error);
+                }
+                Arrival::None
+            }
             Accepted::Nothing => {
                 if is_draining {
                     self.listeners[index] = None;
@@ -235,7 +245,7 @@ impl<L, S> Acceptor<L, S> {
                 match listener.accept(kernel) {
                     Ok(Accepted::Connection(..)) => aborted += 1,
                     Ok(Accepted::Failed(_)) => {}
-                    Ok(Accepted::Nothing | Accepted::Exhausted(_)) | Err(_) => break,
+                    Ok(Accepted::Nothing | Accepted::Exhausted(_) | Accepted::ShutDown(_)) | Err(_) => break,
                 }
             }
         }

@@ -78,6 +78,8 @@ pub(in crate::server) enum Accepted<S> {
     Failed(io::Error),
     /// Descriptors or memory have run out. The connection is still in the backlog.
     Exhausted(io::Error),
+    /// Another process has shut down the inherited socket, which can accept no more.
+    ShutDown(io::Error),
 }
 
 /// A listening socket, whose connections are streams of type `S`.
@@ -232,6 +234,7 @@ impl<L, S> Listener<L, S> {
         if matches!(self.origin, Origin::Inherited { is_left: true, .. }) {
             return Ok(Accepted::Nothing);
         }
+        let is_inherited = matches!(self.origin, Origin::Inherited { .. });
         match kernel.accept(&self.socket) {
             Ok((stream, peer)) => {
                 if let Origin::Inherited { options_of_queued: Some(options), .. } = &self.origin
@@ -254,6 +257,9 @@ impl<L, S> Listener<L, S> {
                 }
                 Remedy::Retry => Ok(Accepted::Failed(error)),
                 Remedy::Pause => Ok(Accepted::Exhausted(error)),
+                Remedy::GiveUp if is_inherited && error.raw_os_error() == Some(libc::EINVAL) => {
+                    Ok(Accepted::ShutDown(error))
+                }
                 Remedy::GiveUp => Err(error),
             },
         }

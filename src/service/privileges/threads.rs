@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 
-use super::Error;
+use super::error::Error;
 
 /// The rights that each thread should have left.
 pub(super) struct Expected {

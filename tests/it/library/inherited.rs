@@ -176,6 +176,26 @@ fn clients_of_a_shared_socket_do_not_wake_a_server_that_has_left_it() {
     server.end();
 }
 
+#[test]
+fn a_socket_that_another_process_shuts_down_ends_the_server_only_if_it_is_the_last_one() {
+    let ((one, one_address), (other, other_address)) = (listener(ANY_PORT), listener(ANY_PORT));
+    let sockets = [&one, &other].map(|socket| Inherited::from(socket.try_clone().expect("a copy")));
+    let mut server = Server::builder().signals(false).bind_with(Echo, sockets).expect("a server");
+    let server = Running { handle: server.handle().expect("a handle"), thread: std::thread::spawn(move || server.run()) };
+    let stream = connect(one_address);
+    echo(&stream, b"before");
+    let shut_down = |socket: &TcpListener| {
+        socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Both).expect("shut down");
+    };
+    shut_down(&one);
+    echo(&stream, b"the connection stays");
+    echo(&connect(other_address), b"and so does the other socket");
+    assert!(server.handle.statistics().is_some(), "it runs");
+    shut_down(&other);
+    let error = server.thread.join().expect("no panic").expect_err("it accepts nothing more").to_string();
+    assert!(error.starts_with("cannot accept connections (accept4): Invalid argument"), "{error}");
+}
+
 /// `O_NONBLOCK` belongs to the socket, not to the descriptor: another process that has the socket open can clear it (open(2)).
 #[test]
 fn a_socket_that_another_process_makes_blocking_does_not_block_the_server() {

@@ -178,7 +178,7 @@ impl World {
 
     pub fn drop_connection(&mut self, number: usize) {
         let socket = &mut self.sockets[number];
-        assert!(socket.is_closed, "a connection that nobody has closed is gone");
+        assert!(socket.is_closed, "a connection that was never closed is gone");
         if let Some((token, _)) = socket.watched.take() {
             self.gone.push(token);
         }

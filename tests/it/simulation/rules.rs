@@ -119,12 +119,12 @@ impl World {
             return;
         }
         let is_open = socket.our_fin.is_none();
-        // Notices may be pending, too, which nobody has offered yet.
+        // Notices that were not offered yet may be pending, too.
         let is_retried = until <= self.at.time + 11 * MS;
         let waits_for_memory =
             self.config.limits.memory_limit.is_some_and(|limit| self.pending_bytes >= limit || is_retried);
         let is_held_back = is_open && (waits_for_rate || waits_for_memory || self.is_hoard_full);
-        assert!(is_held_back, "invariant 3: {number} has {} bytes to be read, and nobody reads them", socket.unread());
+        assert!(is_held_back, "invariant 3: {number} has {} unread bytes, and the server sleeps", socket.unread());
     }
 
     /// The time that a connection that is being closed may make no progress. As long as its peer is owed bytes the write timeout holds, or

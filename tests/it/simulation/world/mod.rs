@@ -87,7 +87,7 @@ pub struct World {
     pub calls: u64,
     pub last_calls: u64,
     pub last_time: u64,
-    /// Since the last wait: calls of all kinds but to read the clock, those that read it, and timers of the protocol.
+    /// Since the last wait: calls of all kinds but to read the clock, calls that read it, and timers of the protocol.
     pub kernel_calls: u64,
     pub clock_reads: u64,
     pub timers_came: u64,
