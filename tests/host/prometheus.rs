@@ -63,15 +63,15 @@ fn promtool_has_nothing_to_say_about_the_metrics_and_accepts_the_rules_of_the_do
 #[test]
 fn another_parser_reads_the_same_samples_from_both_formats() {
     const TEST: &str = "another_parser_reads_the_same_samples_from_both_formats";
-    let Some(path) = tool(TEST, "python3") else { return };
+    let path = Path::new("/usr/bin/python3"); // the one that Debian's packages of modules are for
     // The parsers of Prometheus's client library for Python: a page in one format from stdin, its samples to stdout.
     let script = "import sys\n\
         from prometheus_client.parser import text_string_to_metric_families as text\n\
         from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics\n\
         for family in {'text': text, 'openmetrics': openmetrics}[sys.argv[1]](sys.stdin.read()):\n\
         \x20for sample in family.samples: print(sample.name, sorted(sample.labels.items()), sample.value)\n";
-    let parse = |format: &str, page: &str| promtool(&path, &["-c", script, format], page);
-    if !parse("text", "").0 {
+    let parse = |format: &str, page: &str| promtool(path, &["-c", script, format], page);
+    if !path.exists() || !parse("text", "").0 {
         return skip(TEST, "python3-prometheus-client is not installed");
     }
     let (server, admin) = Process::with_admin(&[]);

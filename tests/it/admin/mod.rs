@@ -198,7 +198,7 @@ fn with_an_endpoint_the_connection_limit_is_reached_before_the_descriptors_run_o
     let (server, _) = Process::spawn_with_admin(&mut start(&["--max-connections", &limit.to_string()]));
     server.terminate();
     let (status, _, stderr) = run(&mut start(&["--max-connections", &(limit + 1).to_string()]));
-    assert!(status.code() == Some(1) && stderr.contains(&format!("more than the {limit} that")), "{status:?} {stderr}");
+    assert!(status.code() == Some(2) && stderr.contains(&format!("more than the {limit} that")), "{status:?} {stderr}");
 }
 
 #[test]
