@@ -16,7 +16,7 @@ fn main() {
     }
     println!("cargo::rerun-if-changed=c_reference");
     println!("cargo::rerun-if-env-changed=CC");
-    for (source, variable) in [("c_reference/edgecho.c", "EDGECHO_C_REFERENCE"), ("c_reference/abi.c", "EDGECHO_C_ABI")] {
+    for (source, variable) in [("c_reference/edgecho.c", "C_REFERENCE_PROGRAM"), ("c_reference/abi.c", "C_REFERENCE_ABI")] {
         match compile(Path::new(source)) {
             Ok(program) => println!("cargo::rustc-env={variable}={}", program.display()),
             Err(reason) => {

@@ -89,7 +89,10 @@ pub(crate) fn run() -> ExitCode {
         Ok(cli) => {
             log::start(cli.logging);
             match cli.command {
-                Command::Serve(options) => serve::serve(options),
+                Command::Serve(options) => {
+                    warn_of_unknown_variables("serve");
+                    serve::serve(options)
+                }
                 Command::Ping(options) => ping::ping(options),
                 Command::Flood(options) => flood::flood(options),
                 Command::Send(options) => send::send(options),
@@ -107,6 +110,24 @@ pub(crate) fn run() -> ExitCode {
     };
     stderr::finish();
     status
+}
+
+/// Warns of each variable with the prefix of our own that is no option of a command. A service is often configured by variables alone, and
+/// a misspelt one would otherwise have no effect and no trace.
+fn warn_of_unknown_variables(name: &str) {
+    const PREFIX: &str = "EDGECHO_";
+    let command = plain_command();
+    let options = command.get_arguments().chain(command.find_subcommand(name).into_iter().flat_map(|it| it.get_arguments()));
+    let known: Vec<_> = options.filter_map(|option| option.get_env()).collect();
+    let variables = std::env::vars_os().map(|(variable, _)| variable);
+    for variable in variables.filter(|variable| variable.to_string_lossy().starts_with(PREFIX)) {
+        if !known.contains(&variable.as_os_str()) {
+            tracing::warn!(
+                "{} has no effect: 'edgecho {name}' has no such option",
+                variable.to_string_lossy().escape_debug()
+            );
+        }
+    }
 }
 
 /// Returns the command line. `-h` leaves out the environment variables, and `--help` names them.

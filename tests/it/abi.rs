@@ -47,7 +47,7 @@ fn view_of_libc() -> BTreeMap<String, i64> {
 
 #[test]
 fn the_libc_crate_agrees_with_the_c_headers() {
-    let Some(program) = option_env!("EDGECHO_C_ABI") else {
+    let Some(program) = option_env!("C_REFERENCE_ABI") else {
         return skip("the_libc_crate_agrees_with_the_c_headers", "abi.c was not compiled");
     };
     let (status, output, _) = run(&mut Command::new(program));

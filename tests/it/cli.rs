@@ -58,6 +58,18 @@ fn no_command_is_an_error_that_shows_what_there_is() {
 }
 
 #[test]
+fn a_misspelt_variable_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let mut command = edgecho(&["serve"]);
+    command.env("EDGECHO_LISTEN", &address).env("EDGECHO_USR", "nobody");
+    let (status, _, stderr) = run(&mut command);
+    assert_eq!(status.code(), Some(1), "the address is in use: {stderr}");
+    assert!(stderr.contains("EDGECHO_USR has no effect: 'edgecho serve' has no such option"), "{stderr}");
+    assert!(!stderr.contains("EDGECHO_LISTEN"), "{stderr}");
+}
+
+#[test]
 fn an_address_in_use_is_refused_with_a_way_out() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();

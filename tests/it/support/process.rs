@@ -25,7 +25,7 @@ impl Server {
     pub fn program(self) -> Option<(&'static str, &'static [&'static str])> {
         match self {
             Self::Rust => Some((program(), &["serve", "--listen", "127.0.0.1:0"])),
-            Self::C => option_env!("EDGECHO_C_REFERENCE").map(|path| (path, &["--listen", "127.0.0.1:0"] as &[_])),
+            Self::C => option_env!("C_REFERENCE_PROGRAM").map(|path| (path, &["--listen", "127.0.0.1:0"] as &[_])),
         }
     }
 }
