@@ -197,21 +197,28 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
 
     /// Begins the drain delay, or without one the drain.
     pub(super) fn begin_drain(&mut self, why: &str) {
+        let waiting = self.waiting_if_any();
         match self.drain.on_signal(self.kernel.now()) {
             Some(Due::Leave(until)) => {
                 let delay = self.drain.delay();
                 info!(
                     open = self.connections.len(),
+                    waiting,
                     "{why}: not ready any more, and accepting for {delay:?} before the drain; a second signal ends at once"
                 );
                 self.time.set_deadline(until, Token::fixed(DRAIN));
             }
             Some(Due::Drain(until)) => {
-                info!(open = self.connections.len(), "{why}: draining; a second signal ends at once");
+                info!(open = self.connections.len(), waiting, "{why}: draining; a second signal ends at once");
                 self.drain_until(until);
             }
             _ => {}
         }
+    }
+
+    /// Returns the number of connections that wait for their header, for a log line, unless it is 0.
+    fn waiting_if_any(&self) -> Option<usize> {
+        Some(self.waiting()).filter(|&count| count > 0)
     }
 
     /// Drains: the clients in the backlogs are served, and then the listeners close. The backlogs of inherited listeners are left to the next
@@ -224,13 +231,20 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
     }
 
     fn on_drain_deadline(&mut self) {
+        let waiting = self.waiting_if_any();
         match self.drain.on_deadline(self.time.now()) {
             Due::Drain(until) => {
-                info!(open = self.connections.len(), "the drain delay is over: draining; a second signal ends at once");
+                info!(
+                    open = self.connections.len(),
+                    waiting, "the drain delay is over: draining; a second signal ends at once"
+                );
                 self.drain_until(until);
             }
             Due::CloseAll(until) => {
-                info!(open = self.connections.len(), "the drain timeout is over: closing the connections that are left");
+                info!(
+                    open = self.connections.len(),
+                    waiting, "the drain timeout is over: closing the connections that are left"
+                );
                 self.time.set_deadline(until, Token::fixed(DRAIN));
                 self.close_waiting();
                 for key in self.connections.keys() {

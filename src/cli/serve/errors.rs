@@ -12,6 +12,10 @@ pub(super) fn describe(error: &Error) -> String {
             "cannot listen on {address}: {error}; another socket has this port: choose another port with --listen, or find its owner with \
              'ss -ltnp'"
         ),
+        Error::Listen { address, error } if Fault::of(error) == Fault::NotPermitted => format!(
+            "cannot listen on {address}: {error}; ports under 1024 need CAP_NET_BIND_SERVICE: choose a higher port with --listen, start as root \
+             with --user, or let systemd open the socket"
+        ),
         Error::Option { option, address, error } => format!("cannot set {} on {address}: {error}", flag(option)),
         Error::TooLate { option, .. } => error.to_string().replacen(option, &flag(option), 1),
         error => error.to_string(),

@@ -59,6 +59,7 @@ fn a_drain_waits_for_headers_until_its_deadline() {
     wait_until("they wait", || process.figure("proxy_waiting") == 2);
     process.signal(Signal::SIGTERM);
     wait_until("the drain has begun", || process.stderr().contains("SIGTERM: draining"));
+    assert!(process.stderr().contains("open=0 waiting=2"), "{}", process.stderr());
     send(&late, &headers::v1(client(1))[8..]);
     echo(&late, b"served in the drain");
     send(&queued, &[&headers::v2(client(2))[..], b"served in the drain"].concat());
