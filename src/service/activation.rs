@@ -69,6 +69,9 @@ pub enum ActivationError {
 /// # Errors
 /// Returns an error for a wrong value of `LISTEN_PID`, `LISTEN_FDS` or `LISTEN_FDNAMES`, and for a descriptor that was not passed on.
 pub fn take() -> Result<Vec<Inherited>, ActivationError> {
+    if env::var_os("LISTEN_PID").is_none() {
+        return Ok(Vec::new()); // without getpid(2): a plain server makes no call for what it does not use
+    }
     let names = names_in(env::var_os, std::process::id())?;
     let count = names.len();
     let take = |(number, name): (RawFd, String)| {
