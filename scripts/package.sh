@@ -27,7 +27,7 @@ PATH=$PWD/target/tools/bin:$PATH
 command -v cargo-deb >/dev/null || cargo install --quiet --locked --root target/tools cargo-deb
 cargo build --quiet --release --locked --bin edgecho
 
-# What the program says about itself: man pages, and completion files under the names that Debian's shells look for.
+# Man pages, and completion files under the names that Debian's shells look for.
 generated=$target/release/package
 rm -rf "$generated"
 mkdir -p "$generated"/{man,bash,zsh,fish}

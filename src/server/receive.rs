@@ -40,7 +40,7 @@ impl<P: Protocol, K: Kernel> Server<P, K> {
                 self.others += 1;
                 self.set_alarm();
                 if self.drain.is_closing() {
-                    // What has come by now is answered. The connection waits for nothing more.
+                    // Input that has come by now is answered. The connection waits for nothing more.
                     self.on_waiting_event(name, EpollFlags::IN | EpollFlags::PRI);
                     self.close_waiting();
                 }

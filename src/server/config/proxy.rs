@@ -20,7 +20,7 @@ use ipnet::IpNet;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ProxyOptions {
-    /// What the server expects of a trusted peer.
+    /// The connections that must begin with a header.
     pub mode: ProxyMode,
     /// The networks of trusted peers, at least one: only they may send a header, for it can name any address as the client's. Peers of all
     /// networks are in `0.0.0.0/0` and `::/0`. An IPv4 client of an IPv6 listener is matched by its IPv4 address.

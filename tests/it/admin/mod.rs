@@ -170,7 +170,7 @@ fn an_error_has_no_body_after_head() {
 #[test]
 fn with_an_endpoint_the_connection_limit_is_reached_before_the_descriptors_run_out() {
     let start = |more: &[&str]| {
-        // What the tests have inherited does not count: bash(1) can close descriptors above 9.
+        // Descriptors that the tests have inherited do not count: bash(1) can close descriptors above 9.
         let mut command = Command::new("bash");
         command.args([
             "-c",
@@ -235,7 +235,7 @@ fn a_client_that_asks_for_the_page_a_thousand_times_and_reads_nothing_costs_one_
     let mut sender = stream.try_clone().expect("dup");
     let thread =
         std::thread::spawn(move || sender.write_all("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(REQUESTS).as_bytes()));
-    // What the endpoint takes does not grow while nothing is read.
+    // The number of bytes that the endpoint takes does not grow while nothing is read.
     for _ in 0..20 {
         assert_eq!(get(admin, "/livez").status, 200);
         pause(Duration::from_millis(20));

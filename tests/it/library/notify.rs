@@ -54,7 +54,7 @@ fn a_loop_that_hangs_does_not_feed_the_watchdog() {
     }
     let client = connect(server.address());
     std::io::Write::write_all(&mut &client, b"hang").expect("send");
-    // What was sent before the loop hung, until nothing comes for five times the interval.
+    // Drops the messages from before the loop hung, until nothing comes for five times the interval.
     while next(watchdog * 5 / 2).is_some() {}
     assert_eq!(next(watchdog * 5 / 2), None, "the loop hangs");
     go_on.send(()).expect("it waits");
